@@ -1,0 +1,19 @@
+"""Spiking vision transformers whose layers learn how many time steps they need."""
+
+from snnvit_jax import convert
+from snnvit_jax.models import create_model, layer_names
+from snnvit_jax.neurons import lif_scan
+from snnvit_jax.recording import spikes
+from snnvit_jax.schedule import TimeStepSchedule, with_schedule
+from snnvit_jax.version import __version__
+
+__all__ = [
+    "TimeStepSchedule",
+    "__version__",
+    "convert",
+    "create_model",
+    "layer_names",
+    "lif_scan",
+    "spikes",
+    "with_schedule",
+]

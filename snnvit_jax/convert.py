@@ -1,0 +1,101 @@
+"""Weights from the published PyTorch repositories."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from snnvit_jax import timesteps
+from snnvit_jax.models.spikformer import Spikformer
+
+_LEAF_NAMES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
+def _unused_by_spikformer(model):
+    """LayerNorms that the published classes construct and never call."""
+    return {
+        f"block.{i}.{norm}.{leaf}"
+        for i in range(model.config.depth)
+        for norm in ("norm1", "norm2")
+        for leaf in ("weight", "bias")
+    }
+
+
+_UNUSED = {Spikformer: _unused_by_spikformer}
+
+
+def from_torch(model, state_dict):
+    """Returns a model's variables from the state dict of its published PyTorch class.
+
+    Every time step starts active: published weights have no scores.
+
+    Args:
+      model: from `create_model`, with the sizes of the state dict.
+      state_dict: {name: array}, in PyTorch's layouts and the authors' names. Parameters that the
+        authors' class constructs but never uses, and BatchNorm's counters, are ignored.
+
+    Returns:
+      {"params", "batch_stats"}, float32.
+
+    Raises:
+      ValueError: naming every tensor that is missing, unexpected or of another shape.
+    """
+    images = jnp.zeros((1, *model.config.image_size, _image_channels(state_dict)))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    template = {p: leaf for p, leaf in traverse_util.flatten_dict(shapes).items()}
+    names = {path: torch_name(path) for path in template if path[-1] != timesteps.SCORE}
+    _check_names(model, set(names.values()), set(state_dict))
+
+    def convert(path, leaf):
+        if path not in names:
+            return jnp.full(leaf.shape, timesteps.INITIAL_SCORE, leaf.dtype)
+        return _convert(names[path], np.asarray(state_dict[names[path]]), leaf)
+
+    return traverse_util.unflatten_dict({p: convert(p, leaf) for p, leaf in template.items()})
+
+
+def torch_name(path):
+    """Returns the published name of a variable: ("params", "block_0", "attn", ...) -> "block.0.attn...".
+
+    Args:
+      path: path of the variable, its collection first.
+    """
+    *modules, leaf = path[1:]
+    dotted = ".".join(modules).replace("block_", "block.")
+    return f"{dotted}.{_LEAF_NAMES[leaf]}"
+
+
+def _image_channels(state_dict):
+    """Channels of the first convolution; 3 if it is missing, which is reported later."""
+    weight = state_dict.get("patch_embed.proj_conv.weight")
+    return 3 if weight is None or np.ndim(weight) != 4 else np.shape(weight)[1]
+
+
+def _check_names(model, expected, given):
+    counters = {name.replace("running_mean", "num_batches_tracked") for name in expected}
+    ignored = _UNUSED[type(model)](model) | counters
+    missing, unexpected = sorted(expected - given), sorted(given - expected - ignored)
+    if missing or unexpected:
+        raise ValueError(f"the weights are for another model: {missing=}, {unexpected=}")
+
+
+def _convert(name, array, leaf):
+    """One tensor in this library's layout: convolutions HWIO, linear maps [in, out]."""
+    converted = array
+    if leaf.ndim == 4:
+        converted = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+    elif leaf.ndim == 2:
+        squeezed = array.reshape(array.shape[:2]) if set(array.shape[2:]) <= {1} else array
+        converted = squeezed.T if squeezed.ndim == 2 else squeezed
+    if converted.shape != leaf.shape:
+        raise ValueError(
+            f"tensor {name!r} of shape {array.shape} does not fit: expected {leaf.shape} after "
+            "conversion to channels last; was the model created with other sizes?"
+        )
+    return jnp.asarray(converted, leaf.dtype)

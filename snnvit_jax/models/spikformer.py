@@ -1,0 +1,224 @@
+"""Spikformer (Zhou et al., "Spikformer: When Spiking Neural Network Meets Transformer", ICLR 2023).
+
+Both published forms. They differ in where the patch embedding pools (CIFAR: after its last two
+stages; ImageNet: after all four), and in the names, biases and initial values of their linear maps.
+Signals are [B, T, H, W, C] in the patch embedding and [B, T, N, C] in the blocks.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from snnvit_jax import timesteps
+from snnvit_jax.models import layers
+from snnvit_jax.neurons import LIF, NeuronConfig
+
+ATTENTION_THRESHOLD = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearForm:
+    """How a published form of Spikformer writes its linear maps.
+
+    Attributes:
+      suffix: of the layers' names ("q_linear" or "q_conv").
+      qkv_bias: whether q, k and v have a bias.
+      conv_init: initial values of a PyTorch convolution; otherwise normal with deviation 0.02.
+    """
+
+    suffix: str
+    qkv_bias: bool
+    conv_init: bool
+
+
+CIFAR_FORM = LinearForm("linear", qkv_bias=True, conv_init=False)
+IMAGENET_FORM = LinearForm("conv", qkv_bias=False, conv_init=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class SpikformerConfig:
+    """A Spikformer's architecture.
+
+    Attributes:
+      num_classes: outputs, >= 1.
+      image_size: height and width in pixels, divisible by the patch stride.
+      time_steps: T, the most time steps a layer can use, >= 1.
+      embed_dim: D, channels of a token; divisible by 8 and by num_heads.
+      num_heads: attention heads.
+      depth: number of blocks.
+      mlp_ratio: hidden channels of the MLP, in units of D.
+      pool: for each of the four stages of the patch embedding, whether it halves the image.
+      form: how linear maps are written.
+      neuron: what all neurons share.
+      dtype: of the computation (parameters and batch statistics are float32).
+
+    Raises:
+      ValueError: naming the value that does not fit.
+    """
+
+    num_classes: int
+    image_size: tuple[int, int]
+    time_steps: int
+    embed_dim: int
+    num_heads: int
+    depth: int
+    mlp_ratio: float = 4.0
+    pool: tuple[bool, ...] = (False, False, True, True)
+    form: LinearForm = CIFAR_FORM
+    neuron: NeuronConfig = NeuronConfig()
+    dtype: DTypeLike = jnp.float32
+
+    def __post_init__(self):
+        timesteps.check_time_steps(self.time_steps)
+        for name in ("num_classes", "embed_dim", "num_heads", "depth"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if any(side < 1 or side % self.patch_stride for side in self.image_size):
+            raise ValueError(
+                f"image_size={self.image_size} must be divisible by patch stride {self.patch_stride}"
+            )
+        if self.embed_dim % self.num_heads:
+            raise ValueError(
+                f"embed_dim={self.embed_dim} must be divisible by num_heads={self.num_heads}"
+            )
+        if self.embed_dim % 8:
+            raise ValueError(f"embed_dim={self.embed_dim} must be divisible by 8")
+        if self.hidden_dim < 1:
+            raise ValueError(f"mlp_ratio={self.mlp_ratio} leaves the MLP without hidden channels")
+
+    @property
+    def patch_stride(self):
+        """Pixels between two neighbouring tokens."""
+        return 2 ** sum(self.pool)
+
+    @property
+    def hidden_dim(self):
+        """Hidden channels of the MLP."""
+        return int(self.embed_dim * self.mlp_ratio)
+
+
+class Spikformer(nn.Module):
+    """The whole network: images [B, H, W, C], normalised -> logits [B, classes], float32."""
+
+    config: SpikformerConfig
+
+    @nn.compact
+    def __call__(self, images, train=False):  # B H W C
+        """Returns the logits of images; `train` normalises by batch statistics and updates them."""
+        config = self.config
+        if images.ndim != 4 or images.shape[1:3] != config.image_size:
+            raise ValueError(
+                f"images must be [B, {config.image_size[0]}, {config.image_size[1]}, channels], "
+                f"got {images.shape}"
+            )
+        x = PatchEmbedding(config, name="patch_embed")(images.astype(config.dtype), train)
+        x = x.reshape(*x.shape[:2], -1, config.embed_dim)  # B T N D
+        for i in range(config.depth):
+            x = Block(config, name=f"block_{i}")(x, train)
+        features = jnp.mean(x.astype(jnp.float32), axis=(1, 2))  # B D
+        return nn.Dense(config.num_classes, kernel_init=nn.initializers.normal(0.02), name="head")(
+            features
+        )
+
+
+class PatchEmbedding(nn.Module):
+    """Spiking patch splitting: four convolution stages, then a relative position embedding.
+
+    The image is the same at every time step, so the first convolution and its normalisation are
+    computed once; the first LIF sees their result T times.
+    """
+
+    config: SpikformerConfig
+
+    @nn.compact
+    def __call__(self, images, train):  # B H W C
+        """Returns tokens [B, T, H', W', D] with values in {0, 1, 2}."""
+        T, D, pool = self.config.time_steps, self.config.embed_dim, self.config.pool
+        x = images[:, None]  # B 1 H W C
+        for i, features in enumerate((D // 8, D // 4, D // 2, D)):
+            suffix = str(i) if i else ""
+            x = self._conv_bn(x, features, f"proj_conv{suffix}", f"proj_bn{suffix}", train)
+            if i == 0:
+                x = jnp.broadcast_to(x, (x.shape[0], T, *x.shape[2:]))
+            x = LIF(neuron=self.config.neuron, name=f"proj_lif{suffix}")(x)
+            x = layers.max_pool(x) if pool[i] else x
+        position = self._conv_bn(x, D, "rpe_conv", "rpe_bn", train)
+        return x + LIF(neuron=self.config.neuron, name="rpe_lif")(position)
+
+    def _conv_bn(self, x, features, conv_name, bn_name, train):
+        """Convolution and normalisation; an input with one time step stands for all T."""
+        repeats = self.config.time_steps if x.shape[1] == 1 else 1
+        x = layers.conv3x3(features, x.shape[-1], self.config.dtype, conv_name)(x)
+        return layers.BatchNorm(repeats, name=bn_name)(x, train)
+
+
+class Block(nn.Module):
+    """Spiking self-attention and MLP, each added to the residual stream after its last LIF."""
+
+    config: SpikformerConfig
+
+    @nn.compact
+    def __call__(self, x, train):  # B T N D
+        """Returns the residual stream [B, T, N, D], non-negative integers."""
+        x = x + Attention(self.config, name="attn")(x, train)
+        return x + Mlp(self.config, name="mlp")(x, train)
+
+
+class Attention(nn.Module):
+    """Spiking self-attention: spikes q, k, v; (q kᵀ) v / 8; a LIF in place of the softmax."""
+
+    config: SpikformerConfig
+
+    @nn.compact
+    def __call__(self, x, train):  # B T N D
+        """Returns spikes [B, T, N, D]."""
+        config, D = self.config, self.config.embed_dim
+        q, k, v = (
+            linear_bn_lif(name, x, D, config, train, use_bias=config.form.qkv_bias)
+            for name in ("q", "k", "v")
+        )
+        y = layers.spiking_attention(q, k, v, config.num_heads)
+        y = LIF(ATTENTION_THRESHOLD, config.neuron, name="attn_lif")(y)
+        return linear_bn_lif("proj", y, D, config, train)
+
+
+class Mlp(nn.Module):
+    """Two spiking linear layers with mlp_ratio * D channels between them."""
+
+    config: SpikformerConfig
+
+    @nn.compact
+    def __call__(self, x, train):  # B T N D
+        """Returns spikes [B, T, N, D]."""
+        hidden = linear_bn_lif("fc1", x, self.config.hidden_dim, self.config, train)
+        return linear_bn_lif("fc2", hidden, self.config.embed_dim, self.config, train)
+
+
+def linear_bn_lif(name, x, features, config, train, *, use_bias=True):
+    """Applies a linear map, batch normalisation and LIF owned by the calling module.
+
+    Args:
+      name: prefix of the three layers, for example "q" for q_linear, q_bn and q_lif.
+      x: spikes or small integers [B, T, N, C].
+      features: number of output channels.
+      config: the `SpikformerConfig`.
+      train: whether to normalise by batch statistics.
+      use_bias: whether the linear map has a bias (without effect in training: it precedes a
+        normalisation; kept because published weights have it).
+
+    Returns:
+      Spikes [B, T, N, features].
+    """
+    conv_init = layers.uniform_fan_in(x.shape[-1])
+    x = nn.Dense(
+        features,
+        use_bias=use_bias,
+        dtype=config.dtype,
+        kernel_init=conv_init if config.form.conv_init else nn.initializers.normal(0.02),
+        bias_init=conv_init if config.form.conv_init else nn.initializers.zeros,
+        name=f"{name}_{config.form.suffix}",
+    )(x)
+    x = layers.BatchNorm(name=f"{name}_bn")(x, train)
+    return LIF(neuron=config.neuron, name=f"{name}_lif")(x)

@@ -1,0 +1,46 @@
+"""Recording the spikes of every layer of a forward pass, in forward order.
+
+The collection "spikes" holds, for each LIF layer, its spikes and its place in the forward pass.
+The place is needed because `jax.jit` returns dictionaries sorted by name.
+"""
+
+import itertools
+
+import numpy as np
+from flax import traverse_util
+
+COLLECTION = "spikes"
+_forward_clock = itertools.count()
+
+
+def record(module, spikes):
+    """Records the spikes of a layer if its collection is mutable; does nothing otherwise.
+
+    Args:
+      module: the bound Linen module that emits them; its path is the layer's name.
+      spikes: [T, B, ...] after the time-step mask.
+    """
+    if not module.is_initializing():
+        entry = {"order": np.int32(next(_forward_clock) % 2**31), "emitted": spikes}
+        module.sow(COLLECTION, "record", entry, init_fn=dict, reduce_fn=lambda _, new: new)
+
+
+def spikes(seen):
+    """Returns the recorded spikes of every LIF layer, by name and in forward order.
+
+    Args:
+      seen: what `model.apply(variables, images, mutable=["spikes"])` returns second.
+
+    Returns:
+      {layer name: spikes [T, B, ...] after the mask}, for example "block_0/attn/q_lif".
+
+    Raises:
+      ValueError: if nothing was recorded.
+    """
+    if COLLECTION not in seen:
+        raise ValueError(
+            f'no spikes were recorded (collections: {sorted(seen)}); call model.apply(..., mutable=["spikes"])'
+        )
+    flat = traverse_util.flatten_dict(seen[COLLECTION])
+    layers = sorted({path[:-2] for path in flat}, key=lambda p: int(flat[(*p, "record", "order")]))
+    return {"/".join(p): flat[(*p, "record", "emitted")] for p in layers}

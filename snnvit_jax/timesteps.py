@@ -1,0 +1,188 @@
+"""Learning how many time steps a layer needs: score -> mask -> penalty -> projection.
+
+Every LIF layer owns a score per time step. A step whose score is positive is active (mask 1); at
+any other the layer emits nothing (mask 0). The step function has no gradient, so a straight-through
+estimator stands in for it (Datta et al., "Spiking Neural Networks with Dynamic Time Steps for
+Vision Transformers", arXiv 2311.16456; Bengio et al., arXiv 1308.3432).
+
+Everything here takes the whole parameter tree and touches only its scores.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+SCORE = "time_step_score"
+INITIAL_SCORE = 0.5
+# Where the projection lifts a score that must stay active: just above the threshold 0, so that the
+# loss can still exchange the step for a better one.
+LIFTED_SCORE = 0.01
+
+
+def _sigmoid(score):
+    s = jax.nn.sigmoid(4 * score)
+    return 4 * s * (1 - s)
+
+
+# name -> derivative of the mask with respect to its score
+ESTIMATORS = {
+    "identity": jnp.ones_like,
+    "clipped": lambda score: (jnp.abs(score) <= 0.5).astype(score.dtype),
+    "triangle": lambda score: jnp.maximum(1 - jnp.abs(score), 0),
+    "sigmoid": _sigmoid,
+}
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def binary_mask(score, estimator="identity"):
+    """Returns the mask of each score, 1 where score > 0 else 0; differentiates by the estimator.
+
+    Args:
+      score: any shape, floating point, usually in [-1, 1].
+      estimator: a key of `ESTIMATORS`: d mask / d score is 1 ("identity"), 1 for |score| <= 1/2
+        ("clipped"), max(0, 1 - |score|) ("triangle") or the logistic bump of unit height.
+
+    Returns:
+      The mask in {0, 1}, shaped and typed like `score`.
+
+    Raises:
+      ValueError: for an unknown estimator.
+    """
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"unknown {estimator=}; use one of {', '.join(ESTIMATORS)}")
+    return (score > 0).astype(score.dtype)
+
+
+@binary_mask.defjvp
+def _binary_mask_jvp(estimator, primals, tangents):
+    (score,), (dscore,) = primals, tangents
+    return binary_mask(score, estimator), ESTIMATORS[estimator](score) * dscore
+
+
+def mask_spikes(spikes, score, estimator="identity"):
+    """Filters spikes by the mask of their time step: s[t] = m[t] * o[t].
+
+    Args:
+      spikes: [T, ...] as fired.
+      score: [T].
+      estimator: a key of `ESTIMATORS`.
+
+    Returns:
+      The emitted spikes [T, ...], typed like `spikes`.
+    """
+    mask = binary_mask(score, estimator).astype(spikes.dtype)
+    return spikes * mask.reshape(-1, *[1] * (spikes.ndim - 1))
+
+
+def scores(params):
+    """Returns {layer name: score [T]} of a parameter tree, in the tree's order.
+
+    Args:
+      params: the "params" of a model.
+
+    Raises:
+      ValueError: if there is none, so that the model cannot learn time steps.
+    """
+    flat = traverse_util.flatten_dict(params)
+    found = {"/".join(path[:-1]): leaf for path, leaf in flat.items() if path[-1] == SCORE}
+    if not found:
+        raise ValueError(f"these parameters hold no {SCORE!r}: {sorted(params)}")
+    return found
+
+
+def replace_scores(params, new_scores):
+    """Returns the parameter tree with other scores.
+
+    Args:
+      params: the "params" of a model.
+      new_scores: {layer name: score [T]} for every LIF layer.
+    """
+    flat = traverse_util.flatten_dict(params)
+    new = {(*name.split("/"), SCORE): score for name, score in new_scores.items()}
+    return traverse_util.unflatten_dict({path: new.get(path, leaf) for path, leaf in flat.items()})
+
+
+def average_time_steps(params, estimator="identity"):
+    """Returns the model's time steps: mean over LIF layers of the number of active steps.
+
+    Args:
+      params: the "params" of a model.
+      estimator: a key of `ESTIMATORS`; its gradient reaches the scores.
+
+    Returns:
+      A float32 scalar in [0, T].
+    """
+    stacked = jnp.stack(list(scores(params).values()))  # L T
+    return jnp.sum(binary_mask(stacked, estimator)) / stacked.shape[0]
+
+
+def time_step_penalty(params, target=None, estimator="identity"):
+    """Returns what the objective charges for time steps, relative to T.
+
+    average / T without a target, max(average - target, 0) / T with one.
+
+    Args:
+      params: the "params" of a model.
+      target: average number of time steps that is free of charge, in [0, T]; None for 0.
+      estimator: a key of `ESTIMATORS`; its gradient reaches the scores.
+
+    Returns:
+      A float32 scalar in [0, 1].
+    """
+    T = next(iter(scores(params).values())).shape[0]
+    average = average_time_steps(params, estimator)
+    return jax.nn.relu(average - (0.0 if target is None else target)) / T
+
+
+def project_scores(params, min_time_steps=1, target=None):
+    """Brings the scores back into their allowed set after an update.
+
+    Scores are clipped to [-1, 1], so that none is out of reach. Each layer's `min_time_steps`
+    best-scored steps stay active, and so do the model's floor(target * layers) best-scored ones:
+    without that floor the many scores that cross zero together overshoot a target. Among equal
+    scores the earlier step is the better one.
+
+    Args:
+      params: the "params" of a model.
+      min_time_steps: steps that every layer keeps, in [0, T].
+      target: average number of time steps below which the model must not fall; None for no floor.
+
+    Returns:
+      The parameter tree with projected scores.
+    """
+    old = scores(params)
+    stacked = jnp.clip(jnp.stack(list(old.values())), -1.0, 1.0)  # L T
+    stacked = jax.vmap(lambda layer: _keep_best(layer, min_time_steps))(stacked)
+    if target is not None:
+        kept = math.floor(target * stacked.shape[0] + 1e-6)
+        # Step-major order, so that ties go to the earlier step rather than the earlier layer.
+        stacked = _keep_best(stacked.T.reshape(-1), kept).reshape(stacked.T.shape).T
+    return replace_scores(params, dict(zip(old, stacked, strict=True)))
+
+
+def _keep_best(score, count):
+    """Lifts the `count` best of a vector of scores above zero."""
+    order = jnp.argsort(-score, stable=True)
+    rank = jnp.zeros_like(order).at[order].set(jnp.arange(score.size))
+    return jnp.where(rank < count, jnp.maximum(score, LIFTED_SCORE), score)
+
+
+def check_time_steps(time_steps, *, minimum=1, target=None):
+    """Raises ValueError for numbers of time steps that do not fit each other.
+
+    Args:
+      time_steps: T, the maximum; a whole number >= 1.
+      minimum: steps every layer keeps, in [0, T].
+      target: average to end at, in [minimum, T]; None for none.
+    """
+    if not isinstance(time_steps, int) or time_steps < 1:
+        raise ValueError(f"{time_steps=} must be a whole number of at least 1")
+    if not 0 <= minimum <= time_steps:
+        raise ValueError(f"min_time_steps={minimum} must lie between 0 and {time_steps=}")
+    if target is not None and not minimum <= target <= time_steps:
+        raise ValueError(
+            f"target_time_steps={target} must lie between min_time_steps={minimum} and {time_steps=}"
+        )
