@@ -48,7 +48,7 @@ def from_torch(model, state_dict):
     """
     images = jnp.zeros((1, *model.config.image_size, _image_channels(state_dict)))
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
-    template = {p: leaf for p, leaf in traverse_util.flatten_dict(shapes).items()}
+    template = traverse_util.flatten_dict(shapes)
     names = {path: torch_name(path) for path in template if path[-1] != timesteps.SCORE}
     _check_names(model, set(names.values()), set(state_dict))
 
@@ -61,10 +61,10 @@ def from_torch(model, state_dict):
 
 
 def torch_name(path):
-    """Returns the published name of a variable: ("params", "block_0", "attn", ...) -> "block.0.attn...".
+    """Returns the published name of a variable, for example "block.0.attn.q_linear.weight".
 
     Args:
-      path: path of the variable, its collection first.
+      path: its path, collection first: ("params", "block_0", "attn", "q_linear", "kernel").
     """
     *modules, leaf = path[1:]
     dotted = ".".join(modules).replace("block_", "block.")

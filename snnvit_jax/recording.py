@@ -39,7 +39,8 @@ def spikes(seen):
     """
     if COLLECTION not in seen:
         raise ValueError(
-            f'no spikes were recorded (collections: {sorted(seen)}); call model.apply(..., mutable=["spikes"])'
+            f"no spikes were recorded (collections: {sorted(seen)}); "
+            'call model.apply(..., mutable=["spikes"])'
         )
     flat = traverse_util.flatten_dict(seen[COLLECTION])
     layers = sorted({path[:-2] for path in flat}, key=lambda p: int(flat[(*p, "record", "order")]))

@@ -117,7 +117,8 @@ def with_schedule(variables, schedule):
     old = timesteps.scores(variables["params"])
     if old.keys() != schedule.masks.keys():
         raise ValueError(
-            f"the schedule is for another model: missing {sorted(old.keys() - schedule.masks.keys())}, "
+            "the schedule is for another model: "
+            f"missing {sorted(old.keys() - schedule.masks.keys())}, "
             f"unexpected {sorted(schedule.masks.keys() - old.keys())}"
         )
     T = next(iter(old.values())).shape[0]

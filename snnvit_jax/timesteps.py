@@ -184,5 +184,6 @@ def check_time_steps(time_steps, *, minimum=1, target=None):
         raise ValueError(f"min_time_steps={minimum} must lie between 0 and {time_steps=}")
     if target is not None and not minimum <= target <= time_steps:
         raise ValueError(
-            f"target_time_steps={target} must lie between min_time_steps={minimum} and {time_steps=}"
+            f"target_time_steps={target} must lie between min_time_steps={minimum} "
+            f"and {time_steps=}"
         )

@@ -135,14 +135,29 @@ def spiking_attention(q, k, v, num_heads, scale=0.125):
       [B, T, N, C], typed like `q`.
     """
     B, T, N, C = q.shape
-    q, k, v = (x.reshape(B, T, N, num_heads, C // num_heads) for x in (q, k, v))
-    if N > C // num_heads:
+    head_dim = C // num_heads
+    q, k, v = (x.reshape(B, T, N, num_heads, head_dim) for x in (q, k, v))
+    if head_dim < N:
         kv = _einsum("btnhd,btnhe->bthde", k, v)
         y = _einsum("btnhd,bthde->btnhe", q, kv)
     else:
         qk = _einsum("btnhd,btmhd->bthnm", q, k)
         y = _einsum("bthnm,btmhe->btnhe", qk, v)
     return (y * scale).reshape(B, T, N, C).astype(q.dtype)
+
+
+class SpikingAttention(nn.Module):
+    """`spiking_attention` as a module without parameters, so that its operands can be observed.
+
+    Attributes:
+      num_heads: divides the channels.
+    """
+
+    num_heads: int
+
+    def __call__(self, q, k, v):  # B T N C
+        """Returns (q kᵀ) v / 8, [B, T, N, C], of spikes [B, T, N, C]."""
+        return spiking_attention(q, k, v, self.num_heads)
 
 
 def _einsum(equation, a, b):

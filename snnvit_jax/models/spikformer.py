@@ -67,7 +67,7 @@ class SpikformerConfig:
     mlp_ratio: float = 4.0
     pool: tuple[bool, ...] = (False, False, True, True)
     form: LinearForm = CIFAR_FORM
-    neuron: NeuronConfig = NeuronConfig()
+    neuron: NeuronConfig = dataclasses.field(default_factory=NeuronConfig)
     dtype: DTypeLike = jnp.float32
 
     def __post_init__(self):
@@ -77,7 +77,8 @@ class SpikformerConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if any(side < 1 or side % self.patch_stride for side in self.image_size):
             raise ValueError(
-                f"image_size={self.image_size} must be divisible by patch stride {self.patch_stride}"
+                f"image_size={self.image_size} must be divisible by "
+                f"the patch stride {self.patch_stride}"
             )
         if self.embed_dim % self.num_heads:
             raise ValueError(
@@ -179,7 +180,7 @@ class Attention(nn.Module):
             linear_bn_lif(name, x, D, config, train, use_bias=config.form.qkv_bias)
             for name in ("q", "k", "v")
         )
-        y = layers.spiking_attention(q, k, v, config.num_heads)
+        y = layers.SpikingAttention(config.num_heads, name="product")(q, k, v)
         y = LIF(ATTENTION_THRESHOLD, config.neuron, name="attn_lif")(y)
         return linear_bn_lif("proj", y, D, config, train)
 

@@ -1,0 +1,177 @@
+"""The configuration: every key with its default, and the checks made before any work starts."""
+
+import json
+
+from ml_collections import config_dict
+
+from snnvit_jax import timesteps
+
+
+def default_config():
+    """Returns the configuration that every file in configs/ starts from, with all keys it may set.
+
+    Keys without a default value (`None`) are optional; all others can be overridden on the command
+    line as `--config.key=value`.
+    """
+    optional = config_dict.placeholder
+    config = config_dict.ConfigDict()
+    config.seed = 0
+    config.epochs = 10
+    config.batch_size = 64  # over all devices
+    config.mesh = {"data": -1}  # devices along each axis; -1 takes all there are
+
+    # Time steps: what the objective charges, and when their scores learn (epochs may be fractions).
+    config.time_step_penalty = 0.0  # weight of (average time steps / T) in the objective
+    config.target_time_steps = optional(float)  # if set, only what exceeds it is charged
+    config.min_time_steps = 1  # every layer keeps this many of its best-scored steps
+    config.time_step_start_epoch = 0.0  # until then all steps stay on
+    config.time_step_freeze_epoch = optional(float)  # from then on the masks stay as they are
+
+    config.model = {
+        "name": "spikformer_4_384",
+        "time_steps": 4,
+        "dtype": "float32",  # of the computation: float32 or bfloat16
+        # None: as published under that name
+        "embed_dim": optional(int),
+        "num_heads": optional(int),
+        "depth": optional(int),
+        "mlp_ratio": optional(float),
+        "neuron": {
+            "kind": "lif",  # lif, if, plif (learnable time constant)
+            "tau": 2.0,
+            "reset": "hard",  # hard, soft
+            "surrogate": "sigmoid",  # sigmoid, arctan, triangle, rectangle
+            "alpha": optional(float),  # sharpness of the surrogate
+            "detach_reset": True,
+            "estimator": "identity",  # of the time-step mask: identity, clipped, triangle, sigmoid
+        },
+    }
+    config.data = {
+        "name": "digits",  # digits, or any image-classification set of TensorFlow Datasets
+        "dir": optional(str),  # None: $TFDS_DATA_DIR, else ~/tensorflow_datasets
+        "train_split": "train",
+        "eval_split": "test",
+        "image_size": 32,
+        "crop_padding": 0,  # random crop after padding by this many pixels
+        "flip": False,  # random horizontal flip
+        "mean": (0.0,),  # of pixel values in [0, 1], one for all channels or one each
+        "std": (1.0,),
+        "workers": 0,  # processes that prepare batches; 0 uses threads
+    }
+    config.optimizer = {
+        "learning_rate": 1e-3,  # reached after the warm-up
+        "min_learning_rate": 1e-5,  # reached at the end, by a cosine
+        "warmup_learning_rate": 1e-5,  # where the warm-up starts
+        "warmup_epochs": 1.0,
+        "weight_decay": 0.05,  # not on biases, normalisations and scores
+        "score_multiplier": 10.0,  # learning rate of the scores, in units of the model's
+        "label_smoothing": 0.1,
+    }
+    config.log_every_steps = 20
+    config.eval_every_epochs = 1
+    config.keep_checkpoints = 2  # newest ones; the best is kept besides
+    return config
+
+
+def validate(config):
+    """Checks everything about a configuration that needs neither data nor devices.
+
+    Args:
+      config: a ConfigDict.
+
+    Raises:
+      ValueError: naming the key and the value.
+    """
+    _check_keys(config, default_config())
+    timesteps.check_time_steps(
+        config.model.time_steps, minimum=config.min_time_steps, target=config.target_time_steps
+    )
+    positive = ("epochs", "batch_size", "log_every_steps", "eval_every_epochs", "keep_checkpoints")
+    _check_range(config, positive, low=1)
+    _check_range(config, ("time_step_penalty", "time_step_start_epoch"), low=0)
+    _check_range(config.optimizer, ("learning_rate",), low=1e-12, prefix="optimizer.")
+    _check_range(
+        config.optimizer,
+        ("min_learning_rate", "warmup_learning_rate", "warmup_epochs", "weight_decay"),
+        low=0,
+        prefix="optimizer.",
+    )
+    _check_range(config.optimizer, ("label_smoothing",), low=0, high=1, prefix="optimizer.")
+    _check_range(config.data, ("crop_padding", "workers"), low=0, prefix="data.")
+    _check_range(config.data, ("image_size",), low=1, prefix="data.")
+    if config.model.dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"model.dtype={config.model.dtype!r} must be float32 or bfloat16")
+    _check_phases(config)
+
+
+def to_json(config):
+    """Returns the configuration as JSON text."""
+    return json.dumps(config.to_dict(), indent=1) + "\n"
+
+
+def from_json(text):
+    """Returns the configuration that `to_json` wrote.
+
+    Args:
+      text: JSON.
+
+    Raises:
+      ValueError: for a key that is not known.
+    """
+    config = default_config()
+    _update(config, json.loads(text), prefix="")
+    return config
+
+
+def differences(old, new, prefix=""):
+    """Returns ["key: old -> new"] for every leaf in which two configurations differ.
+
+    Args:
+      old: a ConfigDict.
+      new: a ConfigDict with the same keys.
+      prefix: of the keys' names.
+    """
+    found = []
+    for key in old:
+        if isinstance(old[key], config_dict.ConfigDict):
+            found += differences(old[key], new[key], f"{prefix}{key}.")
+        elif old[key] != new[key]:
+            found.append(f"{prefix}{key}: {old[key]} -> {new[key]}")
+    return found
+
+
+def _update(config, values, prefix):
+    for key, value in values.items():
+        if key not in config:
+            raise ValueError(f"unknown config key {prefix + key!r}")
+        if isinstance(value, dict):
+            _update(config[key], value, f"{prefix}{key}.")
+        else:
+            config[key] = tuple(value) if isinstance(value, list) else value
+
+
+def _check_keys(config, default, prefix=""):
+    unknown = sorted(set(config) - set(default))
+    missing = sorted(set(default) - set(config))
+    if unknown or missing:
+        known = ", ".join(sorted(default))
+        raise ValueError(
+            f"config keys under {prefix or 'the top'!r}: {unknown=}, {missing=}; known: {known}"
+        )
+    for key, value in default.items():
+        if isinstance(value, config_dict.ConfigDict):
+            _check_keys(config[key], value, f"{prefix}{key}.")
+
+
+def _check_range(config, keys, low, high=float("inf"), prefix=""):
+    for key in keys:
+        if not low <= config[key] <= high:
+            raise ValueError(f"{prefix}{key}={config[key]} must lie between {low} and {high}")
+
+
+def _check_phases(config):
+    start, freeze = config.time_step_start_epoch, config.time_step_freeze_epoch
+    if freeze is not None and not start <= freeze:
+        raise ValueError(
+            f"time_step_freeze_epoch={freeze} must not come before time_step_start_epoch={start}"
+        )

@@ -1,0 +1,1 @@
+"""Images and labels: sources (random access), transforms (pure), loader (batches)."""
