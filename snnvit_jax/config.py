@@ -25,6 +25,7 @@ def default_config():
     config.target_time_steps = optional(float)  # if set, only what exceeds it is charged
     config.min_time_steps = 1  # every layer keeps this many of its best-scored steps
     config.time_step_start_epoch = 0.0  # until then all steps stay on
+    config.time_step_anneal_epochs = 0.0  # over so many the target comes down from T
     config.time_step_freeze_epoch = optional(float)  # from then on the masks stay as they are
 
     config.model = {
@@ -89,6 +90,7 @@ def validate(config):
     positive = ("epochs", "batch_size", "log_every_steps", "eval_every_epochs", "keep_checkpoints")
     _check_range(config, positive, low=1)
     _check_range(config, ("time_step_penalty", "time_step_start_epoch"), low=0)
+    _check_range(config, ("time_step_anneal_epochs",), low=0)
     _check_range(config.optimizer, ("learning_rate",), low=1e-12, prefix="optimizer.")
     _check_range(
         config.optimizer,
@@ -171,7 +173,9 @@ def _check_range(config, keys, low, high=float("inf"), prefix=""):
 
 def _check_phases(config):
     start, freeze = config.time_step_start_epoch, config.time_step_freeze_epoch
-    if freeze is not None and not start <= freeze:
+    end = start + (0 if config.target_time_steps is None else config.time_step_anneal_epochs)
+    if not start <= end <= (config.epochs if freeze is None else freeze):
         raise ValueError(
-            f"time_step_freeze_epoch={freeze} must not come before time_step_start_epoch={start}"
+            f"the time steps learn from time_step_start_epoch={start}, anneal until {end} and must "
+            f"have done so by time_step_freeze_epoch={freeze} and epochs={config.epochs}"
         )

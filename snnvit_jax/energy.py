@@ -216,23 +216,32 @@ class _ConvCounter:
     """An input unit reaches as many pixels of a channel as windows contain it."""
 
     @staticmethod
-    def units(module, x):  # B T H W C
-        per_pixel = jnp.sum(x.astype(jnp.float32), -1, keepdims=True)
-        ones = {"params": {"kernel": jnp.ones((*module.kernel_size, 1, 1))}}
-        counter = nn.Conv(
-            1, module.kernel_size, module.strides, padding=module.padding, use_bias=False
-        )
-        return _sum_per_step(counter.apply(ones, per_pixel))
+    def units(module, x):
+        return _sum_per_step(_convolve_with_ones(module, x))
 
     @staticmethod
     def shape(module, x):  # B T H W C
-        pixels = jax.eval_shape(module, x).shape[2:4]
+        pixels = jax.eval_shape(lambda x: _convolve_with_ones(module, x), x).shape[2:4]
         macs = int(np.prod((*module.kernel_size, *pixels))) * x.shape[-1] * module.features
         return LayerShape(macs, module.features, x.shape[1])
 
 
+def _convolve_with_ones(module, x):  # B T H W C
+    """Sums, for each output pixel, the inputs in its window: [B, T, H', W', 1]."""
+    B, T, *_ = x.shape
+    per_pixel = jnp.sum(x.astype(jnp.float32), -1, keepdims=True)
+    sums = jax.lax.conv_general_dilated(
+        per_pixel.reshape(B * T, *per_pixel.shape[2:]),
+        jnp.ones((*module.kernel_size, 1, 1)),
+        window_strides=(module.strides,) * 2 if isinstance(module.strides, int) else module.strides,
+        padding=[(module.padding, module.padding)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return sums.reshape(B, T, *sums.shape[1:])
+
+
 class _AttentionCounter:
-    """kᵀ v costs a row of additions for each spike of the sparser of k and v; q (kᵀ v) for each of q.
+    """kᵀ v costs a row of additions for each spike of k or v (the sparser), q (kᵀ v) of q.
 
     This is the published count T h N d² (min(r_k, r_v) + r_q) with firing rates r, exact per
     example and step.
@@ -244,7 +253,7 @@ class _AttentionCounter:
 
     @staticmethod
     def shape(module, q, k, v):
-        B, T, N, C = q.shape
+        _, T, N, C = q.shape
         head_dim = C // module.num_heads
         return LayerShape(2 * N * C * head_dim, head_dim, T)
 

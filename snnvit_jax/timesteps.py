@@ -9,7 +9,6 @@ Everything here takes the whole parameter tree and touches only its scores.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +16,8 @@ from flax import traverse_util
 
 SCORE = "time_step_score"
 INITIAL_SCORE = 0.5
-# Where the projection lifts a score that must stay active: just above the threshold 0, so that the
-# loss can still exchange the step for a better one.
+# Where the projection lifts the last score that must stay active: just above the threshold 0, so
+# that the loss can still exchange the step for a better one.
 LIFTED_SCORE = 0.01
 
 
@@ -126,7 +125,8 @@ def time_step_penalty(params, target=None, estimator="identity"):
 
     Args:
       params: the "params" of a model.
-      target: average number of time steps that is free of charge, in [0, T]; None for 0.
+      target: average number of time steps that is free of charge, a number or a traced scalar in
+        [0, T]; None for 0.
       estimator: a key of `ESTIMATORS`; its gradient reaches the scores.
 
     Returns:
@@ -137,30 +137,39 @@ def time_step_penalty(params, target=None, estimator="identity"):
     return jax.nn.relu(average - (0.0 if target is None else target)) / T
 
 
-def project_scores(params, min_time_steps=1, target=None):
+def project_scores(params, min_time_steps=1, floor=None):
     """Brings the scores back into their allowed set after an update.
 
-    Scores are clipped to [-1, 1], so that none is out of reach. Each layer's `min_time_steps`
-    best-scored steps stay active, and so do the model's floor(target * layers) best-scored ones:
-    without that floor the many scores that cross zero together overshoot a target. Among equal
-    scores the earlier step is the better one.
+    Scores are clipped to [-1, 1], so that none is out of reach, and each layer's `min_time_steps`
+    best-scored steps stay active. With a `floor`, so do the model's best-scored steps up to that
+    average: if the update would leave fewer, all scores move up together, which keeps their order.
+    (The penalty pushes all of them alike; without the floor many cross zero together and overshoot
+    a target.) Among equal scores the earlier step is the better one.
 
     Args:
       params: the "params" of a model.
       min_time_steps: steps that every layer keeps, in [0, T].
-      target: average number of time steps below which the model must not fall; None for no floor.
+      floor: average number of time steps, rounded down to a whole number of steps in all, below
+        which the model must not fall; a number or a traced scalar in [0, T], or None.
 
     Returns:
       The parameter tree with projected scores.
     """
     old = scores(params)
     stacked = jnp.clip(jnp.stack(list(old.values())), -1.0, 1.0)  # L T
+    if floor is not None:
+        stacked = _shift_to_keep(stacked, floor)
     stacked = jax.vmap(lambda layer: _keep_best(layer, min_time_steps))(stacked)
-    if target is not None:
-        kept = math.floor(target * stacked.shape[0] + 1e-6)
-        # Step-major order, so that ties go to the earlier step rather than the earlier layer.
-        stacked = _keep_best(stacked.T.reshape(-1), kept).reshape(stacked.T.shape).T
     return replace_scores(params, dict(zip(old, stacked, strict=True)))
+
+
+def _shift_to_keep(stacked, floor):
+    """Moves all scores [L, T] up until floor * L of them are positive, if fewer are."""
+    count = jnp.floor(floor * stacked.shape[0] + 1e-4).astype(int)
+    descending = -jnp.sort(-stacked.reshape(-1))
+    worst_kept = descending[jnp.maximum(count - 1, 0)]
+    shift = jnp.where(count > 0, jnp.maximum(LIFTED_SCORE - worst_kept, 0), 0)
+    return jnp.minimum(stacked + shift, 1.0)
 
 
 def _keep_best(score, count):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from snnvit_jax import recording, timesteps
+from snnvit_jax import energy, recording, timesteps
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -43,9 +43,10 @@ class Objective:
     Attributes:
       label_smoothing: in [0, 1].
       time_step_penalty: weight of the time steps, relative to T.
-      target_time_steps: average that is free of charge and a floor; None for neither.
+      target_time_steps: average to end at; None to let the penalty alone decide.
       min_time_steps: steps every layer keeps.
       start_step: training step from which the scores learn.
+      anneal_steps: over so many steps from there on, the target comes down from T; 0: at once.
       freeze_step: training step from which they stay as they are; None for never.
       estimator: straight-through estimator of the penalty's gradient.
     """
@@ -55,8 +56,24 @@ class Objective:
     target_time_steps: float | None = None
     min_time_steps: int = 1
     start_step: int = 0
+    anneal_steps: int = 0
     freeze_step: int | None = None
     estimator: str = "identity"
+
+    def target(self, step, time_steps):
+        """Returns the average number of time steps aimed at after `step` steps, or None.
+
+        Coming down gradually, the model gives up one step after the other, the least useful first,
+        and has time to adapt to each loss.
+
+        Args:
+          step: training steps done.
+          time_steps: T.
+        """
+        if self.target_time_steps is None:
+            return None
+        progress = jnp.clip((step - self.start_step) / max(self.anneal_steps, 1), 0.0, 1.0)
+        return time_steps + (self.target_time_steps - time_steps) * progress
 
     def scores_learn(self, step):
         """Returns whether the update after `step` steps may move the scores."""
@@ -95,13 +112,14 @@ def cross_entropy(logits, labels, label_smoothing=0.0):
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, label_smoothing))
 
 
-def loss_fn(params, batch_stats, batch, model, objective):
+def loss_fn(params, batch_stats, batch, step, model, objective):
     """Returns the objective on a batch, and what is worth keeping of its computation.
 
     Args:
       params: of the model.
       batch_stats: of the model.
       batch: see the module; all of its examples count.
+      step: training steps done.
       model: a Linen module.
       objective: an `Objective`.
 
@@ -141,23 +159,21 @@ def train_step(state, batch, *, model, optimizer, objective):
       (new state, metrics as (sum, count)).
     """
     gradients, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(
-        state.params, state.batch_stats, batch, model, objective
+        state.params, state.batch_stats, batch, state.step, model, objective
     )
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    params = _settle_scores(
-        state.params, optax.apply_updates(state.params, updates), state.step, objective
-    )
+    params = optax.apply_updates(state.params, updates)
+    floor = objective.target(state.step + 1, model.config.time_steps)
+    params = _settle_scores(state.params, params, state.step, floor, objective)
     new_state = TrainState(state.step + 1, params, batch_stats, opt_state)
     return new_state, metrics
 
 
-def _settle_scores(old_params, params, step, objective):
+def _settle_scores(old_params, params, step, floor, objective):
     """Projects the updated scores while they learn, and takes their update back otherwise."""
-    projected = timesteps.project_scores(
-        params, objective.min_time_steps, objective.target_time_steps
-    )
-    learning, old = objective.scores_learn(step), timesteps.scores(old_params)
-    new = timesteps.scores(projected)
+    old = timesteps.scores(old_params)
+    new = timesteps.scores(timesteps.project_scores(params, objective.min_time_steps, floor))
+    learning = objective.scores_learn(step)
     return timesteps.replace_scores(
         params, {name: jnp.where(learning, new[name], old[name]) for name in new}
     )
@@ -173,24 +189,33 @@ def eval_step(variables, batch, *, model):
       model: a Linen module.
 
     Returns:
-      (metrics, confusion, rates): metrics as (sum, count); confusion [K, K] counts examples by
-      (label, prediction); rates {layer name: (sum over examples of their firing rate [T], count)}.
+      A dictionary of
+        metrics: loss and accuracy as (sum, count);
+        confusion: [K, K] counts of examples by (label, prediction);
+        rates: {layer name: (sum over examples of its firing rate [T], count)}, in any order;
+        units: {layer name: int32 [T, B] input units of its products, 0 for padding};
+        whole: {layer name: whether all of its inputs were whole numbers}.
     """
-    logits, seen = model.apply(variables, batch["image"], mutable=[recording.COLLECTION])
+    (logits, seen), (units, whole) = energy.observe(
+        model, variables, batch["image"], mutable=[recording.COLLECTION]
+    )
     mask = batch["mask"].astype(jnp.float32)
     predictions, count = jnp.argmax(logits, -1), jnp.sum(mask)
-    metrics = {
-        "loss": (jnp.sum(cross_entropy(logits, batch["label"]) * mask), count),
-        "accuracy": (jnp.sum((predictions == batch["label"]) * mask), count),
-    }
+    losses = cross_entropy(logits, batch["label"])
     one_hot = functools.partial(jax.nn.one_hot, num_classes=logits.shape[-1])
-    confusion = jnp.einsum(
-        "bi,bj->ij", one_hot(batch["label"]) * mask[:, None], one_hot(predictions)
-    )
-    rates = {
-        name: (firing_rate(spikes) @ mask, count) for name, spikes in recording.spikes(seen).items()
+    return {
+        "metrics": {
+            "loss": (jnp.sum(losses * mask), count),
+            "accuracy": (jnp.sum((predictions == batch["label"]) * mask), count),
+        },
+        "confusion": one_hot(batch["label"]).T * mask @ one_hot(predictions),
+        "rates": {
+            name: (firing_rate(spikes) @ mask, count)
+            for name, spikes in recording.spikes(seen).items()
+        },
+        "units": {name: u * batch["mask"] for name, u in units.items()},
+        "whole": whole,
     }
-    return metrics, confusion, rates
 
 
 def firing_rate(spikes):

@@ -24,7 +24,7 @@ hypothesis.settings.load_profile("snnvit")
 
 
 class Tiny(NamedTuple):
-    """A small Spikformer in which every layer fires at every time step or nearly so."""
+    """A small Spikformer in which every layer fires, differently, at every time step."""
 
     model: Any
     variables: dict
@@ -45,14 +45,16 @@ def tiny():
     )
     images = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype(np.float32)
     variables = jax.jit(model.init)(jax.random.key(0), images)
-    return Tiny(model, _raise_norm_biases(variables), images)
+    return Tiny(model, _lively(variables), images)
 
 
-def _raise_norm_biases(variables):
-    """Lifts the mean current of each layer towards the threshold: untrained nets hardly fire."""
+def _lively(variables):
+    """Spreads the currents around the threshold: an untrained network hardly fires."""
+    rng = np.random.default_rng(1)
     flat = traverse_util.flatten_dict(variables)
-    lifted = {
-        path: leaf + 0.7 * jnp.ones_like(leaf) if "_bn" in path[-2] and path[-1] == "bias" else leaf
-        for path, leaf in flat.items()
-    }
-    return traverse_util.unflatten_dict(lifted)
+    for path, leaf in flat.items():
+        if "_bn" in path[-2] and path[-1] == "bias":
+            flat[path] = jnp.float32(rng.uniform(-0.5, 2.5, leaf.shape))
+        if "_bn" in path[-2] and path[-1] == "scale":
+            flat[path] = jnp.float32(rng.uniform(2, 6, leaf.shape))
+    return traverse_util.unflatten_dict(flat)

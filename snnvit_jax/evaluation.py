@@ -1,0 +1,102 @@
+"""Evaluation of a model over a whole split, every example counted exactly once."""
+
+import dataclasses
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from snnvit_jax import energy, metrics, training
+from snnvit_jax.data import loader
+from snnvit_jax.models import layer_names
+from snnvit_jax.schedule import TimeStepSchedule
+from snnvit_jax.sharding import shard_batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What is known about a model after a pass over a split.
+
+    Attributes:
+      split: its name.
+      examples: number of examples.
+      loss: mean cross entropy, without label smoothing.
+      accuracy: in [0, 1].
+      confusion: [K, K] counts by (label, prediction).
+      firing_rates: {layer name: [T] mean firing rate after the mask}, in forward order.
+      schedule: the model's time-step masks, in forward order.
+      energy: operation counts and energy of one image.
+    """
+
+    split: str
+    examples: int
+    loss: float
+    accuracy: float
+    confusion: np.ndarray
+    firing_rates: dict[str, np.ndarray]
+    schedule: TimeStepSchedule
+    energy: energy.EnergyReport
+
+    @property
+    def firing_rate(self):
+        """Mean firing rate over layers and all T steps."""
+        return float(np.mean(list(self.firing_rates.values())))
+
+
+def evaluate(model, variables, source, preprocess, *, batch_size, mesh, workers=0, progress=True):
+    """Evaluates a model on every example of a source.
+
+    Args:
+      model: a Linen module.
+      variables: {"params", "batch_stats"} on the mesh.
+      source: a `Source`.
+      preprocess: function of an example.
+      batch_size: examples at a time, over all devices.
+      mesh: with an axis "data".
+      workers: processes that prepare batches.
+      progress: whether to show a progress bar.
+
+    Returns:
+      An `Evaluation`.
+    """
+    total = None
+    with loader.eval_batches(source, preprocess, batch_size=batch_size, workers=workers) as batches:
+        count = -(-len(source) // batch_size)
+        for batch in tqdm(
+            batches, f"evaluate {source.split}", count, leave=False, disable=not progress
+        ):
+            seen = training.eval_step(variables, shard_batch(batch, mesh), model=model)
+            seen = _on_host(jax.device_get(seen))
+            total = seen if total is None else _add(total, seen)
+    channels = batch["image"].shape[-1]
+    return _summarise(model, variables, source, total, channels)
+
+
+def _on_host(seen):
+    """One batch's counts as exact NumPy numbers: operation units summed over examples."""
+    units = {name: u.astype(np.int64).sum(1) for name, u in seen["units"].items()}
+    wide = jax.tree.map(lambda x: np.asarray(x, np.float64), seen["metrics"])
+    return seen | {"units": units, "metrics": wide}
+
+
+def _add(a, b):
+    whole = {name: a["whole"][name] and b["whole"][name] for name in a["whole"]}
+    sums = [{k: v for k, v in x.items() if k != "whole"} for x in (a, b)]
+    return metrics.merge(*sums) | {"whole": whole}
+
+
+def _summarise(model, variables, source, total, channels):
+    names = layer_names(model, channels)
+    means, rates = metrics.means(total["metrics"]), metrics.means(total["rates"])
+    return Evaluation(
+        split=source.split,
+        examples=len(source),
+        loss=float(means["loss"]),
+        accuracy=float(means["accuracy"]),
+        confusion=total["confusion"].astype(np.int64),
+        firing_rates={name: np.asarray(rates[name]) for name in names},
+        schedule=TimeStepSchedule.from_variables(jax.device_get(variables), names),
+        energy=energy.report_from_counts(
+            energy.layer_shapes(model, channels), total["units"], total["whole"], len(source)
+        ),
+    )

@@ -1,0 +1,272 @@
+"""A run from start, or from where it stopped, to its end: what happens between training steps."""
+
+import math
+import time
+
+import jax
+import numpy as np
+
+from snnvit_jax import evaluation, metrics, report, training
+from snnvit_jax.checkpoint import Checkpoints
+from snnvit_jax.data import loader
+from snnvit_jax.experiment import build
+from snnvit_jax.interrupts import StopRequest
+from snnvit_jax.logs import ProgressLog
+from snnvit_jax.sharding import shard_batch
+from snnvit_jax.workdir import Workdir, check_same_model
+
+# Parameters and two moments of the optimiser, with room for a checkpoint being written.
+_CHECKPOINT_BYTES_PER_PARAMETER = 12
+
+
+class Run:
+    """One training run in its folder.
+
+    Creating it checks everything and restores the newest checkpoint; bad input ends here, before
+    anything is compiled and with the folder's contents as they were.
+
+    Attributes:
+      experiment: what the configuration stands for.
+      workdir: the folder.
+      state: the training state.
+    """
+
+    def __init__(self, config, workdir):
+        """Prepares a run.
+
+        Args:
+          config: a ConfigDict with the keys of `config.default_config`.
+          workdir: path of its folder; one that holds a run already is continued.
+
+        Raises:
+          ValueError: naming a key or value that does not fit, the model, or the checkpoints.
+          FileNotFoundError: if the data set is not prepared.
+          OSError: if the folder cannot be used.
+        """
+        self.experiment = build(config)
+        self.workdir = Workdir(workdir)
+        check_same_model(self.workdir, config)
+        self.workdir.prepare(self._bytes_to_write())
+        self._checkpoints = Checkpoints(self.workdir.checkpoints, config.keep_checkpoints)
+        self.state = self.experiment.create_state()
+        restored = self._checkpoints.restore_newest(self.state)
+        if restored is not None:
+            self.state = restored[1]
+
+    def train(self):
+        """Trains to the end, evaluates and writes the report.
+
+        Returns:
+          The summary as a dictionary, or None if a signal asked to stop first; everything is saved
+          then, and `stop_signal` holds its number.
+        """
+        self.stop_signal = None
+        config, start = self.experiment.config, int(self.state.step)
+        self.workdir.write_config(config)
+        history = self.workdir.cut_metrics(start)
+        self._clock = _Clock(history[-1]["seconds"] if history else 0.0)
+        last = None
+        with (
+            self._checkpoints,
+            StopRequest() as stop,
+            ProgressLog(self.workdir, self.experiment.total_steps, start) as log,
+            loader.train_batches(
+                self.experiment.train_source,
+                self.experiment.augment,
+                batch_size=config.batch_size,
+                seed=config.seed,
+                start_step=start,
+                workers=config.data.workers,
+            ) as batches,
+        ):
+            if start:
+                log.say(f"continuing {self.workdir.path} from step {start}")
+            for step in range(start + 1, self.experiment.total_steps + 1):
+                last = self._train_one(step, batches, log)
+                if stop:
+                    self._checkpoints.save(step, self.state)
+                    log.say(f"stopped after step {step}; saved in {self.workdir.path}")
+                    self.stop_signal = stop.signal
+                    return None
+        return self._finish(last or self.evaluate())
+
+    def evaluate(self):
+        """Evaluates the current state on the held-out split.
+
+        Returns:
+          An `evaluation.Evaluation`.
+        """
+        experiment = self.experiment
+        return evaluation.evaluate(
+            experiment.model,
+            self.state.variables,
+            experiment.eval_source,
+            experiment.preprocess,
+            batch_size=experiment.config.batch_size,
+            mesh=experiment.mesh,
+            workers=experiment.config.data.workers,
+        )
+
+    def write_results(self, result):
+        """Writes schedule.json and summary.json.
+
+        Args:
+          result: an `evaluation.Evaluation` of the current state.
+
+        Returns:
+          The summary as a dictionary.
+        """
+        history = self.workdir.read_metrics()
+        training_lines = [line for line in history if "images_per_second" in line]
+        step = int(self.state.step)
+        summary = {
+            "accuracy": result.accuracy,
+            "loss": result.loss,
+            "split": result.split,
+            "examples": result.examples,
+            "average_time_steps": result.schedule.average,
+            "time_steps": result.schedule.time_steps,
+            "epochs": step / self.experiment.steps_per_epoch,
+            "steps": step,
+            "seconds": history[-1]["seconds"] if history else 0.0,
+            "images_per_second": float(
+                np.median([line["images_per_second"] for line in training_lines] or [0.0])
+            ),
+            "energy_uj": result.energy.microjoule,
+            "firing_rate": result.firing_rate,
+            "devices": self.experiment.mesh.size,
+        }
+        result.schedule.save(self.workdir.schedule)
+        self.workdir.write_summary(summary)
+        return summary
+
+    def write_report(self, result):
+        """Draws the figures and writes report.html.
+
+        Args:
+          result: an `evaluation.Evaluation` of the current state.
+        """
+        report.write(
+            self.workdir,
+            result,
+            class_names=self.experiment.eval_source.class_names,
+            config=self.experiment.config,
+        )
+
+    def _train_one(self, step, batches, log):
+        """Takes a training step and does what is due after it; returns an evaluation if one was."""
+        experiment, config = self.experiment, self.experiment.config
+        batch = self._clock.wait_for(batches)
+        self.state, seen = training.train_step(
+            self.state,
+            shard_batch(batch, experiment.mesh),
+            model=experiment.model,
+            optimizer=experiment.optimizer,
+            objective=experiment.objective,
+        )
+        self._clock.count(seen, config.batch_size)
+        log.bar.update()
+        epoch_ends = step % experiment.steps_per_epoch == 0
+        if epoch_ends or step % config.log_every_steps == 0:
+            self._log(step, log)
+        if not epoch_ends:
+            return None
+        epoch = step // experiment.steps_per_epoch
+        result = None
+        if epoch % config.eval_every_epochs == 0 or epoch == config.epochs:
+            result = self._evaluate_and_log(step, log)
+        self._checkpoints.save(step, self.state, result and result.accuracy)
+        self._clock.restart()
+        return result
+
+    def _log(self, step, log):
+        values = self._clock.read()
+        if not math.isfinite(values["loss"]):
+            raise FloatingPointError(
+                f"the loss is {values['loss']} at step {step}; the last good checkpoint is kept: "
+                "lower optimizer.learning_rate and run again"
+            )
+        values["epoch"] = step / self.experiment.steps_per_epoch
+        values["learning_rate"] = self.experiment.learning_rate(step - 1)
+        log.write(step, values)
+        log.show(
+            {
+                "loss": f"{values['loss']:.3f}",
+                "accuracy": f"{values['accuracy']:.3f}",
+                "time steps": f"{values['average_time_steps']:.2f}",
+                "images/s": f"{values['images_per_second']:.0f}",
+            }
+        )
+
+    def _evaluate_and_log(self, step, log):
+        result = self.evaluate()
+        epoch = step / self.experiment.steps_per_epoch
+        values = {
+            "epoch": epoch,
+            "eval_loss": result.loss,
+            "eval_accuracy": result.accuracy,
+            "eval_average_time_steps": result.schedule.average,
+            "eval_firing_rate": result.firing_rate,
+            "eval_energy_uj": result.energy.microjoule,
+            "seconds": self._clock.seconds,
+        }
+        log.write(step, values)
+        log.say(
+            f"epoch {epoch:g}: {result.split} accuracy {result.accuracy:.4f}, "
+            f"average time steps {result.schedule.average:.2f} of {result.schedule.time_steps}"
+        )
+        return result
+
+    def _finish(self, result):
+        summary = self.write_results(result)
+        self.write_report(result)
+        return summary
+
+    def _bytes_to_write(self):
+        shapes = jax.eval_shape(
+            self.experiment.model.init,
+            jax.random.key(0),
+            jax.ShapeDtypeStruct((1, *self.experiment.image_shape), np.float32),
+        )
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+        copies = self.experiment.config.keep_checkpoints + 2
+        return parameters * _CHECKPOINT_BYTES_PER_PARAMETER * copies
+
+
+class _Clock:
+    """What was seen, and how long it took, since the last line of the log."""
+
+    def __init__(self, seconds_before):
+        self._seconds_before = seconds_before
+        self._run_start = time.perf_counter()
+        self.restart()
+
+    @property
+    def seconds(self):
+        """Seconds of training in all, earlier runs in the same folder included."""
+        return self._seconds_before + time.perf_counter() - self._run_start
+
+    def restart(self):
+        self._start, self._waited, self._images, self._metrics = time.perf_counter(), 0.0, 0, []
+
+    def wait_for(self, batches):
+        start = time.perf_counter()
+        batch = next(batches)
+        self._waited += time.perf_counter() - start
+        return batch
+
+    def count(self, seen, images):
+        self._metrics.append(seen)
+        self._images += images
+
+    def read(self):
+        """Returns the means since the last reading; waits for the device."""
+        values = metrics.means(metrics.merge(*jax.device_get(self._metrics)))
+        elapsed = time.perf_counter() - self._start
+        values |= {
+            "images_per_second": self._images / elapsed,
+            "data_wait_fraction": self._waited / elapsed,
+            "seconds": self.seconds,
+        }
+        self.restart()
+        return values

@@ -1,0 +1,141 @@
+"""The folder of a run: what lies where, and whether it can be used."""
+
+import json
+import math
+import os
+import pathlib
+import shutil
+
+from snnvit_jax import config as config_lib
+
+
+class Workdir:
+    """Paths of a run's folder, and reading and writing its small files.
+
+    Attributes:
+      path: the folder, absolute.
+    """
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path).absolute()
+
+    config = property(lambda self: self.path / "config.json")
+    metrics = property(lambda self: self.path / "metrics.jsonl")
+    checkpoints = property(lambda self: self.path / "checkpoints")
+    tensorboard = property(lambda self: self.path / "tensorboard")
+    schedule = property(lambda self: self.path / "schedule.json")
+    summary = property(lambda self: self.path / "summary.json")
+    report = property(lambda self: self.path / "report.html")
+
+    def prepare(self, free_bytes):
+        """Creates the folder and makes sure that it can be written to.
+
+        Args:
+          free_bytes: what the run is going to write at least.
+
+        Raises:
+          OSError: naming the folder, if it cannot be created or written, or has not enough space.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".write-test-{os.getpid()}"
+            probe.write_bytes(b"\0" * 4096)
+            probe.unlink()
+        except OSError as error:
+            raise OSError(
+                f"cannot write to the workdir {self.path}: {error.strerror}; "
+                "choose another --workdir"
+            ) from error
+        free = shutil.disk_usage(self.path).free
+        if free < free_bytes:
+            raise OSError(
+                f"the workdir {self.path} has {free / 1e6:.0f} MB of free space, but the run needs "
+                f"{free_bytes / 1e6:.0f} MB; free some or choose another --workdir"
+            )
+
+    def read_config(self):
+        """Returns the configuration of the run that this folder holds, or None if it holds none."""
+        return config_lib.from_json(self.config.read_text()) if self.config.exists() else None
+
+    def write_config(self, config):
+        """Writes the run's configuration.
+
+        Args:
+          config: a ConfigDict.
+        """
+        write_atomically(self.config, config_lib.to_json(config))
+
+    def read_metrics(self):
+        """Returns the lines of metrics.jsonl, oldest first; a last line cut short is left out."""
+        if not self.metrics.exists():
+            return []
+        lines = []
+        for text in self.metrics.read_text().splitlines():
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                break
+        return lines
+
+    def cut_metrics(self, step):
+        """Drops what metrics.jsonl says of steps after `step`, which are going to be done again.
+
+        Args:
+          step: the last step to keep.
+
+        Returns:
+          The lines kept.
+        """
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        write_atomically(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+        return kept
+
+    def write_summary(self, summary):
+        """Writes summary.json.
+
+        Args:
+          summary: dictionary of plain numbers and strings.
+        """
+        write_atomically(self.summary, json.dumps(summary, indent=1) + "\n")
+
+
+def check_same_model(workdir, config):
+    """Raises ValueError if a folder holds a run of another model, naming what differs.
+
+    Args:
+      workdir: a `Workdir`.
+      config: the configuration of the run that wants to use it.
+    """
+    old = workdir.read_config()
+    if old is None:
+        return
+    different = config_lib.differences(old.model, config.model, "model.")
+    if old.data.name != config.data.name:
+        different.append(f"data.name: {old.data.name} -> {config.data.name}")
+    if different:
+        raise ValueError(
+            f"the workdir {workdir.path} holds a run of another model ({'; '.join(different)}); "
+            "use another --workdir, or the settings it was started with"
+        )
+
+
+def write_atomically(path, text):
+    """Writes a file such that a reader, or a crash, never sees half of it.
+
+    Args:
+      path: a pathlib path.
+      text: its new content.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def plain(value):
+    """Returns a number as JSON can hold it: a non-finite one as None.
+
+    Args:
+      value: number or array scalar.
+    """
+    value = float(value)
+    return value if math.isfinite(value) else None

@@ -1,0 +1,218 @@
+"""TimeStepSchedule: reading, writing and imposing the masks of a model."""
+
+import json
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import numpy as np
+import pytest
+from hypothesis.extra import numpy as hnp
+
+import snnvit_jax as snn
+
+MASKS = {
+    "patch_embed/proj_lif": [1, 1, 1, 1],
+    "block_0/attn/q_lif": [1, 0, 1, 0],
+    "block_0/attn/k_lif": [0, 0, 0, 1],
+    "block_0/mlp/fc1_lif": [0, 0, 0, 0],
+    "alone": [0, 1, 1, 1],
+}
+
+
+@pytest.fixture
+def schedule():
+    return snn.TimeStepSchedule(MASKS)
+
+
+@pytest.fixture(scope="module")
+def names(tiny):
+    return snn.layer_names(tiny.model)
+
+
+@pytest.fixture(scope="module")
+def record(tiny):
+    """Runs the small model: (logits, spikes of every layer)."""
+    apply = jax.jit(lambda v: tiny.model.apply(v, tiny.images, mutable=["spikes"]))
+
+    def run(variables):
+        logits, seen = apply(variables)
+        return np.asarray(logits), jax.tree.map(np.asarray, snn.spikes(seen))
+
+    return run
+
+
+# ---------------------------------------------------------------- the value
+
+
+def test_counts_are_those_of_the_masks(schedule):
+    assert schedule.time_steps == 4
+    assert schedule.layers == dict(zip(MASKS, (4, 2, 1, 0, 3), strict=True))
+    assert schedule.modules == {
+        "patch_embed": 4.0,
+        "block_0/attn": 1.5,
+        "block_0/mlp": 0.0,
+        "alone": 3.0,
+    }
+    assert schedule.average == pytest.approx(2.0)
+
+
+def test_masks_are_boolean_copies_in_the_order_given():
+    mask = np.array([1, 0])
+    schedule = snn.TimeStepSchedule({"b": mask, "a": [True, True]})
+    mask[:] = 0
+    assert list(schedule.masks) == ["b", "a"]
+    assert schedule.masks["b"].dtype == bool
+    assert schedule.masks["b"].tolist() == [True, False]
+
+
+def test_equality_is_that_of_masks_and_names(schedule):
+    assert schedule == snn.TimeStepSchedule(dict(reversed(MASKS.items())))
+    assert schedule != snn.TimeStepSchedule(MASKS | {"alone": [1, 1, 1, 1]})
+    assert schedule != snn.TimeStepSchedule(MASKS | {"other": [1, 1, 1, 1]})
+    assert schedule != MASKS
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ({}, "at least one layer"),
+        ({"a": []}, r"'a'.*\[\]"),
+        ({"a": 1}, "'a'.*1"),
+        ({"a": [[1, 0]]}, "'a'"),
+        ({"a": [1, 2]}, r"'a'.*\[1, 2\]"),
+        ({"a": [0.5, 1]}, r"'a'.*0\.5"),
+        ({"a": ["on", "off"]}, "'a'.*on"),
+        ({"a": [1, 0], "b": [1, 0, 1]}, "'a': 2, 'b': 3"),
+    ],
+)
+def test_bad_masks_are_named(masks, message):
+    with pytest.raises(ValueError, match=message):
+        snn.TimeStepSchedule(masks)
+
+
+# ---------------------------------------------------------------- JSON
+
+
+@hypothesis.given(
+    masks=st.dictionaries(
+        st.text(min_size=1, max_size=20), hnp.arrays(bool, 3), min_size=1, max_size=5
+    )
+)
+@hypothesis.settings(max_examples=30)
+def test_json_round_trip(masks, tmp_path_factory):
+    path = tmp_path_factory.mktemp("schedules") / "schedule.json"
+    schedule = snn.TimeStepSchedule(masks)
+    schedule.save(path)
+    loaded = snn.TimeStepSchedule.load(str(path))
+    assert loaded == schedule
+    assert list(loaded.masks) == list(masks)
+
+
+def test_file_can_be_read_by_people(schedule, tmp_path):
+    schedule.save(tmp_path / "schedule.json")
+    content = json.loads((tmp_path / "schedule.json").read_text())
+    assert content["time_steps"] == 4
+    assert content["average"] == 2.0
+    assert content["modules"]["block_0/attn"] == 1.5
+    assert content["masks"] == MASKS
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "1", "{}", '{"masks": [1, 0]}', '{"masks": {}}', '{"masks": {"a": 2}}']
+)
+def test_a_file_that_is_no_schedule_is_rejected(text, tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"schedule|mask"):
+        snn.TimeStepSchedule.load(path)
+
+
+def test_a_file_that_is_no_schedule_is_named(tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text('{"accuracy": 0.5}')
+    with pytest.raises(ValueError, match=r"other\.json.*masks"):
+        snn.TimeStepSchedule.load(path)
+
+
+# ---------------------------------------------------------------- on a model
+
+
+def test_untrained_model_uses_every_time_step(tiny, names):
+    schedule = snn.TimeStepSchedule.from_variables(tiny.variables, names)
+    assert list(schedule.layers) == names
+    assert set(schedule.layers.values()) == {4}
+    assert schedule.average == 4
+    assert schedule == snn.TimeStepSchedule.from_variables(tiny.variables)
+
+
+@hypothesis.given(masks=hnp.arrays(bool, (19, 4)))
+@hypothesis.settings(max_examples=30)
+@hypothesis.example(masks=np.zeros((19, 4), bool))
+def test_imposed_masks_are_exactly_those_asked_for(tiny, names, masks):
+    asked = snn.TimeStepSchedule(dict(zip(names, masks, strict=True)))
+    variables = snn.with_schedule(tiny.variables, asked)
+    got = snn.TimeStepSchedule.from_variables(variables, names)
+    assert got == asked
+    assert got.average == pytest.approx(masks.sum() / 19)
+
+
+def test_imposing_a_schedule_changes_scores_only(tiny, names):
+    asked = snn.TimeStepSchedule(dict.fromkeys(names, (0, 1, 0, 1)))
+    variables = snn.with_schedule(tiny.variables, asked)
+    assert jax.tree.structure(variables) == jax.tree.structure(tiny.variables)
+    differing = jax.tree_util.tree_map_with_path(
+        lambda path, a, b: path[-1].key if not np.array_equal(a, b) else None,
+        variables,
+        tiny.variables,
+    )
+    assert set(jax.tree.leaves(differing)) == {"time_step_score"}
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(variables)}
+    assert dtypes == {np.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda masks: masks.pop("block_1/mlp/fc2_lif"), r"missing \['block_1/mlp/fc2_lif'\]"),
+        (
+            lambda masks: masks.update({"block_2/mlp/fc2_lif": [1, 1, 1, 1]}),
+            r"unexpected \['block_2/mlp/fc2_lif'\]",
+        ),
+        (
+            lambda masks: masks.update(dict.fromkeys(masks, (1, 0, 1))),
+            "3 time steps.*4",
+        ),
+    ],
+)
+def test_a_schedule_of_another_model_is_rejected(tiny, names, change, message):
+    masks = dict.fromkeys(names, (1, 0, 1, 1))
+    change(masks)
+    with pytest.raises(ValueError, match=message):
+        snn.with_schedule(tiny.variables, snn.TimeStepSchedule(masks))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    ["patch_embed/proj_lif", "patch_embed/rpe_lif", "block_0/attn/attn_lif", "block_1/mlp/fc2_lif"],
+)
+def test_masked_layer_records_zeros_and_all_before_it_is_unchanged(tiny, names, record, layer):
+    _, before = record(tiny.variables)
+    masks = dict.fromkeys(names, (1, 1, 1, 1)) | {layer: [1, 0, 1, 0]}
+    _, after = record(snn.with_schedule(tiny.variables, snn.TimeStepSchedule(masks)))
+    assert before[layer][1].any()
+    assert before[layer][3].any()
+    assert not after[layer][[1, 3]].any()
+    np.testing.assert_array_equal(after[layer][[0, 2]], before[layer][[0, 2]])
+    for name in names[: names.index(layer)]:
+        np.testing.assert_array_equal(after[name], before[name])
+
+
+def test_a_model_without_any_active_step_is_its_output_bias(tiny, names, record):
+    silent = snn.with_schedule(
+        tiny.variables, snn.TimeStepSchedule(dict.fromkeys(names, (0, 0, 0, 0)))
+    )
+    silent["params"]["head"]["bias"] = np.float32([1, 2, 3])
+    logits, spikes = record(silent)
+    assert not any(emitted.any() for emitted in spikes.values())
+    np.testing.assert_array_equal(logits, np.tile(np.float32([1, 2, 3]), (3, 1)))

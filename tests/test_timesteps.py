@@ -1,0 +1,355 @@
+"""Scores, masks, penalty and projection, each against hand computations."""
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import traverse_util
+from hypothesis.extra import numpy as hnp
+
+from snnvit_jax import timesteps
+from snnvit_jax.neurons import LIF, NeuronConfig, lif_scan
+from snnvit_jax.timesteps import ESTIMATORS, SCORE
+
+# name -> derivative of the mask, written independently of the library
+DERIVATIVES = {
+    "identity": np.ones_like,
+    "clipped": lambda s: (np.abs(s) <= 0.5).astype(s.dtype),
+    "triangle": lambda s: np.where(np.abs(s) < 1, 1 - np.abs(s), 0),
+    "sigmoid": lambda s: 4 / (2 + np.exp(4 * s) + np.exp(-4 * s)),
+}
+every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS)
+SCORES = np.float32([-1.5, -1, -0.75, -0.5, -0.1, 0, 0.1, 0.5, 0.75, 1, 1.5])
+
+
+def tree(*scores):
+    """Parameters of a model whose LIF layers lie at different depths, beside other parameters."""
+    names = [("a_lif",), ("block_0", "attn", "q_lif"), ("block_0", "mlp_lif"), ("last_lif",)]
+    params = {"head": {"kernel": jnp.full((2, 3), 0.25)}}
+    for path, score in zip(names, scores, strict=False):
+        inner = params
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[SCORE] = jnp.float32(score)
+    return params
+
+
+def score_rows(params):
+    """Scores [L, T], layers sorted by name as jax sorts them: the order of `tree`'s arguments."""
+    return np.stack([score for _, score in sorted(timesteps.scores(params).items())])
+
+
+# ---------------------------------------------------------------- mask
+
+
+def test_every_estimator_has_a_derivative_here():
+    assert set(DERIVATIVES) == set(ESTIMATORS)
+
+
+@every_estimator
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_mask_is_on_for_positive_scores_only(estimator, dtype):
+    mask = timesteps.binary_mask(jnp.asarray(SCORES, dtype), estimator)
+    assert mask.dtype == dtype
+    np.testing.assert_array_equal(mask.astype("float32"), [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
+
+
+@every_estimator
+def test_mask_gradient_is_exactly_the_estimator(estimator, x64):
+    scores = SCORES.astype(np.float64)
+    gradient = jax.grad(lambda s: timesteps.binary_mask(s, estimator).sum())(scores)
+    np.testing.assert_allclose(gradient, DERIVATIVES[estimator](scores), rtol=1e-12)
+
+
+def test_unknown_estimator_is_named():
+    with pytest.raises(ValueError, match=r"estimator='magic'.*identity"):
+        timesteps.binary_mask(jnp.zeros(3), "magic")
+
+
+# ---------------------------------------------------------------- a masked layer
+
+T = 5
+CURRENT = np.float32(np.random.default_rng(0).normal(0.9, 1.2, (T, 30)))
+CURRENT_SPIKES, CURRENT_MEMBRANE = map(np.asarray, lif_scan(CURRENT, return_membrane=True))
+UPSTREAM = np.float32(np.random.default_rng(1).normal(size=(T, 30)))
+MASKED = np.float32([-0.3, 0.4, -0.9, 0.0, 0.8])  # active at steps 1 and 4
+
+
+def masked_layer(scores, current, estimator="identity"):
+    """Spikes [T, B] that a layer emits for a current [T, B]."""
+    layer = LIF(neuron=NeuronConfig(estimator=estimator))
+    emitted = layer.apply({"params": {SCORE: scores}}, jnp.moveaxis(current, 0, 1))
+    return jnp.moveaxis(emitted, 0, 1)
+
+
+@every_estimator
+def test_score_gradient_sums_what_reaches_the_unmasked_spikes(estimator):
+    gradient = jax.jit(
+        jax.grad(lambda scores: jnp.vdot(UPSTREAM, masked_layer(scores, CURRENT, estimator)))
+    )(MASKED)
+    expected = (UPSTREAM * CURRENT_SPIKES).sum(1) * DERIVATIVES[estimator](MASKED)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5)
+    assert gradient[0] != 0  # a step that is off still hears whether it should be on
+
+
+def test_current_gets_no_gradient_through_a_masked_spike():
+    of_layer = jax.jit(jax.grad(lambda x: jnp.vdot(UPSTREAM, masked_layer(MASKED, x))))(CURRENT)
+    reaching = UPSTREAM * (MASKED > 0)[:, None]
+    of_scan = jax.jit(jax.grad(lambda x: jnp.vdot(reaching, lif_scan(x))))(CURRENT)
+    np.testing.assert_allclose(of_layer, of_scan, 1e-6, 1e-7)
+
+
+def test_masked_step_emits_nothing_and_leaves_the_dynamics_alone():
+    emitted = np.asarray(masked_layer(MASKED, CURRENT))
+    off = MASKED <= 0
+    assert CURRENT_SPIKES[off].any()  # else there was nothing to hide
+    assert not emitted[off].any()
+    np.testing.assert_array_equal(emitted[~off], CURRENT_SPIKES[~off])
+    # The layer fires exactly where the unmasked membrane reaches the threshold.
+    np.testing.assert_array_equal(emitted, (CURRENT_MEMBRANE >= 1) * (MASKED > 0)[:, None])
+
+
+def test_mask_keeps_shape_and_dtype_of_the_spikes():
+    spikes = jnp.ones((3, 2, 4, 5), "bfloat16")
+    emitted = timesteps.mask_spikes(spikes, jnp.float32([0.5, -0.5, 0.5]))
+    assert emitted.shape == spikes.shape
+    assert emitted.dtype == spikes.dtype
+    np.testing.assert_array_equal(emitted.sum((1, 2, 3)).astype("float32"), [40, 0, 40])
+
+
+# ---------------------------------------------------------------- scores of a model
+
+
+def test_scores_are_found_by_layer_name():
+    found = timesteps.scores(tree([1, 2], [3, 4], [5, 6]))
+    assert {name: score.tolist() for name, score in found.items()} == {
+        "a_lif": [1, 2],
+        "block_0/attn/q_lif": [3, 4],
+        "block_0/mlp_lif": [5, 6],
+    }
+
+
+def test_parameters_without_scores_are_named():
+    with pytest.raises(ValueError, match=r"time_step_score.*head"):
+        timesteps.scores(tree())
+
+
+def test_replacing_scores_leaves_everything_else():
+    params = tree([1, 2], [3, 4])
+    new = {name: -score for name, score in timesteps.scores(params).items()}
+    replaced = timesteps.replace_scores(params, new)
+    np.testing.assert_array_equal(score_rows(replaced), -score_rows(params))
+    assert replaced["head"]["kernel"] is params["head"]["kernel"]
+    assert jax.tree.structure(replaced) == jax.tree.structure(params)
+
+
+# ---------------------------------------------------------------- penalty
+
+ROWS = ([0.5, 0.1, -0.2, 0.9], [-0.5, -0.1, 0.0, 0.3], [0.2, 0.2, 0.2, 0.2])  # 3 + 1 + 4 active
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [(None, 8 / 12), (0, 8 / 12), (1, 5 / 12), (2.5, 0.5 / 12), (8 / 3, 0), (3.5, 0), (4, 0)],
+)
+def test_penalty_is_what_exceeds_the_target_relative_to_all_steps(target, expected):
+    params = tree(*ROWS)
+    assert timesteps.average_time_steps(params) == pytest.approx(8 / 3)
+    assert timesteps.time_step_penalty(params, target) == pytest.approx(expected, abs=1e-7)
+
+
+@every_estimator
+@pytest.mark.parametrize(("target", "charged"), [(None, 1), (1.5, 1), (3.0, 0)])
+def test_penalty_gradient_reaches_scores_by_the_estimator(estimator, target, charged):
+    params = tree(*ROWS)
+    gradient = jax.grad(timesteps.time_step_penalty)(params, target, estimator)
+    expected = charged * DERIVATIVES[estimator](np.float32(ROWS)) / (3 * 4)
+    np.testing.assert_allclose(score_rows(gradient), expected, rtol=1e-5)
+    assert not gradient["head"]["kernel"].any()
+
+
+def test_penalty_is_free_exactly_at_the_target():
+    params = tree([0.5, 0.5, -0.5, -0.5], [0.5, 0.5, -0.5, -0.5])
+    value, gradient = jax.value_and_grad(timesteps.time_step_penalty)(params, 2.0)
+    assert value == 0
+    assert not score_rows(gradient).any()
+
+
+# ---------------------------------------------------------------- projection
+
+LIFTED = np.float32(timesteps.LIFTED_SCORE)
+
+
+def project(rows, *args, **kwargs):
+    return score_rows(timesteps.project_scores(tree(*rows), *args, **kwargs))
+
+
+def best(scores, count):
+    """Positions of the highest scores of a vector, the earlier of two equal ones first."""
+    return sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:count]
+
+
+def test_projection_clips_to_one():
+    np.testing.assert_array_equal(project([[-3, -1, 0.5, 7]], 0), np.float32([[-1, -1, 0.5, 1]]))
+
+
+def test_projection_keeps_the_best_steps_of_each_layer():
+    rows = [[-0.9, -0.1, -0.5, -0.2], [0.3, -0.4, -0.5, -0.6], [-0.1, 0.2, 0.3, 0.4]]
+    expected = [[-0.9, LIFTED, -0.5, LIFTED], [0.3, LIFTED, -0.5, -0.6], [-0.1, 0.2, 0.3, 0.4]]
+    np.testing.assert_array_equal(project(rows, 2), np.float32(expected))
+
+
+def test_projection_prefers_the_earlier_of_equal_steps():
+    np.testing.assert_array_equal(project([[-0.5] * 4], 2) > 0, [[1, 1, 0, 0]])
+
+
+TENTHS = hnp.arrays(np.int8, (3, 4), elements=st.integers(-12, 12))  # with ties, zeros, outliers
+
+
+@hypothesis.given(tenths=TENTHS, minimum=st.integers(0, 4))
+@hypothesis.settings(max_examples=40)
+def test_projection_lifts_the_best_of_each_layer_and_nothing_else(tenths, minimum):
+    rows = np.float32(tenths) / 10
+    expected = np.clip(rows, -1, 1)
+    for row in expected:
+        kept = best(row, minimum)
+        row[kept] = np.maximum(row[kept], LIFTED)
+    projected = project(rows, minimum)
+    np.testing.assert_array_equal(projected, expected)
+    np.testing.assert_array_equal(project(projected, minimum), projected)
+
+
+@pytest.mark.parametrize(
+    ("minimum", "floor", "active"),
+    [
+        (0, None, [[0, 0, 0, 0], [0, 0, 0, 0]]),
+        (0, 0, [[0, 0, 0, 0], [0, 0, 0, 0]]),
+        (0, 1.5, [[1, 1, 1, 0], [0, 0, 0, 0]]),
+        (0, 1.9, [[1, 1, 1, 0], [0, 0, 0, 0]]),
+        (1, 1.5, [[1, 1, 1, 0], [1, 0, 0, 0]]),
+        (1, 4, [[1, 1, 1, 1], [1, 1, 1, 1]]),
+    ],
+)
+def test_floor_holds_for_the_whole_model_beside_the_minimum_of_each_layer(minimum, floor, active):
+    rows = [[-0.1, -0.2, -0.3, -0.4], [-0.5, -0.6, -0.7, -0.8]]
+    np.testing.assert_array_equal(project(rows, minimum, floor) > 0, active)
+
+
+DISTINCT_TENTHS = hnp.arrays(np.int8, (3, 4), elements=st.integers(-10, 10), unique=True)
+FLOORS = st.sampled_from([0, 0.5, 1, 4 / 3, 2, 2.9, 4])
+
+
+@hypothesis.given(tenths=DISTINCT_TENTHS, floor=FLOORS)
+@hypothesis.settings(max_examples=40)
+def test_floor_keeps_the_best_of_the_model_in_their_order(tenths, floor):
+    rows = np.float32(tenths) / 10
+    kept = max(int(floor * 3 + 1e-6), (rows > 0).sum())
+    projected = project(rows, 0, floor)
+    assert set(np.flatnonzero(projected > 0)) == set(best(rows.ravel(), kept))
+    assert (np.diff(projected.ravel()[np.argsort(rows.ravel())]) >= 0).all()
+    assert np.abs(projected).max() <= 1
+    np.testing.assert_allclose(project(projected, 0, floor), projected, atol=1e-6)
+
+
+def test_floor_moves_nothing_while_enough_steps_are_active():
+    rows = np.float32(ROWS)  # 8 active
+    np.testing.assert_array_equal(project(rows, 0, 8 / 3), rows)
+
+
+def test_floor_prefers_the_earlier_of_equal_steps():
+    # Over the whole model: the first step of every layer comes before any second one.
+    of_model = project([[-0.5] * 4] * 3, 0, 4 / 3)
+    np.testing.assert_array_equal(of_model > 0, [[1, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_floor_is_not_lost_to_rounding(traced):
+    assert 0.29 * 100 < 29  # in floating point
+    spread = -np.linspace(0.1, 0.9, 400, dtype=np.float32).reshape(100, 4)
+    params = {f"layer_{i:03d}": {SCORE: row} for i, row in enumerate(spread)}
+    project = timesteps.project_scores
+    projected = jax.jit(project)(params, 0, 0.29) if traced else project(params, 0, 0.29)
+    assert (score_rows(projected) > 0).sum() == 29
+
+
+def test_projection_leaves_other_parameters():
+    params = tree([-2, 2], [0.1, 0.2])
+    projected = timesteps.project_scores(params, 1)
+    assert projected["head"]["kernel"] is params["head"]["kernel"]
+
+
+# ---------------------------------------------------------------- the penalty alone
+
+
+@pytest.fixture(scope="module")
+def untrained(tiny):
+    """The scores of an untrained model, as a parameter tree."""
+    flat = traverse_util.flatten_dict(tiny.variables["params"])
+    return traverse_util.unflatten_dict({p: leaf for p, leaf in flat.items() if p[-1] == SCORE})
+
+
+def descend(params, optimizer, steps, *, minimum, target=None, estimator="identity"):
+    """Minimises nothing but the penalty, as training does: update, then project."""
+
+    @jax.jit
+    def step(params, state):
+        gradient = jax.grad(timesteps.time_step_penalty)(params, target, estimator)
+        updates, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        return timesteps.project_scores(params, minimum, target), state
+
+    state = optimizer.init(params)
+    for _ in range(steps):
+        params, state = step(params, state)
+    return params
+
+
+@pytest.mark.parametrize(
+    ("minimum", "estimator"),
+    [(0, "identity"), (2, "identity"), (4, "identity"), *((1, name) for name in ESTIMATORS)],
+)
+def test_penalty_alone_drives_an_untrained_model_to_the_minimum(untrained, minimum, estimator):
+    assert timesteps.average_time_steps(untrained) == 4
+    learned = descend(untrained, optax.adam(0.05), 40, minimum=minimum, estimator=estimator)
+    assert set((score_rows(learned) > 0).sum(1)) == {minimum}
+
+
+@pytest.mark.parametrize(
+    ("target", "optimizer"),
+    [(1, optax.adam(0.05)), (1.7, optax.adam(0.05)), (1.7, optax.sgd(2.0)), (3, optax.adam(0.05))],
+)
+def test_penalty_alone_stops_at_the_target(untrained, target, optimizer):
+    learned = descend(untrained, optimizer, 80, minimum=1, target=target)
+    average = float(timesteps.average_time_steps(learned))
+    assert target - 1 / len(score_rows(learned)) < average <= target + 1e-6
+
+
+# ---------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("time_steps", "settings", "message"),
+    [
+        (0, {}, "time_steps=0"),
+        (-3, {}, "time_steps=-3"),
+        (2.5, {}, r"time_steps=2\.5"),
+        ("4", {}, "time_steps='4'"),
+        (4, {"minimum": -1}, "min_time_steps=-1"),
+        (4, {"minimum": 5}, "min_time_steps=5.*time_steps=4"),
+        (4, {"target": 4.5}, r"target_time_steps=4\.5.*time_steps=4"),
+        (4, {"minimum": 2, "target": 1.5}, r"target_time_steps=1\.5.*min_time_steps=2"),
+        (4, {"target": float("nan")}, "target_time_steps=nan"),
+    ],
+)
+def test_numbers_of_time_steps_that_do_not_fit_are_named(time_steps, settings, message):
+    with pytest.raises(ValueError, match=message):
+        timesteps.check_time_steps(time_steps, **settings)
+
+
+@pytest.mark.parametrize("settings", [{}, {"minimum": 0}, {"minimum": 4, "target": 4}])
+def test_numbers_of_time_steps_at_their_limits_are_accepted(settings):
+    timesteps.check_time_steps(4, **settings)
+    timesteps.check_time_steps(1, minimum=0, target=0.5)
