@@ -1,24 +1,40 @@
+"""Handwritten digits: a small Spikformer that learns its time steps, in minutes on two cores.
+
+Data: the 1,797 real 8x8 images that come with scikit-learn (Alpaydin & Kaynak, 1998); a fixed
+stratified test split of 360. Nothing is downloaded.
+
+    python -m snnvit_jax.main --config=configs/digits.py
+
+Measured results, with seeds and hardware: experiments/digits/README.md.
+"""
+
 from snnvit_jax.config import default_config
 
 
 def get_config():
     """Returns the configuration."""
     config = default_config()
-    config.epochs = 40
+    config.epochs = 80
     config.batch_size = 64
+
+    # Ten epochs with all steps, then 30 in which the model gives them up one by one, 20 more in
+    # which it may exchange them, and 20 with fixed masks.
     config.time_step_penalty = 1.0
-    config.target_time_steps = 1.5
-    config.time_step_start_epoch = 8.0
-    config.time_step_anneal_epochs = 18.0
-    config.time_step_freeze_epoch = 30.0
+    config.target_time_steps = 1.9
+    config.time_step_start_epoch = 10.0
+    config.time_step_anneal_epochs = 30.0
+    config.time_step_freeze_epoch = 60.0
+
     config.model.embed_dim = 64
     config.model.num_heads = 4
     config.model.depth = 2
+
     config.data.name = "digits"
-    config.data.image_size = 16
-    config.data.crop_padding = 2
+    config.data.image_size = 8
+    config.data.crop_padding = 1
     config.data.mean = (0.3,)
     config.data.std = (0.4,)
-    config.optimizer.warmup_epochs = 2.0
+
     config.optimizer.learning_rate = 3e-3
+    config.optimizer.warmup_epochs = 2.0
     return config

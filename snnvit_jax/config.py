@@ -21,11 +21,14 @@ def default_config():
     config.mesh = {"data": -1}  # devices along each axis; -1 takes all there are
 
     # Time steps: what the objective charges, and when their scores learn (epochs may be fractions).
-    config.time_step_penalty = 0.0  # weight of (average time steps / T) in the objective
-    config.target_time_steps = optional(float)  # if set, only what exceeds it is charged
+    # Weight of (average time steps / T) in the objective. With a target, only what exceeds the
+    # budget is charged, and the weight starts at 0 and grows by this much in an epoch for each
+    # time step of excess.
+    config.time_step_penalty = 0.0
+    config.target_time_steps = optional(float)  # average to end at
     config.min_time_steps = 1  # every layer keeps this many of its best-scored steps
     config.time_step_start_epoch = 0.0  # until then all steps stay on
-    config.time_step_anneal_epochs = 0.0  # over so many the target comes down from T
+    config.time_step_anneal_epochs = 0.0  # over so many the budget comes down from T to the target
     config.time_step_freeze_epoch = optional(float)  # from then on the masks stay as they are
 
     config.model = {
@@ -65,7 +68,7 @@ def default_config():
         "warmup_learning_rate": 1e-5,  # where the warm-up starts
         "warmup_epochs": 1.0,
         "weight_decay": 0.05,  # not on biases, normalisations and scores
-        "score_multiplier": 10.0,  # learning rate of the scores, in units of the model's
+        "score_multiplier": 2.0,  # learning rate of the scores, in units of the model's
         "label_smoothing": 0.1,
     }
     config.log_every_steps = 20

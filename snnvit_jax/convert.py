@@ -52,12 +52,16 @@ def from_torch(model, state_dict):
     names = {path: torch_name(path) for path in template if path[-1] != timesteps.SCORE}
     _check_names(model, set(names.values()), set(state_dict))
 
-    def convert(path, leaf):
-        if path not in names:
-            return jnp.full(leaf.shape, timesteps.INITIAL_SCORE, leaf.dtype)
-        return _convert(names[path], np.asarray(state_dict[names[path]]), leaf)
-
-    return traverse_util.unflatten_dict({p: convert(p, leaf) for p, leaf in template.items()})
+    converted = {p: _convert(np.asarray(state_dict[names[p]]), template[p].ndim) for p in names}
+    _check_shapes({names[p]: (array.shape, template[p].shape) for p, array in converted.items()})
+    return traverse_util.unflatten_dict(
+        {
+            path: jnp.asarray(converted[path], leaf.dtype)
+            if path in converted
+            else timesteps.initial_scores(leaf.size)
+            for path, leaf in template.items()
+        }
+    )
 
 
 def torch_name(path):
@@ -85,17 +89,20 @@ def _check_names(model, expected, given):
         raise ValueError(f"the weights are for another model: {missing=}, {unexpected=}")
 
 
-def _convert(name, array, leaf):
-    """One tensor in this library's layout: convolutions HWIO, linear maps [in, out]."""
-    converted = array
-    if leaf.ndim == 4:
-        converted = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
-    elif leaf.ndim == 2:
-        squeezed = array.reshape(array.shape[:2]) if set(array.shape[2:]) <= {1} else array
-        converted = squeezed.T if squeezed.ndim == 2 else squeezed
-    if converted.shape != leaf.shape:
+def _check_shapes(shapes):
+    wrong = {name: pair for name, pair in shapes.items() if pair[0] != pair[1]}
+    if wrong:
+        listed = "; ".join(f"{name!r} is {got}, not {want}" for name, (got, want) in wrong.items())
         raise ValueError(
-            f"tensor {name!r} of shape {array.shape} does not fit: expected {leaf.shape} after "
-            "conversion to channels last; was the model created with other sizes?"
+            f"tensors of another shape (channels last): {listed}; "
+            "was the model created with other sizes?"
         )
-    return jnp.asarray(converted, leaf.dtype)
+
+
+def _convert(array, ndim):
+    """One tensor in this library's layout: convolutions HWIO, linear maps [in, out]."""
+    if ndim == 4 and array.ndim == 4:
+        return array.transpose(2, 3, 1, 0)
+    if ndim == 2 and set(array.shape[2:]) <= {1}:  # a linear map, or a convolution of one pixel
+        return array.reshape(array.shape[:2]).T
+    return array

@@ -57,7 +57,11 @@ class Experiment:
     def create_state(self):
         """Returns the training state before the first step, on the mesh."""
         create = functools.partial(
-            training.create_state, self.model, self.optimizer, image_shape=self.image_shape
+            training.create_state,
+            self.model,
+            self.optimizer,
+            self.objective,
+            image_shape=self.image_shape,
         )
         return replicate(jax.jit(create)(jax.random.key(self.config.seed)), self.mesh)
 
@@ -131,6 +135,7 @@ def _create_objective(config, steps_per_epoch):
         min_time_steps=config.min_time_steps,
         start_step=steps(config.time_step_start_epoch),
         anneal_steps=steps(config.time_step_anneal_epochs),
+        patience_steps=steps_per_epoch,
         freeze_step=steps(config.time_step_freeze_epoch),
         estimator=config.model.neuron.estimator,
     )

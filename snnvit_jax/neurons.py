@@ -124,9 +124,9 @@ def check_neuron(tau, threshold):
       tau: number, None or a traced value (not checked).
       threshold: number or a traced value (not checked).
     """
-    if isinstance(tau, (int, float)) and not tau >= 1:
+    if tau is not None and not isinstance(tau, jax.core.Tracer) and not tau >= 1:
         raise ValueError(f"{tau=} must be at least 1 time step (or None for no leak)")
-    if isinstance(threshold, (int, float)) and not threshold > 0:
+    if not isinstance(threshold, jax.core.Tracer) and not threshold > 0:
         raise ValueError(f"{threshold=} must be positive")
 
 
@@ -155,7 +155,7 @@ class NeuronConfig:
     def __post_init__(self):
         if self.kind not in ("lif", "if", "plif"):
             raise ValueError(f"unknown neuron kind={self.kind!r}; use one of lif, if, plif")
-        if self.kind == "plif" and not self.tau > 1:
+        if self.kind == "plif" and (self.tau is None or not self.tau > 1):
             raise ValueError(f"a learnable time constant must start above 1, got tau={self.tau}")
         if self.reset not in RESETS:
             raise ValueError(f"unknown reset={self.reset!r}; use one of {', '.join(RESETS)}")
@@ -184,9 +184,7 @@ class LIF(nn.Module):
     def __call__(self, current):  # B T ...
         """Returns the spikes [B, T, ...] that the layer emits for a current [B, T, ...]."""
         T = current.shape[1]
-        score = self.param(
-            timesteps.SCORE, nn.initializers.constant(timesteps.INITIAL_SCORE), (T,), jnp.float32
-        )
+        score = self.param(timesteps.SCORE, lambda _: timesteps.initial_scores(T))
         neuron = self.neuron
         spikes = lif_scan(
             jnp.moveaxis(current, 1, 0),

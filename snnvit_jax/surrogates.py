@@ -75,7 +75,8 @@ def fire(u, surrogate="sigmoid", alpha=None):
     Raises:
       ValueError: for an unknown surrogate or a sharpness that is not positive.
     """
-    _lookup(surrogate)
+    _, default_alpha = _lookup(surrogate)
+    _checked_alpha(default_alpha if alpha is None else alpha)
     return (u >= 0).astype(u.dtype)
 
 

@@ -9,6 +9,7 @@ Everything here takes the whole parameter tree and touches only its scores.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,18 @@ from flax import traverse_util
 
 SCORE = "time_step_score"
 INITIAL_SCORE = 0.5
-# Where the projection lifts the last score that must stay active: just above the threshold 0, so
+# How far from the threshold 0 the projection puts a score that must lie on one side of it: so close
 # that the loss can still exchange the step for a better one.
 LIFTED_SCORE = 0.01
+
+
+def initial_scores(time_steps):
+    """Returns the scores that a layer starts with, [T] float32: every step active.
+
+    Args:
+      time_steps: T, >= 1.
+    """
+    return jnp.full((time_steps,), INITIAL_SCORE, jnp.float32)
 
 
 def _sigmoid(score):
@@ -141,42 +151,49 @@ def project_scores(params, min_time_steps=1, floor=None):
     """Brings the scores back into their allowed set after an update.
 
     Scores are clipped to [-1, 1], so that none is out of reach, and each layer's `min_time_steps`
-    best-scored steps stay active. With a `floor`, so do the model's best-scored steps up to that
-    average: if the update would leave fewer, all scores move up together, which keeps their order.
-    (The penalty pushes all of them alike; without the floor many cross zero together and overshoot
-    a target.) Among equal scores the earlier step is the better one.
+    best-scored steps stay active. If the model would fall below `floor` on average, its best-scored
+    steps up to there stay active too: all scores move until zero lies between the last step that
+    is needed and the first that is not, which keeps their order. Among equal scores the earlier
+    step is the better one.
 
     Args:
       params: the "params" of a model.
       min_time_steps: steps that every layer keeps, in [0, T].
-      floor: average number of time steps, rounded down to a whole number of steps in all, below
-        which the model must not fall; a number or a traced scalar in [0, T], or None.
+      floor: average number of time steps in [min_time_steps, T], rounded down to a whole number of
+        steps in all; a number, or None for no floor.
 
     Returns:
       The parameter tree with projected scores.
     """
     old = scores(params)
     stacked = jnp.clip(jnp.stack(list(old.values())), -1.0, 1.0)  # L T
+    kept = jax.vmap(_rank)(stacked) < min_time_steps
     if floor is not None:
-        stacked = _shift_to_keep(stacked, floor)
-    stacked = jax.vmap(lambda layer: _keep_best(layer, min_time_steps))(stacked)
+        count = math.floor(floor * len(old) + 1e-6)
+        enough = jnp.sum((stacked > 0) | kept) >= count
+        stacked = jnp.where(enough, stacked, _keep_exactly(stacked, kept, count))
+    stacked = jnp.where(kept, jnp.maximum(stacked, LIFTED_SCORE), stacked)
     return replace_scores(params, dict(zip(old, stacked, strict=True)))
 
 
-def _shift_to_keep(stacked, floor):
-    """Moves all scores [L, T] up until floor * L of them are positive, if fewer are."""
-    count = jnp.floor(floor * stacked.shape[0] + 1e-4).astype(int)
-    descending = -jnp.sort(-stacked.reshape(-1))
-    worst_kept = descending[jnp.maximum(count - 1, 0)]
-    shift = jnp.where(count > 0, jnp.maximum(LIFTED_SCORE - worst_kept, 0), 0)
-    return jnp.minimum(stacked + shift, 1.0)
+def _keep_exactly(stacked, kept, count):
+    """Moves scores [L, T] so that `count` steps are active, among them those that are kept."""
+    # Step-major order, so that ties go to the earlier step rather than to the earlier layer.
+    free = jnp.where(kept, -jnp.inf, stacked).T.reshape(-1)
+    free_count = count - jnp.sum(kept)
+    active = (_rank(free) < free_count).reshape(stacked.T.shape).T | kept
+    descending = jnp.concatenate([jnp.ones(1), -jnp.sort(-free), -jnp.ones(1)])
+    last_in, first_out = (jnp.clip(descending[free_count + i], -1.0, 1.0) for i in (0, 1))
+    shifted = jnp.clip(stacked - (last_in + first_out) / 2, -1.0, 1.0)
+    return jnp.where(
+        active, jnp.maximum(shifted, LIFTED_SCORE), jnp.minimum(shifted, -LIFTED_SCORE)
+    )
 
 
-def _keep_best(score, count):
-    """Lifts the `count` best of a vector of scores above zero."""
+def _rank(score):
+    """Returns the place of each score in a vector, 0 for the highest; the first of equals wins."""
     order = jnp.argsort(-score, stable=True)
-    rank = jnp.zeros_like(order).at[order].set(jnp.arange(score.size))
-    return jnp.where(rank < count, jnp.maximum(score, LIFTED_SCORE), score)
+    return jnp.zeros_like(order).at[order].set(jnp.arange(score.size))
 
 
 def check_time_steps(time_steps, *, minimum=1, target=None):

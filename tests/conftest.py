@@ -11,6 +11,7 @@ import pytest
 from flax import traverse_util
 
 import snnvit_jax as snn
+from snnvit_jax import timesteps
 
 # Most of the time goes into compilation: keep its results, so that a second run is quick.
 _CACHE = pathlib.Path(__file__).parents[1] / ".jax_cache"
@@ -24,7 +25,7 @@ hypothesis.settings.load_profile("snnvit")
 
 
 class Tiny(NamedTuple):
-    """A small Spikformer in which every layer fires, differently, at every time step."""
+    """A small Spikformer of one block in which every layer fires, differently, at every step."""
 
     model: Any
     variables: dict
@@ -39,22 +40,38 @@ def x64():
 
 
 @pytest.fixture(scope="session")
+def lively():
+    """Returns a function: model -> variables that make every layer fire."""
+    return _lively_variables
+
+
+@pytest.fixture(scope="session")
 def tiny():
     model = snn.create_model(
-        "spikformer_2_384", 3, image_size=16, time_steps=4, embed_dim=32, num_heads=2
+        "spikformer_2_384", 3, image_size=16, time_steps=4, embed_dim=32, num_heads=2, depth=1
     )
     images = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype(np.float32)
-    variables = jax.jit(model.init)(jax.random.key(0), images)
-    return Tiny(model, _lively(variables), images)
+    return Tiny(model, _lively_variables(model), images)
 
 
-def _lively(variables):
-    """Spreads the currents around the threshold: an untrained network hardly fires."""
+def _lively_variables(model):
+    """Random numbers in the shapes of a model, with currents spread around the threshold.
+
+    The model's own initial values hardly make it fire, and take seconds to compile.
+    """
     rng = np.random.default_rng(1)
-    flat = traverse_util.flatten_dict(variables)
-    for path, leaf in flat.items():
-        if "_bn" in path[-2] and path[-1] == "bias":
-            flat[path] = jnp.float32(rng.uniform(-0.5, 2.5, leaf.shape))
-        if "_bn" in path[-2] and path[-1] == "scale":
-            flat[path] = jnp.float32(rng.uniform(2, 6, leaf.shape))
-    return traverse_util.unflatten_dict(flat)
+    images = jnp.zeros((1, *model.config.image_size, 3))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    draw = {
+        "kernel": lambda shape: rng.uniform(-1, 1, shape) * (3 / np.prod(shape[:-1])) ** 0.5,
+        "scale": lambda shape: rng.uniform(1, 2, shape),
+        "bias": lambda shape: rng.uniform(0.0, 2.5, shape),
+        "mean": np.zeros,
+        "var": np.ones,
+        timesteps.SCORE: lambda shape: timesteps.initial_scores(*shape),
+        "tau_logit": np.zeros,
+    }
+    flat = traverse_util.flatten_dict(shapes)
+    return traverse_util.unflatten_dict(
+        {path: jnp.float32(draw[path[-1]](leaf.shape)) for path, leaf in flat.items()}
+    )

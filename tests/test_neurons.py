@@ -174,7 +174,7 @@ def test_scan_equals_the_step_by_step_reference_exactly(reset, tau, eighths):
 LEAKY = [(tau, surrogate) for tau in (1.0, 1.5, 2.0, 10.0) for surrogate in SURROGATES]
 
 
-@pytest.mark.parametrize(("tau", "surrogate"), [*LEAKY, (None, "sigmoid"), (None, "triangle")])
+@pytest.mark.parametrize(("tau", "surrogate"), [*LEAKY, (None, "sigmoid")])
 @every_reset
 @either_detach
 def test_gradient_is_backpropagation_through_time(tau, surrogate, reset, detach_reset, x64):

@@ -37,7 +37,7 @@ def record(tiny):
 
     def run(variables):
         logits, seen = apply(variables)
-        return np.asarray(logits), jax.tree.map(np.asarray, snn.spikes(seen))
+        return np.asarray(logits), {n: np.asarray(s) for n, s in snn.spikes(seen).items()}
 
     return run
 
@@ -138,7 +138,7 @@ def test_a_file_that_is_no_schedule_is_named(tmp_path):
 # ---------------------------------------------------------------- on a model
 
 
-def test_untrained_model_uses_every_time_step(tiny, names):
+def test_model_with_positive_scores_uses_every_time_step(tiny, names):
     schedule = snn.TimeStepSchedule.from_variables(tiny.variables, names)
     assert list(schedule.layers) == names
     assert set(schedule.layers.values()) == {4}
@@ -146,15 +146,15 @@ def test_untrained_model_uses_every_time_step(tiny, names):
     assert schedule == snn.TimeStepSchedule.from_variables(tiny.variables)
 
 
-@hypothesis.given(masks=hnp.arrays(bool, (19, 4)))
+@hypothesis.given(masks=hnp.arrays(bool, (12, 4)))
 @hypothesis.settings(max_examples=30)
-@hypothesis.example(masks=np.zeros((19, 4), bool))
+@hypothesis.example(masks=np.zeros((12, 4), bool))
 def test_imposed_masks_are_exactly_those_asked_for(tiny, names, masks):
     asked = snn.TimeStepSchedule(dict(zip(names, masks, strict=True)))
     variables = snn.with_schedule(tiny.variables, asked)
     got = snn.TimeStepSchedule.from_variables(variables, names)
     assert got == asked
-    assert got.average == pytest.approx(masks.sum() / 19)
+    assert got.average == pytest.approx(masks.sum() / 12)
 
 
 def test_imposing_a_schedule_changes_scores_only(tiny, names):
@@ -174,10 +174,10 @@ def test_imposing_a_schedule_changes_scores_only(tiny, names):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda masks: masks.pop("block_1/mlp/fc2_lif"), r"missing \['block_1/mlp/fc2_lif'\]"),
+        (lambda masks: masks.pop("block_0/mlp/fc2_lif"), r"missing \['block_0/mlp/fc2_lif'\]"),
         (
-            lambda masks: masks.update({"block_2/mlp/fc2_lif": [1, 1, 1, 1]}),
-            r"unexpected \['block_2/mlp/fc2_lif'\]",
+            lambda masks: masks.update({"block_1/mlp/fc2_lif": [1, 1, 1, 1]}),
+            r"unexpected \['block_1/mlp/fc2_lif'\]",
         ),
         (
             lambda masks: masks.update(dict.fromkeys(masks, (1, 0, 1))),
@@ -194,7 +194,7 @@ def test_a_schedule_of_another_model_is_rejected(tiny, names, change, message):
 
 @pytest.mark.parametrize(
     "layer",
-    ["patch_embed/proj_lif", "patch_embed/rpe_lif", "block_0/attn/attn_lif", "block_1/mlp/fc2_lif"],
+    ["patch_embed/proj_lif", "patch_embed/rpe_lif", "block_0/attn/attn_lif", "block_0/mlp/fc2_lif"],
 )
 def test_masked_layer_records_zeros_and_all_before_it_is_unchanged(tiny, names, record, layer):
     _, before = record(tiny.variables)

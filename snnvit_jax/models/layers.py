@@ -121,8 +121,8 @@ def spiking_attention(q, k, v, num_heads, scale=0.125):
     """Self-attention of spikes without softmax: (q kᵀ) v * scale.
 
     Without softmax the product is associative, so it is computed in whichever order is cheaper.
-    All partial sums are integers, hence exact in float32 in either order; products of lower
-    precision are accumulated in float32.
+    All partial sums are integers, hence exact in float32 in either order; signals of lower
+    precision are widened to it.
 
     Args:
       q: spikes [B, T, N, C].
@@ -161,4 +161,6 @@ class SpikingAttention(nn.Module):
 
 
 def _einsum(equation, a, b):
-    return jnp.einsum(equation, a, b, preferred_element_type=jnp.promote_types(a.dtype, "float32"))
+    # Widened rather than accumulated wide: the CPU backend has no product of two bfloat16 into float32.
+    wide = jnp.promote_types(a.dtype, jnp.float32)
+    return jnp.einsum(equation, a.astype(wide), b.astype(wide))

@@ -1,0 +1,149 @@
+"""Reads tests/golden/*.npz: what the published PyTorch classes compute from random weights.
+
+The files hold numbers only, in the authors' names and layouts. Spikes and images are returned in
+this library's layout (channels last, "/" in names); weights, gradients and running statistics stay
+as published.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+import snnvit_jax as snn
+
+FOLDER = pathlib.Path(__file__).parent / "golden"
+SIZES = {"embed_dim": 64, "num_heads": 2, "depth": 2}
+# file -> (model, what else differs from its published form, whether all signals in the file have
+# channels first; otherwise only those of the patch embedding)
+FILES = {
+    "spikformer_small": ("spikformer_4_384", {}, False),
+    "spikformer_small_exact": ("spikformer_4_384", {}, False),
+    "spikformer_imagenet_small": ("spikformer_8_512_imagenet", {"image_size": 64}, True),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """One forward pass: in inference mode, or one training step with its gradients.
+
+    Attributes:
+      logits: [B, classes] float32.
+      spikes: {layer name: [T, B, ...] in {0, 1}}, channels last, in forward order.
+      loss: mean cross entropy (training only).
+      gradients: {published name: array in PyTorch's layout} (training only).
+      running: {published name: running statistic after the step} (training only).
+    """
+
+    logits: np.ndarray
+    spikes: dict[str, np.ndarray]
+    loss: float | None
+    gradients: dict[str, np.ndarray]
+    running: dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    """One file.
+
+    Attributes:
+      name: of the file.
+      meta: how it was made.
+      images: [B, H, W, 3].
+      labels: [B].
+      weights: {published name: array in PyTorch's layout}.
+      logits64: [B, classes] in inference mode, computed in float64.
+      eval: inference pass.
+      train: training pass; None for the file with exact arithmetic.
+    """
+
+    name: str
+    meta: dict[str, Any]
+    images: np.ndarray
+    labels: np.ndarray
+    weights: dict[str, np.ndarray]
+    logits64: np.ndarray
+    eval: Pass
+    train: Pass | None
+
+    def model(self, **overrides):
+        """Creates the model that the weights belong to."""
+        name, settings, _ = FILES[self.name]
+        return snn.create_model(name, 10, time_steps=4, **SIZES, **settings, **overrides)
+
+
+@functools.cache
+def read(name):
+    """Returns the Golden called `name`, a key of FILES."""
+    with np.load(FOLDER / f"{name}.npz") as file:
+        arrays = dict(file)
+    meta = json.loads(str(arrays["meta"]))
+    return Golden(
+        name=name,
+        meta=meta,
+        images=arrays["x"].transpose(0, 2, 3, 1),
+        labels=arrays["y"],
+        weights=_below("sd/", arrays),
+        logits64=arrays["eval/logits64"],
+        eval=_read_pass("eval", name, meta["lif_order"], arrays),
+        train=_read_pass("train", name, meta["lif_order"], arrays)
+        if "train/logits" in arrays
+        else None,
+    )
+
+
+def _read_pass(mode, file, order, arrays):
+    spikes = {}
+    for published in order:
+        shape = arrays[f"{mode}/spikes_shape/{published}"]
+        bits = np.unpackbits(arrays[f"{mode}/spikes/{published}"])[: np.prod(shape)]
+        spikes[_layer_name(published)] = _channels_last(file, published, bits.reshape(shape))
+    return Pass(
+        logits=arrays[f"{mode}/logits"],
+        spikes=spikes,
+        loss=float(arrays["train/loss"]) if mode == "train" else None,
+        gradients=_below(f"{mode}/grad/", arrays),
+        running=_below(f"{mode}/new/", arrays),
+    )
+
+
+def _below(prefix, arrays):
+    return {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
+
+
+def _layer_name(published):
+    return published.replace("block.", "block_").replace(".", "/")
+
+
+def _channels_last(file, published, spikes):
+    """By layer, not by shape: [T, B, 32, 32, 32] may be either layout."""
+    in_patch_embedding = published.startswith("patch_embed")
+    channels_first = in_patch_embedding or FILES[file][2]
+    spikes = np.moveaxis(spikes, 2, -1) if channels_first else spikes
+    if in_patch_embedding:
+        return spikes
+    return spikes.reshape(*spikes.shape[:2], -1, spikes.shape[-1])  # T B N C
+
+
+def as_published(tree):
+    """Returns variables or gradients by published name and layout; scores are left out.
+
+    Written independently of `snnvit_jax.convert`. Linear maps come out as [out, in] even where the
+    published form is a convolution over one point.
+    """
+    leaves = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+    published = {}
+    for path, leaf in traverse_util.flatten_dict(tree).items():
+        if path[-1] == "time_step_score":
+            continue
+        array = np.asarray(leaf)
+        array = {2: array.T, 4: array.transpose(3, 2, 0, 1) if array.ndim == 4 else array}.get(
+            array.ndim, array
+        )
+        name = ".".join([*path[:-1], leaves.get(path[-1], path[-1])])
+        published[name.replace("block_", "block.")] = array
+    return published

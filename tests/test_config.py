@@ -1,0 +1,103 @@
+import importlib
+import pathlib
+
+import pytest
+from ml_collections import config_dict
+
+from snnvit_jax import config as config_lib
+from snnvit_jax import experiment
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+
+
+def load(name, *args):
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*args)
+
+
+def changed(key, value):
+    config = config_lib.default_config()
+    with config.ignore_type():
+        config.update_from_flattened_dict({key: value})
+    return config
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in CONFIGS.glob("*.py")))
+def test_every_configuration_is_valid_and_documented(name):
+    config_lib.validate(load(name))
+    text = (CONFIGS / f"{name}.py").read_text()
+    assert f"--config=configs/{name}.py" in text
+
+
+def test_the_small_cifar_model_and_an_unknown_one():
+    config_lib.validate(load("cifar10", "small"))
+    with pytest.raises(ValueError, match="unknown variant='tiny'"):
+        load("cifar10", "tiny")
+
+
+def test_json_keeps_everything():
+    config = load("cifar10")
+    assert config_lib.from_json(config_lib.to_json(config)) == config
+
+
+def test_differences_are_named():
+    old, new = config_lib.default_config(), changed("model.time_steps", 6)
+    assert config_lib.differences(old, new) == ["model.time_steps: 4 -> 6"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model.time_steps", 0, "time_steps=0"),
+        ("target_time_steps", 4.5, "target_time_steps=4.5"),
+        ("target_time_steps", 0.5, "target_time_steps=0.5"),
+        ("min_time_steps", 5, "min_time_steps=5"),
+        ("epochs", 0, "epochs=0"),
+        ("batch_size", 0, "batch_size=0"),
+        ("time_step_penalty", -1.0, "time_step_penalty=-1.0"),
+        ("time_step_freeze_epoch", -2.0, "time_step_freeze_epoch=-2.0"),
+        ("time_step_start_epoch", 11.0, "time_step_start_epoch=11.0"),
+        ("model.dtype", "float16", "model.dtype='float16'"),
+        ("optimizer.label_smoothing", 1.5, "optimizer.label_smoothing=1.5"),
+        ("optimizer.learning_rate", 0.0, "optimizer.learning_rate=0.0"),
+        ("data.crop_padding", -1, "data.crop_padding=-1"),
+        ("log_every_steps", 0, "log_every_steps=0"),
+    ],
+)
+def test_values_that_do_not_fit_are_named(key, value, message):
+    with pytest.raises(ValueError, match=message):
+        config_lib.validate(changed(key, value))
+
+
+def test_unknown_and_missing_keys_are_named():
+    config = config_dict.ConfigDict(config_lib.default_config().to_dict())
+    config.model.depht = 3
+    with pytest.raises(ValueError, match=r"'model.'.*unknown=\['depht'\]"):
+        config_lib.validate(config)
+    del config.model.depht, config.seed
+    with pytest.raises(ValueError, match=r"missing=\['seed'\]"):
+        config_lib.validate(config)
+    with pytest.raises(ValueError, match="unknown config key 'model.depht'"):
+        config_lib.from_json('{"model": {"depht": 3}}')
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model.name", "spikformer_9", "unknown model name='spikformer_9'"),
+        ("model.num_heads", 7, "embed_dim=64 must be divisible by num_heads=7"),
+        ("data.image_size", 9, r"image_size=\(9, 9\) must be divisible by the patch stride 4"),
+        ("batch_size", 2000, "batch_size=2000 is larger than the 1437 examples"),
+        ("data.eval_split", "nonsense", "unknown split='nonsense'"),
+        ("data.mean", (0.1, 0.2), r"data.mean=\(0.1, 0.2\) needs 1 or 1 values"),
+        ("optimizer.warmup_epochs", 99.0, "warmup_epochs=99.0 must be fewer than epochs=80"),
+        ("mesh.data", 64, "mesh={'data': 64} does not fit"),
+    ],
+)
+def test_what_needs_data_or_devices_is_checked_before_any_work(key, value, message):
+    config = load("digits")
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(ValueError, match=message):
+        experiment.build(config)

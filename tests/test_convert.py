@@ -1,0 +1,289 @@
+"""Published weights give the published numbers: spikes, logits, loss, gradients, statistics."""
+
+import golden_files
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import snnvit_jax as snn
+
+TRAINED = [name for name in golden_files.FILES if not name.endswith("_exact")]
+NORMS = ("block.0.norm1", "block.0.norm2", "block.1.norm1", "block.1.norm2")
+UNUSED = [f"{norm}.{leaf}" for norm in NORMS for leaf in ("weight", "bias")]
+
+
+def as_numpy(spikes):
+    return {name: np.asarray(emitted) for name, emitted in spikes.items()}  # keeps the order
+
+
+def run_eval(golden, dtype):
+    """(logits, spikes) in inference mode."""
+    model = golden.model(dtype=dtype)
+    variables = snn.convert.from_torch(model, golden.weights)
+    variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), variables)
+    apply = jax.jit(lambda v, x: model.apply(v, x, mutable=["spikes"]))
+    with jax.default_matmul_precision("highest"):
+        logits, seen = apply(variables, golden.images.astype(dtype))
+    return np.asarray(logits), as_numpy(snn.spikes(seen))
+
+
+def run_train(golden, dtype):
+    """A `golden_files.Pass` of one training step."""
+    model = golden.model(dtype=dtype)
+    variables = snn.convert.from_torch(model, golden.weights)
+    variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), variables)
+
+    def loss_fn(params, batch_stats, images):
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits, new = model.apply(variables, images, train=True, mutable=["batch_stats", "spikes"])
+        log_probabilities = jax.nn.log_softmax(logits)
+        loss = -jnp.mean(log_probabilities[jnp.arange(len(golden.labels)), golden.labels])
+        return loss, (logits, new)
+
+    with jax.default_matmul_precision("highest"):
+        step = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
+        (loss, (logits, new)), gradients = step(
+            variables["params"], variables["batch_stats"], golden.images.astype(dtype)
+        )
+    return golden_files.Pass(
+        logits=np.asarray(logits),
+        spikes=as_numpy(snn.spikes(new)),
+        loss=float(loss),
+        gradients=golden_files.as_published(gradients),
+        running=golden_files.as_published(new["batch_stats"]),
+    )
+
+
+def assert_same_spikes(spikes, expected):
+    assert list(spikes) == list(expected)  # in forward order
+    flips = {name: int((spikes[name] != expected[name]).sum()) for name in expected}
+    assert not any(flips.values()), flips
+    assert {name: s.shape for name, s in spikes.items()} == {
+        name: s.shape for name, s in expected.items()
+    }
+
+
+def assert_same_gradients(gradients, golden, tolerance, zero):
+    assert set(gradients) == set(golden.train.gradients)
+    for name, expected in golden.train.gradients.items():
+        difference = np.linalg.norm(gradients[name].reshape(expected.shape) - expected)
+        # A bias before a normalisation has no gradient: what is there is rounding.
+        limit = zero if name in golden.meta["near_zero_grads"] else None
+        assert difference <= (limit or tolerance * np.linalg.norm(expected)), name
+
+
+@pytest.fixture(scope="module", params=golden_files.FILES)
+def evaluated(request):
+    golden = golden_files.read(request.param)
+    return golden, *run_eval(golden, "float32")
+
+
+@pytest.fixture(scope="module", params=TRAINED)
+def trained(request):
+    golden = golden_files.read(request.param)
+    return golden, run_train(golden, "float32")
+
+
+# ---------------------------------------------------------------- inference
+
+
+def test_spikes_of_every_layer_are_the_published_ones(evaluated):
+    golden, _, spikes = evaluated
+    assert_same_spikes(spikes, golden.eval.spikes)
+
+
+def test_every_layer_of_a_golden_file_fires_somewhere(evaluated):
+    golden, *_ = evaluated
+    assert all(0 < spikes.mean() < 1 for spikes in golden.eval.spikes.values())
+
+
+def test_logits_are_the_published_ones(evaluated):
+    golden, logits, _ = evaluated
+    tolerance = 0 if golden.meta["exact"] else 1e-5
+    np.testing.assert_allclose(logits, golden.eval.logits, 0, tolerance)
+
+
+# Not the exact file: its arithmetic is exact in float32 only, where var + 1e-5 is a power of 4.
+@pytest.mark.parametrize("name", TRAINED)
+def test_float64_flips_no_spike_and_gives_the_float64_logits(name, x64):
+    golden = golden_files.read(name)
+    logits, spikes = run_eval(golden, "float64")
+    assert_same_spikes(spikes, golden.eval.spikes)
+    np.testing.assert_allclose(logits, golden.logits64, 0, 1e-12)
+
+
+# ---------------------------------------------------------------- a training step
+
+
+def test_training_spikes_are_the_published_ones(trained):
+    golden, step = trained
+    assert_same_spikes(step.spikes, golden.train.spikes)
+
+
+def test_training_logits_and_loss_are_the_published_ones(trained):
+    golden, step = trained
+    np.testing.assert_allclose(step.logits, golden.train.logits, 0, 1e-5)
+    assert step.loss == pytest.approx(golden.train.loss, rel=1e-6)
+
+
+def test_every_gradient_is_the_published_one(trained):
+    golden, step = trained
+    assert_same_gradients(step.gradients, golden, tolerance=1e-4, zero=1e-5)
+
+
+def test_running_statistics_are_the_published_ones(trained):
+    golden, step = trained
+    assert set(step.running) == set(golden.train.running)
+    for name, expected in golden.train.running.items():
+        np.testing.assert_allclose(step.running[name], expected, 1e-5, 1e-6, err_msg=name)
+
+
+def test_float64_training_step_agrees_more_closely(x64):
+    golden = golden_files.read("spikformer_small")
+    step = run_train(golden, "float64")
+    assert_same_spikes(step.spikes, golden.train.spikes)
+    assert step.loss == pytest.approx(golden.train.loss, rel=1e-7)
+    assert_same_gradients(step.gradients, golden, tolerance=1e-6, zero=1e-9)
+    for name, expected in golden.train.running.items():
+        np.testing.assert_allclose(step.running[name], expected, 2e-7, 1e-8, err_msg=name)
+
+
+# ---------------------------------------------------------------- conversion
+
+
+@pytest.fixture(params=TRAINED)
+def golden(request):
+    return golden_files.read(request.param)
+
+
+def test_conversion_loses_nothing_but_the_unused_normalisations(golden):
+    variables = snn.convert.from_torch(golden.model(), golden.weights)
+    assert set(variables) == {"params", "batch_stats"}
+    published = golden_files.as_published(variables["params"])
+    published |= golden_files.as_published(variables["batch_stats"])
+    assert set(golden.weights) - set(published) == set(UNUSED)
+    for name, array in published.items():
+        expected = golden.weights[name]
+        np.testing.assert_array_equal(array.reshape(expected.shape), expected, err_msg=name)
+
+
+def test_converted_variables_are_those_of_the_model(golden):
+    model = golden.model()
+    variables = snn.convert.from_torch(model, golden.weights)
+    expected = jax.eval_shape(model.init, jax.random.key(0), golden.images)
+    described = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (variables, expected))
+    assert described[0] == described[1]
+
+
+def test_every_time_step_of_converted_weights_is_active(golden):
+    variables = snn.convert.from_torch(golden.model(), golden.weights)
+    assert snn.TimeStepSchedule.from_variables(variables).average == 4
+
+
+def assert_same_variables(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    assert jax.tree.all(jax.tree.map(np.array_equal, one, other))
+
+
+def test_unused_normalisations_and_counters_are_ignored(golden):
+    without = {name: w for name, w in golden.weights.items() if name not in UNUSED}
+    counters = [n.replace("mean", "var") for n in without if n.endswith("running_mean")]
+    counters = [n.replace("running_var", "num_batches_tracked") for n in counters]
+    more = golden.weights | dict.fromkeys(counters, np.int64(7))
+    assert len(more) == len(golden.weights) + 5 + 2 * 6
+    from_all, from_less, from_more = (
+        snn.convert.from_torch(golden.model(), weights)
+        for weights in (golden.weights, without, more)
+    )
+    assert_same_variables(from_all, from_less)
+    assert_same_variables(from_all, from_more)
+
+
+@pytest.fixture
+def weights():
+    return dict(golden_files.read("spikformer_small").weights)
+
+
+@pytest.fixture
+def model():
+    return golden_files.read("spikformer_small").model()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "patch_embed.proj_conv.weight",
+        "patch_embed.rpe_bn.running_var",
+        "block.0.attn.q_linear.bias",
+        "block.1.mlp.fc2_bn.running_mean",
+        "head.bias",
+    ],
+)
+def test_missing_tensor_is_named(model, weights, name):
+    del weights[name]
+    with pytest.raises(ValueError, match=rf"missing=\['{name}'\], unexpected=\[\]"):
+        snn.convert.from_torch(model, weights)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "block.2.norm1.weight",  # of a block beyond the depth
+        "block.0.norm3.weight",
+        "norm1.weight",
+        "block.0.attn.q_lif.w",
+        "patch_embed.proj_conv.bias",
+        "head.num_batches_tracked",  # no normalisation there
+        "nowhere.num_batches_tracked",
+    ],
+)
+def test_extra_tensor_is_named(model, weights, name):
+    weights[name] = np.zeros(64, np.float32)
+    with pytest.raises(ValueError, match=rf"missing=\[\], unexpected=\['{name}'\]"):
+        snn.convert.from_torch(model, weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("patch_embed.proj_conv.weight", (8, 27)),
+        ("patch_embed.proj_conv1.weight", (3, 3, 8, 16)),
+        ("patch_embed.proj_bn.running_mean", (1, 8)),
+        ("block.0.attn.q_linear.weight", (64, 64, 3)),
+        ("block.1.mlp.fc1_linear.weight", (64, 256)),
+        ("head.weight", (10,)),
+        ("head.bias", ()),
+    ],
+)
+def test_misshapen_tensor_is_named_with_its_shape(model, weights, name, shape):
+    weights[name] = np.zeros(shape, np.float32)
+    with pytest.raises(ValueError) as error:
+        snn.convert.from_torch(model, weights)
+    assert name in str(error.value)
+    assert str(shape) in str(error.value)
+
+
+def test_every_misfit_of_a_kind_is_named_at_once(model, weights):
+    with pytest.raises(ValueError, match=r"head\.bias.*head\.weight.*block\.7"):
+        snn.convert.from_torch(
+            model, {n: w for n, w in weights.items() if "head" not in n} | {"block.7.x": 0}
+        )
+    weights |= {"head.bias": np.zeros(3), "head.weight": np.zeros((3, 64))}
+    with pytest.raises(ValueError, match=r"(?s)head\.(bias|weight).*head\.(bias|weight)") as error:
+        snn.convert.from_torch(model, weights)
+    assert "head.bias" in str(error.value)
+
+
+def test_weights_of_the_other_form_are_rejected_by_name(model):
+    weights = golden_files.read("spikformer_imagenet_small").weights
+    with pytest.raises(ValueError, match=r"block\.0\.attn\.q_linear\.weight.*q_conv\.weight"):
+        snn.convert.from_torch(model, weights)
+
+
+def test_images_with_another_number_of_channels_are_possible():
+    weights = dict(golden_files.read("spikformer_small").weights)
+    weights["patch_embed.proj_conv.weight"] = np.ones((8, 1, 3, 3), np.float32)
+    model = golden_files.read("spikformer_small").model()
+    variables = snn.convert.from_torch(model, weights)
+    assert variables["params"]["patch_embed"]["proj_conv"]["kernel"].shape == (3, 3, 1, 8)

@@ -1,0 +1,312 @@
+import base64
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import snnvit_jax as snn
+from snnvit_jax import config as config_lib
+from snnvit_jax import loop
+from snnvit_jax.checkpoint import Checkpoints
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+
+
+def tiny_config():
+    """A network that trains in seconds: what is tested here is everything around it."""
+    config = config_lib.default_config()
+    config.epochs = 2
+    config.batch_size = 180
+    config.target_time_steps = 1.5
+    config.time_step_anneal_epochs = 1.0
+    config.model.time_steps = 2
+    config.model.embed_dim = 16
+    config.model.num_heads = 2
+    config.model.depth = 1
+    config.data.image_size = 8
+    config.data.crop_padding = 1
+    config.optimizer.warmup_epochs = 0.5
+    config.log_every_steps = 2
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run from start to end, and its summary."""
+    folder = tmp_path_factory.mktemp("run") / "work"
+    return folder, loop.Run(tiny_config(), folder).train()
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return pathlib.Path(shutil.copytree(finished[0], tmp_path / "work"))
+
+
+def lines_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_folder_holds_what_is_promised(finished):
+    names = {path.name for path in finished[0].iterdir()}
+    assert names >= {
+        *("config.json", "metrics.jsonl", "checkpoints", "tensorboard"),
+        *("schedule.json", "summary.json", "report.html"),
+        *("time_steps.png", "firing_rates.png", "curves.png", "confusion.png", "energy.png"),
+    }
+
+
+def test_the_summary_has_its_keys_and_agrees_with_the_schedule(finished):
+    folder, summary = finished
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert set(summary) == {
+        *("accuracy", "loss", "split", "examples", "average_time_steps", "time_steps", "epochs"),
+        *("steps", "seconds", "images_per_second", "energy_uj", "firing_rate", "devices"),
+    }
+    assert (summary["examples"], summary["steps"], summary["epochs"]) == (360, 14, 2)
+    schedule = snn.TimeStepSchedule.load(folder / "schedule.json")
+    assert schedule.average == summary["average_time_steps"] == 1.5
+    assert summary["energy_uj"] > 0
+
+
+def test_metrics_are_written_as_training_goes(finished):
+    training = [line for line in lines_of(finished[0]) if "loss" in line]
+    assert [line["step"] for line in training] == [2, 4, 6, 7, 8, 10, 12, 14]
+    for key in ("epoch", "accuracy", "average_time_steps", "images_per_second", "learning_rate"):
+        assert all(isinstance(line[key], float) for line in training)
+    evaluations = [line for line in lines_of(finished[0]) if "eval_accuracy" in line]
+    assert [line["step"] for line in evaluations] == [7, 14]
+    assert list((finished[0] / "tensorboard").glob("events.*"))
+
+
+def test_the_report_is_self_contained_and_its_figures_are_images(finished):
+    folder = finished[0]
+    page = (folder / "report.html").read_text()
+    sources = re.findall(r'src="([^"]*)"', page)
+    assert len(sources) == 5
+    for source in sources:
+        kind, data = source.split(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(data).startswith(b"\x89PNG")
+    assert "http" not in page
+    for path in folder.glob("*.png"):
+        with Image.open(path) as image:
+            assert np.asarray(image).std() > 5
+
+
+def test_a_finished_run_is_only_evaluated_again(copy, finished):
+    before = lines_of(copy)
+    summary = loop.Run(tiny_config(), copy).train()
+    assert summary["accuracy"] == finished[1]["accuracy"]
+    assert lines_of(copy) == before
+
+
+def test_more_epochs_continue_a_run(copy):
+    config = tiny_config()
+    config.epochs = 3
+    summary = loop.Run(config, copy).train()
+    assert summary["steps"] == 21
+    assert [line["step"] for line in lines_of(copy)] == sorted(
+        line["step"] for line in lines_of(copy)
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("model.time_steps", 3), ("model.embed_dim", 32), ("data.name", "other")],
+)
+def test_a_folder_of_another_model_is_refused_and_left_alone(copy, key, value):
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+    config = tiny_config()
+    config.update_from_flattened_dict({key: value})
+    if key == "data.name":
+        config.update_from_flattened_dict({"data.name": "digits"})
+        text = (copy / "config.json").read_text().replace('"digits"', '"mnist"')
+        (copy / "config.json").write_text(text)
+        before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+    with pytest.raises(ValueError, match=f"holds a run of another model .*{key}"):
+        loop.Run(config, copy)
+    assert before == {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    with pytest.raises(OSError, match=f"cannot write to the workdir {blocked}/run"):
+        loop.Run(tiny_config(), blocked / "run")
+
+
+def test_a_full_disk_is_found_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000)
+    )
+    with pytest.raises(OSError, match="0 MB of free space, but the run needs"):
+        loop.Run(tiny_config(), tmp_path / "run")
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path):
+    config = tiny_config()
+    config.optimizer.learning_rate = 1e30
+    run = loop.Run(config, tmp_path / "run")
+    with pytest.raises(FloatingPointError, match="the loss is (nan|inf) at step"):
+        run.train()
+
+
+def test_a_truncated_checkpoint_costs_only_the_steps_since_the_one_before(copy, finished, caplog):
+    newest = copy / "checkpoints" / "14"
+    largest = max((p for p in newest.rglob("*") if p.is_file()), key=os.path.getsize)
+    os.truncate(largest, largest.stat().st_size // 2)
+    run = loop.Run(tiny_config(), copy)
+    assert int(run.state.step) == 7
+    assert "checkpoint 14" in caplog.text
+    assert run.train()["accuracy"] == finished[1]["accuracy"]
+
+
+# The command line, in processes of its own.
+
+
+def command(*flags):
+    return [sys.executable, "-m", "snnvit_jax.main", *flags]
+
+
+@pytest.fixture(scope="module")
+def environment():
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(REPOSITORY / ".jax_cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+    }
+    return {**os.environ, **cache}
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory):
+    """The tiny configuration as a file, slow enough to be interrupted."""
+    path = tmp_path_factory.mktemp("config") / "tiny.py"
+    path.write_text(
+        "import json\nfrom snnvit_jax import config\n"
+        f"def get_config():\n    return config.from_json({config_lib.to_json(tiny_config())!r})\n"
+    )
+    return path
+
+
+def call(environment, *flags):
+    return subprocess.run(
+        command(*flags), cwd=REPOSITORY, env=environment, capture_output=True, text=True
+    )
+
+
+def wait_for_step(process, folder, step, seconds=120):
+    """Returns when a running process has logged a step."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert process.poll() is None, "the run ended before it could be stopped"
+        if (folder / "metrics.jsonl").exists() and any(
+            line["step"] >= step for line in lines_of(folder)
+        ):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no step {step} after {seconds} s")
+
+
+@pytest.fixture
+def start(environment, config_file, tmp_path):
+    """Starts a run of 40 epochs that does not evaluate in between; ends it with the test."""
+    processes = []
+
+    def start_run(folder):
+        flags = (f"--config={config_file}", f"--workdir={folder}", "--config.epochs=40")
+        processes.append(
+            subprocess.Popen(
+                command(*flags, "--config.eval_every_epochs=40"),
+                cwd=REPOSITORY,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+        return processes[-1]
+
+    yield start_run
+    for process in processes:
+        process.kill()
+
+
+def final_state(folder):
+    config = config_lib.from_json((folder / "config.json").read_text())
+    return jax.device_get(loop.Run(config, folder).state)
+
+
+def test_killed_runs_continue_bit_for_bit(start, tmp_path):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert start(straight).wait() == 0
+    for step in (30, 101):
+        process = start(killed)
+        wait_for_step(process, killed, step)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert start(killed).wait() == 0
+    expected, found = final_state(straight), final_state(killed)
+    assert int(found.step) == 280
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    steps = [line["step"] for line in lines_of(killed)]
+    assert steps == [line["step"] for line in lines_of(straight)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_polite_stop_saves_the_step_it_stopped_at(start, tmp_path, number):
+    folder = tmp_path / "run"
+    process = start(folder)
+    wait_for_step(process, folder, 20)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == 128 + number
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        newest = checkpoints.steps[-1]
+    assert newest >= max(line["step"] for line in lines_of(folder))
+    assert int(final_state(folder).step) == newest
+
+
+def test_without_flags_the_program_says_what_to_type(environment):
+    done = call(environment)
+    assert done.returncode == 0
+    assert "--config=configs/digits.py" in done.stdout
+
+
+def test_evaluate_and_report_need_only_the_folder(environment, copy, finished):
+    for name in ("summary.json", "report.html"):
+        (copy / name).unlink()
+    done = call(environment, f"--workdir={copy}", "--mode=evaluate")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((copy / "summary.json").read_text())
+    assert summary["accuracy"] == finished[1]["accuracy"]
+    assert not (copy / "report.html").exists()
+    done = call(environment, f"--workdir={copy}", "--mode=report")
+    assert done.returncode == 0, done.stderr
+    assert (copy / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--config.model.name=no_such",), "unknown model name='no_such'"),
+        (("--config.model.depht=3",), "depht"),
+        (("--config.target_time_steps=9.0",), "target_time_steps=9.0"),
+        (("--config.data.name=mnist", "--config.data.dir=/nowhere"), "not prepared"),
+        (("--mode=evaluate",), "holds no checkpoint"),
+        (("surplus",), "unexpected arguments"),
+    ],
+)
+def test_bad_input_ends_with_one_clear_line(environment, config_file, tmp_path, flags, message):
+    done = call(environment, f"--config={config_file}", f"--workdir={tmp_path / 'run'}", *flags)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
