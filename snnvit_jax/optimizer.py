@@ -1,9 +1,6 @@
 """The optimiser: AdamW with warm-up and cosine, and which parameters it treats apart."""
 
-from typing import NamedTuple
-
 import jax
-import jax.numpy as jnp
 import optax
 
 from snnvit_jax import timesteps
@@ -34,65 +31,24 @@ def learning_rate_schedule(settings, epochs, steps_per_epoch):
 
 
 def create_optimizer(settings, learning_rate):
-    """Returns AdamW for the weights and a method of their own for the time-step scores.
+    """Returns AdamW that decays only matrices and kernels and moves scores at their own rate.
 
-    AdamW decays only matrices and kernels: biases, normalisation parameters and learned time
-    constants have fewer than two axes and are not decayed, as in the published recipes.
-
-    Scores compete with each other, so their updates must stay in proportion to their gradients,
-    which Adam would level out: their gradients are averaged and divided by one common root mean
-    square. (The gradient of a mask is, to first order, the loss that removing its step would cost.)
+    Biases, normalisation parameters, scores and learned time constants have fewer than two axes:
+    none of them is decayed, as in the published recipes.
 
     Args:
       settings: `config.optimizer`.
-      learning_rate: function of the step.
+      learning_rate: number or function of the step.
     """
-    weights = optax.adamw(
-        learning_rate,
-        weight_decay=settings.weight_decay,
-        mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
+    return optax.chain(
+        optax.adamw(learning_rate, weight_decay=settings.weight_decay, mask=_is_decayed),
+        optax.masked(optax.scale(settings.score_multiplier), _is_score),
     )
-    scores = optax.chain(
-        optax.scale_by_adam(),
-        optax.scale_by_learning_rate(lambda step: settings.score_multiplier * learning_rate(step)),
-    )
-    return optax.partition({"weight": weights, "score": scores}, _labels)
 
 
-def scale_by_common_rms(decay=0.999, epsilon=1e-12):
-    """Divides all updates by the running root mean square over all of their elements.
-
-    Args:
-      decay: of the running mean of squares, in [0, 1).
-      epsilon: added to the root, > 0.
-
-    Returns:
-      An optax transformation.
-    """
-
-    def init(_):
-        return CommonRmsState(jnp.zeros((), jnp.int32), jnp.zeros(()))
-
-    def update(updates, state, params=None):
-        del params
-        leaves = jax.tree.leaves(updates)
-        square = sum(jnp.sum(jnp.square(u)) for u in leaves) / sum(u.size for u in leaves)
-        count = state.count + 1
-        mean_square = decay * state.mean_square + (1 - decay) * square
-        rms = jnp.sqrt(mean_square / (1 - decay**count)) + epsilon
-        return jax.tree.map(lambda u: u / rms, updates), CommonRmsState(count, mean_square)
-
-    return optax.GradientTransformation(init, update)
+def _is_decayed(params):
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-class CommonRmsState(NamedTuple):
-    """State of `scale_by_common_rms`: updates seen, and their running mean square."""
-
-    count: jax.Array
-    mean_square: jax.Array
-
-
-def _labels(params):
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: "score" if path[-1].key == timesteps.SCORE else "weight", params
-    )
+def _is_score(params):
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == timesteps.SCORE, params)

@@ -28,7 +28,9 @@ def main():
     found = {}
     for count in (1, 8):
         mesh = sharding.create_mesh({"data": -1}, jax.devices()[:count])
-        state = training.create_state(model, options["optimizer"], jax.random.key(0), (16, 16, 3))
+        state = training.create_state(
+            model, options["optimizer"], options["objective"], jax.random.key(0), (16, 16, 3)
+        )
         state, placed = sharding.replicate(state, mesh), sharding.shard_batch(batch, mesh)
         text = training.train_step.lower(state, placed, **options).compile().as_text()
         losses = []

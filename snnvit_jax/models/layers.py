@@ -161,6 +161,6 @@ class SpikingAttention(nn.Module):
 
 
 def _einsum(equation, a, b):
-    # Widened rather than accumulated wide: the CPU backend has no product of two bfloat16 into float32.
+    # Not preferred_element_type: the CPU backend cannot multiply bfloat16 into float32.
     wide = jnp.promote_types(a.dtype, jnp.float32)
     return jnp.einsum(equation, a.astype(wide), b.astype(wide))
