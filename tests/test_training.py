@@ -88,8 +88,8 @@ def test_the_penalty_leads_to_the_target_and_not_below(tiny, target):
     )
     state, _ = take_steps(tiny, transformation, objective, 60)
     layers = len(timesteps.scores(state.params))
-    expected = np.floor(target * layers) / layers
-    assert snn.TimeStepSchedule.from_variables({"params": state.params}).average == expected
+    average = snn.TimeStepSchedule.from_variables({"params": state.params}).average
+    assert np.floor(target * layers) / layers <= average <= target + 0.25
 
 
 def _without_scores(params):

@@ -103,18 +103,19 @@ def conv3x3(features, in_features, dtype, name):
     )
 
 
-def max_pool(x):
-    """Max-pools 3x3 windows with stride 2 and padding 1 (by -inf): a side n becomes ceil(n / 2).
+def fold_time(function, x):
+    """Applies a function of images [N, ...] to every time step of x [B, T, ...].
 
     Args:
-      x: [B, T, H, W, C].
+      function: from [B * T, ...] to [B * T, ...].
+      x: [B, T, ...].
 
     Returns:
-      [B, T, ceil(H/2), ceil(W/2), C].
+      [B, T, ...].
     """
     B, T, *image = x.shape
-    pooled = nn.max_pool(x.reshape(B * T, *image), (3, 3), (2, 2), ((1, 1), (1, 1)))
-    return pooled.reshape(B, T, *pooled.shape[1:])
+    y = function(x.reshape(B * T, *image))
+    return y.reshape(B, T, *y.shape[1:])
 
 
 def spiking_attention(q, k, v, num_heads, scale=0.125):

@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 from snnvit_jax import timesteps
 from snnvit_jax.models import layers
+from snnvit_jax.models.pooling import max_pool
 from snnvit_jax.neurons import LIF, NeuronConfig
 
 ATTENTION_THRESHOLD = 0.5
@@ -144,7 +145,7 @@ class PatchEmbedding(nn.Module):
             if i == 0:
                 x = jnp.broadcast_to(x, (x.shape[0], T, *x.shape[2:]))
             x = LIF(neuron=self.config.neuron, name=f"proj_lif{suffix}")(x)
-            x = layers.max_pool(x) if pool[i] else x
+            x = layers.fold_time(max_pool, x) if pool[i] else x
         position = self._conv_bn(x, D, "rpe_conv", "rpe_bn", train)
         return x + LIF(neuron=self.config.neuron, name="rpe_lif")(position)
 
