@@ -56,14 +56,19 @@ def _full(config):
 
 
 def _small(config):
-    config.epochs = 6
+    config.epochs = 2
+    config.eval_every_epochs = 0.25
+    config.batch_size = 64
+    # The weight of the penalty grows by this much in an epoch, of which there are only two.
+    config.time_step_penalty = 20.0
     config.target_time_steps = 2.0
-    config.time_step_start_epoch = 1.0
-    config.time_step_anneal_epochs = 3.0
-    config.time_step_freeze_epoch = 5.0
+    config.time_step_start_epoch = 0.4
+    config.time_step_anneal_epochs = 1.0
+    config.time_step_freeze_epoch = 1.7
     config.model.name = "spikformer_4_384"
-    config.model.embed_dim = 128
-    config.model.num_heads = 4
-    config.model.depth = 4
+    config.model.embed_dim = 160
+    config.model.num_heads = 5
+    config.model.depth = 2
+    config.model.pool = (True, True, True, False)
     config.optimizer.learning_rate = 2e-3
-    config.optimizer.warmup_epochs = 0.5
+    config.optimizer.warmup_epochs = 0.1

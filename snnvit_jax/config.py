@@ -40,6 +40,7 @@ def default_config():
         "num_heads": optional(int),
         "depth": optional(int),
         "mlp_ratio": optional(float),
+        "pool": optional(tuple),  # stages of the patch embedding that halve the image
         "neuron": {
             "kind": "lif",  # lif, if, plif (learnable time constant)
             "tau": 2.0,
@@ -72,7 +73,7 @@ def default_config():
         "label_smoothing": 0.1,
     }
     config.log_every_steps = 20
-    config.eval_every_epochs = 1
+    config.eval_every_epochs = 1.0  # may be a fraction; checkpoints are saved at least as often
     config.keep_checkpoints = 2  # newest ones; the best is kept besides
     return config
 
@@ -90,8 +91,9 @@ def validate(config):
     timesteps.check_time_steps(
         config.model.time_steps, minimum=config.min_time_steps, target=config.target_time_steps
     )
-    positive = ("epochs", "batch_size", "log_every_steps", "eval_every_epochs", "keep_checkpoints")
+    positive = ("epochs", "batch_size", "log_every_steps", "keep_checkpoints")
     _check_range(config, positive, low=1)
+    _check_range(config, ("eval_every_epochs",), low=1e-6)
     _check_range(config, ("time_step_penalty", "time_step_start_epoch"), low=0)
     _check_range(config, ("time_step_anneal_epochs",), low=0)
     _check_range(config.optimizer, ("learning_rate",), low=1e-12, prefix="optimizer.")

@@ -54,6 +54,11 @@ class Experiment:
         """Steps of the whole training."""
         return self.config.epochs * self.steps_per_epoch
 
+    @property
+    def steps_per_evaluation(self):
+        """Steps from one evaluation to the next."""
+        return max(1, round(self.config.eval_every_epochs * self.steps_per_epoch))
+
     def create_state(self):
         """Returns the training state before the first step, on the mesh."""
         create = functools.partial(

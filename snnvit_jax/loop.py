@@ -166,15 +166,13 @@ class Run:
         )
         self._clock.count(seen, config.batch_size)
         log.bar.update()
-        epoch_ends = step % experiment.steps_per_epoch == 0
-        if epoch_ends or step % config.log_every_steps == 0:
+        evaluate = step % experiment.steps_per_evaluation == 0 or step == experiment.total_steps
+        save = evaluate or step % experiment.steps_per_epoch == 0
+        if save or step % config.log_every_steps == 0:
             self._log(step, log)
-        if not epoch_ends:
+        if not save:
             return None
-        epoch = step // experiment.steps_per_epoch
-        result = None
-        if epoch % config.eval_every_epochs == 0 or epoch == config.epochs:
-            result = self._evaluate_and_log(step, log)
+        result = self._evaluate_and_log(step, log) if evaluate else None
         self._checkpoints.save(step, self.state, result and result.accuracy)
         self._clock.restart()
         return result

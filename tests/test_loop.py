@@ -227,7 +227,7 @@ def start(environment, config_file, tmp_path):
         flags = (f"--config={config_file}", f"--workdir={folder}", "--config.epochs=40")
         processes.append(
             subprocess.Popen(
-                command(*flags, "--config.eval_every_epochs=40"),
+                command(*flags, "--config.eval_every_epochs=40.0"),
                 cwd=REPOSITORY,
                 env=environment,
                 stdout=subprocess.DEVNULL,

@@ -5,11 +5,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from snnvit_jax.models.spikformer import IMAGENET_FORM, Spikformer, SpikformerConfig
+from snnvit_jax.models.spikformer import CIFAR_POOL, IMAGENET_FORM, Spikformer, SpikformerConfig
 from snnvit_jax.neurons import NeuronConfig
 from snnvit_jax.recording import spikes
 
-OVERRIDES = ("embed_dim", "num_heads", "depth", "mlp_ratio", "neuron", "dtype")
+OVERRIDES = ("embed_dim", "num_heads", "depth", "mlp_ratio", "pool", "neuron", "dtype")
 
 
 def _spikformer_cifar(depth, embed_dim, num_heads):
@@ -45,7 +45,8 @@ def create_model(name, num_classes=10, image_size=None, time_steps=4, **override
       num_classes: number of outputs.
       image_size: side in pixels, or (height, width); None takes the published one.
       time_steps: T, the most time steps a layer can use.
-      **overrides: `embed_dim`, `num_heads`, `depth`, `mlp_ratio`, `dtype` of the computation, and
+      **overrides: `embed_dim`, `num_heads`, `depth`, `mlp_ratio`, `pool` (for each of the four
+        stages of the patch embedding, whether it halves the image), `dtype` of the computation, and
         `neuron`, a `NeuronConfig` or a mapping of its fields. None keeps the published value.
 
     Returns:
@@ -62,6 +63,7 @@ def create_model(name, num_classes=10, image_size=None, time_steps=4, **override
     module, config_class, published = REGISTRY[name]
     settings = published | {key: value for key, value in overrides.items() if value is not None}
     settings["image_size"] = _as_pair(settings["image_size"] if image_size is None else image_size)
+    settings["pool"] = tuple(settings.get("pool", CIFAR_POOL))
     settings["neuron"] = _as_neuron(settings.get("neuron", NeuronConfig()))
     return module(config_class(num_classes=num_classes, time_steps=time_steps, **settings))
 

@@ -34,6 +34,7 @@ class LinearForm:
     conv_init: bool
 
 
+CIFAR_POOL = (False, False, True, True)
 CIFAR_FORM = LinearForm("linear", qkv_bias=True, conv_init=False)
 IMAGENET_FORM = LinearForm("conv", qkv_bias=False, conv_init=True)
 
@@ -66,7 +67,7 @@ class SpikformerConfig:
     num_heads: int
     depth: int
     mlp_ratio: float = 4.0
-    pool: tuple[bool, ...] = (False, False, True, True)
+    pool: tuple[bool, ...] = CIFAR_POOL
     form: LinearForm = CIFAR_FORM
     neuron: NeuronConfig = dataclasses.field(default_factory=NeuronConfig)
     dtype: DTypeLike = jnp.float32
@@ -76,6 +77,8 @@ class SpikformerConfig:
         for name in ("num_classes", "embed_dim", "num_heads", "depth"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if len(self.pool) != 4:
+            raise ValueError(f"pool={self.pool} needs one value for each of the four stages")
         if any(side < 1 or side % self.patch_stride for side in self.image_size):
             raise ValueError(
                 f"image_size={self.image_size} must be divisible by "
