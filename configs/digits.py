@@ -14,18 +14,19 @@ from snnvit_jax.config import default_config
 def get_config():
     """Returns the configuration."""
     config = default_config()
-    config.epochs = 80
+    config.epochs = 60
     config.batch_size = 64
+    config.eval_every_epochs = 2.0
 
-    # Ten epochs with all steps, then 30 in which the model gives them up one by one, 20 more in
-    # which it may exchange them, and 20 with fixed masks.
+    # Eight epochs with all steps, then 24 in which the model gives them up one by one, 12 more in
+    # which it may exchange them, and the rest with fixed masks.
     config.time_step_penalty = 1.0
     config.target_time_steps = 1.9
-    config.time_step_start_epoch = 10.0
-    config.time_step_anneal_epochs = 30.0
-    config.time_step_freeze_epoch = 60.0
+    config.time_step_start_epoch = 8.0
+    config.time_step_anneal_epochs = 24.0
+    config.time_step_freeze_epoch = 44.0
 
-    config.model.embed_dim = 64
+    config.model.embed_dim = 96
     config.model.num_heads = 4
     config.model.depth = 2
 

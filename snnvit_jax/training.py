@@ -76,7 +76,10 @@ class Objective:
         """
         if self.target_time_steps is None:
             return None
-        progress = jnp.clip((step - self.start_step) / max(self.anneal_steps, 1), 0.0, 1.0)
+        if self.anneal_steps:
+            progress = jnp.clip((step - self.start_step) / self.anneal_steps, 0.0, 1.0)
+        else:
+            progress = jnp.where(step >= self.start_step, 1.0, 0.0)
         return time_steps + (self.target_time_steps - time_steps) * progress
 
     def next_penalty_weight(self, state, time_steps):
