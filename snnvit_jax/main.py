@@ -47,6 +47,14 @@ def main(argv):
     return _train(run) if _MODE.value == "train" else _evaluate(run)
 
 
+def _parse_flags(argv):
+    """Parses the command line; what the configuration file or a key does not allow ends here."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        sys.exit(_fail(f"in the configuration: {error}"))
+
+
 def _config_and_workdir():
     """The configuration given, or else the one that the workdir was trained with."""
     if _CONFIG.value is not None:
@@ -96,4 +104,4 @@ def _fail(message):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=_parse_flags)

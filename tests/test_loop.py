@@ -74,7 +74,7 @@ def test_the_summary_has_its_keys_and_agrees_with_the_schedule(finished):
     }
     assert (summary["examples"], summary["steps"], summary["epochs"]) == (360, 14, 2)
     schedule = snn.TimeStepSchedule.load(folder / "schedule.json")
-    assert schedule.average == summary["average_time_steps"] == 1.5
+    assert 1 <= schedule.average == summary["average_time_steps"] <= 2
     assert summary["energy_uj"] > 0
 
 
@@ -106,7 +106,7 @@ def test_the_report_is_self_contained_and_its_figures_are_images(finished):
 def test_a_finished_run_is_only_evaluated_again(copy, finished):
     before = lines_of(copy)
     summary = loop.Run(tiny_config(), copy).train()
-    assert summary["accuracy"] == finished[1]["accuracy"]
+    assert summary["loss"] == finished[1]["loss"]
     assert lines_of(copy) == before
 
 
@@ -168,7 +168,7 @@ def test_a_truncated_checkpoint_costs_only_the_steps_since_the_one_before(copy, 
     run = loop.Run(tiny_config(), copy)
     assert int(run.state.step) == 7
     assert "checkpoint 14" in caplog.text
-    assert run.train()["accuracy"] == finished[1]["accuracy"]
+    assert run.train()["loss"] == finished[1]["loss"]
 
 
 # The command line, in processes of its own.
@@ -220,14 +220,14 @@ def wait_for_step(process, folder, step, seconds=120):
 
 @pytest.fixture
 def start(environment, config_file, tmp_path):
-    """Starts a run of 40 epochs that does not evaluate in between; ends it with the test."""
+    """Starts a run of 12 epochs that does not evaluate in between; ends it with the test."""
     processes = []
 
     def start_run(folder):
-        flags = (f"--config={config_file}", f"--workdir={folder}", "--config.epochs=40")
+        flags = (f"--config={config_file}", f"--workdir={folder}", "--config.epochs=12")
         processes.append(
             subprocess.Popen(
-                command(*flags, "--config.eval_every_epochs=40.0"),
+                command(*flags, "--config.eval_every_epochs=12.0"),
                 cwd=REPOSITORY,
                 env=environment,
                 stdout=subprocess.DEVNULL,
@@ -249,14 +249,14 @@ def final_state(folder):
 def test_killed_runs_continue_bit_for_bit(start, tmp_path):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     assert start(straight).wait() == 0
-    for step in (30, 101):
+    for step in (18, 53):
         process = start(killed)
         wait_for_step(process, killed, step)
         process.kill()
         assert process.wait() == -signal.SIGKILL
     assert start(killed).wait() == 0
     expected, found = final_state(straight), final_state(killed)
-    assert int(found.step) == 280
+    assert int(found.step) == 84
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     steps = [line["step"] for line in lines_of(killed)]
     assert steps == [line["step"] for line in lines_of(straight)]
@@ -287,7 +287,7 @@ def test_evaluate_and_report_need_only_the_folder(environment, copy, finished):
     done = call(environment, f"--workdir={copy}", "--mode=evaluate")
     assert done.returncode == 0, done.stderr
     summary = json.loads((copy / "summary.json").read_text())
-    assert summary["accuracy"] == finished[1]["accuracy"]
+    assert summary["loss"] == finished[1]["loss"]
     assert not (copy / "report.html").exists()
     done = call(environment, f"--workdir={copy}", "--mode=report")
     assert done.returncode == 0, done.stderr
@@ -303,6 +303,8 @@ def test_evaluate_and_report_need_only_the_folder(environment, copy, finished):
         (("--config.data.name=mnist", "--config.data.dir=/nowhere"), "not prepared"),
         (("--mode=evaluate",), "holds no checkpoint"),
         (("surplus",), "unexpected arguments"),
+        (("--config=no_such_file.py",), "no_such_file.py"),
+        (("--config.epochs=many",), "epochs"),
     ],
 )
 def test_bad_input_ends_with_one_clear_line(environment, config_file, tmp_path, flags, message):
