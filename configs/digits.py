@@ -14,19 +14,19 @@ from snnvit_jax.config import default_config
 def get_config():
     """Returns the configuration."""
     config = default_config()
-    config.epochs = 60
+    config.epochs = 100
     config.batch_size = 64
     config.eval_every_epochs = 2.0
 
-    # Eight epochs with all steps, then 24 in which the model gives them up one by one, 12 more in
+    # Ten epochs with all steps, then 35 in which the model gives them up one by one, 20 more in
     # which it may exchange them, and the rest with fixed masks.
     config.time_step_penalty = 1.0
     config.target_time_steps = 1.9
-    config.time_step_start_epoch = 8.0
-    config.time_step_anneal_epochs = 24.0
-    config.time_step_freeze_epoch = 44.0
+    config.time_step_start_epoch = 10.0
+    config.time_step_anneal_epochs = 35.0
+    config.time_step_freeze_epoch = 65.0
 
-    config.model.embed_dim = 96
+    config.model.embed_dim = 64
     config.model.num_heads = 4
     config.model.depth = 2
 

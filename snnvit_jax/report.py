@@ -62,10 +62,7 @@ def draw_schedule(schedule):
     _separate_cells(axes, masks.shape)
     for row, steps in enumerate(schedule.layers.values()):
         axes.text(schedule.time_steps - 0.4, row, f"{steps}", va="center", clip_on=False)
-    axes.set_title(
-        f"active time steps: {schedule.average:.2f} of {schedule.time_steps} on average",
-        loc="left",
-    )
+    axes.set_title(f"{schedule.average:.2f} of {schedule.time_steps} steps on average", loc="left")
     return figure
 
 
@@ -87,7 +84,7 @@ def draw_firing_rates(rates):
         colour = "white" if value > 0.6 * top else INK
         text = "·" if value == 0 else f"{value:.1f}"
         axes.text(step, row, text, ha="center", va="center", color=colour, fontsize=7.5)
-    axes.set_title(f"firing rate in %: {values.mean():.1f} on average", loc="left")
+    axes.set_title(f"{values.mean():.1f} % on average", loc="left")
     return figure
 
 
