@@ -131,6 +131,9 @@ class _ImagesAndLabels:
     def __len__(self):
         return len(self._examples)
 
+    def __iter__(self):
+        return (self[index] for index in range(len(self)))
+
     def __getitem__(self, index):
         example = self._examples[index]
         return {"image": example["image"], "label": int(example["label"])}

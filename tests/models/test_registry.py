@@ -137,7 +137,8 @@ def test_neuron_may_be_given_as_a_mapping():
     [
         ({"name": "spikeformer_4_384"}, r"'spikeformer_4_384'.*spikformer_4_384"),
         ({"embed_dims": 64}, r"\['embed_dims'\].*embed_dim"),
-        ({"pool": (True,) * 4}, r"\['pool'\]"),
+        ({"stages": 4}, r"\['stages'\]"),
+        ({"pool": (True, True)}, r"pool=\(True, True\)"),
         ({"num_classes": 0}, "num_classes=0"),
         ({"time_steps": 0}, "time_steps=0"),
         ({"time_steps": 2.5}, r"time_steps=2\.5"),
