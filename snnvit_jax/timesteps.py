@@ -9,7 +9,6 @@ Everything here takes the whole parameter tree and touches only its scores.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -160,7 +159,7 @@ def project_scores(params, min_time_steps=1, floor=None):
       params: the "params" of a model.
       min_time_steps: steps that every layer keeps, in [0, T].
       floor: average number of time steps in [min_time_steps, T], rounded down to a whole number of
-        steps in all; a number, or None for no floor.
+        steps in all; a number or a traced scalar, or None for no floor.
 
     Returns:
       The parameter tree with projected scores.
@@ -169,7 +168,7 @@ def project_scores(params, min_time_steps=1, floor=None):
     stacked = jnp.clip(jnp.stack(list(old.values())), -1.0, 1.0)  # L T
     kept = jax.vmap(_rank)(stacked) < min_time_steps
     if floor is not None:
-        count = math.floor(floor * len(old) + 1e-6)
+        count = jnp.floor(jnp.asarray(floor) * len(old) + 1e-4).astype(int)
         enough = jnp.sum((stacked > 0) | kept) >= count
         stacked = jnp.where(enough, stacked, _keep_exactly(stacked, kept, count))
     stacked = jnp.where(kept, jnp.maximum(stacked, LIFTED_SCORE), stacked)
