@@ -92,7 +92,7 @@ def test_unknown_and_missing_keys_are_named():
         ("batch_size", 2000, "batch_size=2000 is larger than the 1437 examples"),
         ("data.eval_split", "nonsense", "unknown split='nonsense'"),
         ("data.mean", (0.1, 0.2), r"data.mean=\(0.1, 0.2\) needs 1 or 1 values"),
-        ("optimizer.warmup_epochs", 99.0, "warmup_epochs=99.0 must be fewer than epochs=100"),
+        ("optimizer.warmup_epochs", 900.0, "warmup_epochs=900.0 must be fewer than epochs=100"),
         ("mesh.data", 64, "mesh={'data': 64} does not fit"),
     ],
 )
