@@ -11,6 +11,7 @@ multiply-accumulate, 0.9 pJ for an accumulate.
 """
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -163,6 +164,11 @@ def layer_shapes(model, channels=3):
       model: a Linen module.
       channels: of the images.
     """
+    return dict(_traced_layer_shapes(model, channels))
+
+
+@functools.cache  # tracing takes as long as evaluating a small model
+def _traced_layer_shapes(model, channels):
     shapes = {}
 
     def watch(module, operands):

@@ -1,6 +1,7 @@
 """The registry of published models and `create_model`."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +76,11 @@ def layer_names(model, channels=3):
       model: from `create_model`.
       channels: of the images.
     """
+    return list(_traced_layer_names(model, channels))
+
+
+@functools.cache  # tracing takes as long as evaluating a small model
+def _traced_layer_names(model, channels):
     images = jnp.zeros((1, *model.config.image_size, channels))
     names = []
 
@@ -83,7 +89,7 @@ def layer_names(model, channels=3):
         names.extend(spikes(model.apply(variables, images, mutable=["spikes"])[1]))
 
     jax.eval_shape(trace)
-    return names
+    return tuple(names)
 
 
 def _as_pair(image_size):
