@@ -132,6 +132,7 @@ def _labels(path, key):
         raise ValueError(
             f"labels {key!r} of {path} are {labels.dtype} {labels.shape}, not whole numbers [N]"
         )
+    labels = labels.astype(np.int64)
     if labels.size and labels.min() < 0:
         raise ValueError(f"labels {key!r} of {path} include {labels.min()}, which is below 0")
     return labels

@@ -1,12 +1,14 @@
 import collections
 import io
+import pickle
 
+import image_files
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from snnvit_jax.data import sources
+from snnvit_jax.data.decode import DamagedImage
 
 
 def test_digits_are_the_real_ones_with_a_stratified_test_split():
@@ -48,25 +50,25 @@ def test_an_unknown_data_set_is_named(tmp_path):
         sources.load("no_such_set", "train", tmp_path)
 
 
-def as_png(image):
-    """A file, because encoding an array would need TensorFlow."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    buffer.seek(0)
-    return buffer
+FILES = image_files.every_kind() | image_files.every_damage()
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A genuine, tiny data set of TensorFlow Datasets, written without TensorFlow."""
+    """A genuine, tiny data set of TensorFlow Datasets, written without TensorFlow.
+
+    "train" holds 20 images of the right size, "test" a file of every kind, intact or damaged.
+    """
     folder = tmp_path_factory.mktemp("tfds")
     images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
     builder = tfds.builder("cifar10", data_dir=folder, file_format="array_record")
+    files = {"train": map(image_files.encode, images), "test": FILES.values()}
     builder._split_generators = lambda _: {
-        "train": (
-            (str(i), {"id": str(i), "image": as_png(image), "label": i % 10})
-            for i, image in enumerate(images)
+        split: (
+            (str(i), {"id": str(i), "image": io.BytesIO(data), "label": i % 10})
+            for i, data in enumerate(found)
         )
+        for split, found in files.items()
     }
     builder.download_and_prepare()
     return folder, images
@@ -76,6 +78,7 @@ def test_tfds_images_arrive_unchanged(prepared):
     folder, images = prepared
     source = sources.load("cifar10", "train", folder)
     assert source.num_classes == 10
+    assert source.channels == 3
     found = {example["image"].tobytes(): example["label"] for example in source.examples}
     assert found == {image.tobytes(): i % 10 for i, image in enumerate(images)}
 
@@ -91,3 +94,82 @@ def test_tfds_splits_can_be_cut(prepared):
 def test_empty_and_unknown_splits_are_named(prepared, split):
     with pytest.raises(ValueError, match=r"split .* of data set 'cifar10' is empty or unknown"):
         sources.load("cifar10", split, prepared[0])
+
+
+@pytest.fixture(scope="module")
+def in_both(prepared, tmp_path_factory):
+    """The examples of every file from an image folder and from TensorFlow Datasets."""
+    root = tmp_path_factory.mktemp("folder")
+    for i, data in enumerate(FILES.values()):
+        path = root / f"test/{i % 10}/{i:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    folder = sources.load("image_folder", "test", root).examples
+    tfds_ = sources.load("cifar10", "test", prepared[0]).examples
+    places = {int(folder.path(index).stem): index for index in range(len(folder))}
+    # TensorFlow Datasets has an order of its own: its records are told apart by their bytes.
+    records = {tfds_._records[index]["image"]: index for index in range(len(tfds_))}
+    return {
+        name: ((folder, places[i]), (tfds_, records[data]))
+        for i, (name, data) in enumerate(FILES.items())
+    }
+
+
+@pytest.mark.parametrize("name", image_files.every_kind())
+def test_folder_and_tfds_give_the_same_arrays_for_the_same_file(in_both, name):
+    a, b = (examples[index] for examples, index in in_both[name])
+    assert a["label"] == b["label"]
+    assert a["image"].dtype == b["image"].dtype == np.uint8
+    np.testing.assert_array_equal(a["image"], b["image"])
+
+
+@pytest.mark.parametrize("name", image_files.every_damage())
+def test_folder_and_tfds_name_the_same_damage(in_both, name):
+    (folder, place), (tfds_, record) = in_both[name]
+    message = f"^record {record} of split 'test' of data set 'cifar10' is damaged: (.*)"
+    with pytest.raises(DamagedImage, match=message) as of_tfds:
+        tfds_[record]
+    with pytest.raises(DamagedImage, match=f"^{folder.path(place)} is damaged: ") as of_folder:
+        folder[place]
+    reasons = [str(error.value).partition(" is damaged: ")[2] for error in (of_tfds, of_folder)]
+    assert reasons[0] == reasons[1]
+
+
+def test_records_can_be_read_after_pickling_an_open_data_set(prepared):
+    source = sources.load("cifar10", "train[5:15]", prepared[0])
+    expected = list(source.examples)
+    text = pickle.dumps(source)
+    assert len(text) < 10_000
+    for example, other in zip(expected, pickle.loads(text).examples, strict=True):
+        assert example["label"] == other["label"]
+        np.testing.assert_array_equal(example["image"], other["image"])
+
+
+def test_digits_can_be_pickled():
+    source = sources.load("digits", "test")
+    copy = pickle.loads(pickle.dumps(source))
+    assert (len(copy), copy.channels, copy.class_names) == (360, 1, source.class_names)
+    np.testing.assert_array_equal(copy.examples[7]["image"], source.examples[7]["image"])
+
+
+@pytest.mark.parametrize("wrong", ["image", "label"])
+def test_prepared_features_of_other_types_are_refused(monkeypatch, prepared, wrong):
+    real = tfds.builder("cifar10", data_dir=prepared[0], file_format="array_record")
+    other = {
+        "image": tfds.features.Image(shape=(None, None, 1), dtype=np.float32),
+        "label": tfds.features.Scalar(np.int64),
+    }
+    features = {name: real.info.features[name] for name in other} | {wrong: other[wrong]}
+    monkeypatch.setattr(real.info, "_features", tfds.features.FeaturesDict(features))
+    monkeypatch.setattr(tfds, "builder", lambda *args, **options: real)
+    with pytest.raises(ValueError, match="'cifar10' has an image .* they must be an Image"):
+        sources.load("cifar10", "train", prepared[0])
+
+
+def test_data_sets_without_images_and_labels_are_refused(monkeypatch, prepared):
+    real = tfds.builder("cifar10", data_dir=prepared[0], file_format="array_record")
+    text = tfds.features.FeaturesDict({"text": tfds.features.Text()})
+    monkeypatch.setattr(real.info, "_features", text)
+    monkeypatch.setattr(tfds, "builder", lambda *args, **options: real)
+    with pytest.raises(ValueError, match=r"has features \['text'\], not image and label"):
+        sources.load("cifar10", "train", prepared[0])
