@@ -43,7 +43,8 @@ def _rotate(image, strength, rng, fill):
 
 
 def _posterize(image, strength, rng, fill):
-    return ImageOps.posterize(image, 4 - int(4 * strength))
+    kept = 256 - 2 ** (4 + int(4 * strength))  # Pillow's own would refuse to keep no bit at all
+    return _point(image, lambda level: level & kept)
 
 
 def _solarize(image, strength, rng, fill):
@@ -52,8 +53,12 @@ def _solarize(image, strength, rng, fill):
 
 def _solarize_add(image, strength, rng, fill):
     added = int(110 * strength)
-    table = [min(level + added, 255) if level < 128 else level for level in range(256)]
-    return image.point(table * len(image.getbands()))
+    return _point(image, lambda level: min(level + added, 255) if level < 128 else level)
+
+
+def _point(image, function):
+    """The image after a function of the single levels."""
+    return image.point([function(level) for level in range(256)] * len(image.getbands()))
 
 
 def _enhance(enhancer):
