@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from snnvit_jax.data.decode import decode_image
+from snnvit_jax.data.records import Records
 
 
 class PreparedImages:
@@ -17,18 +18,18 @@ class PreparedImages:
       channels: of the decoded images, 1 or 3.
     """
 
-    def __init__(self, records, class_names, channels, where):
+    def __init__(self, records, features, where):
         """Keeps what is needed to read one split.
 
         Args:
-          records: sequence of {"image": bytes of an image file, "label": int}.
-          class_names: one for each label.
-          channels: of the decoded images, 1 or 3.
+          records: sequence of serialised examples, as bytes.
+          features: {"image": of type Image, "label": of type ClassLabel}, as a `FeaturesDict`.
           where: what to call the split in an error.
         """
-        self.class_names = class_names
+        self.class_names = tuple(features["label"].names)
+        self.channels = 1 if features["image"].shape[-1] == 1 else 3
         self._records = records
-        self.channels = channels
+        self._features = features
         self._where = where
 
     def __len__(self):
@@ -40,10 +41,19 @@ class PreparedImages:
 
     def __getitem__(self, index):
         """Returns {"image", "label"}; raises `DamagedImage` naming the record."""
-        record = self._records[index]
+        data, label = self.encoded(index)
         name = f"record {index} of {self._where}"
-        image = decode_image(record["image"], name, self.channels)
-        return {"image": image, "label": int(record["label"])}
+        return {"image": decode_image(data, name, self.channels), "label": label}
+
+    def encoded(self, index):
+        """Returns (bytes of the image file, label).
+
+        Args:
+          index: in [0, N).
+        """
+        undecoded = {"image": tfds.decode.SkipDecoding()}
+        record = self._features.deserialize_example_np(self._records[index], decoders=undecoded)
+        return record["image"], int(record["label"])
 
 
 def open_prepared(name, split, data_dir=None):
@@ -63,27 +73,19 @@ def open_prepared(name, split, data_dir=None):
     """
     directory = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     directory = pathlib.Path(directory).expanduser()
-    features = _features(name, directory)
-    try:
-        records = tfds.data_source(
-            name,
-            split=split,
-            data_dir=directory,
-            download=False,
-            decoders={"image": tfds.decode.SkipDecoding()},
-            builder_kwargs={"file_format": "array_record"},
-        )
-    except (ValueError, KeyError, AssertionError) as error:
-        raise ValueError(
-            f"split {split!r} of data set {name!r} is empty or unknown: {error}"
-        ) from error
-    channels = 1 if features["image"].shape[-1] == 1 else 3
+    builder = _builder(name, directory)
     where = f"split {split!r} of data set {name!r}"
-    return PreparedImages(records, tuple(features["label"].names), channels, where)
+    features = _features(name, builder.info.features)
+    try:
+        files = builder.info.splits[split].file_instructions
+    except (ValueError, KeyError, AssertionError) as error:
+        raise ValueError(f"{where} is empty or unknown: {error}") from error
+    records = Records((file.filename, file.skip, file.take) for file in files)
+    return PreparedImages(records, features, where)
 
 
-def _features(name, directory):
-    """Features of a prepared data set, checked to be images with labels."""
+def _builder(name, directory):
+    """The builder of a prepared data set."""
     how = (
         'Prepare it once with: python -c "import tensorflow_datasets as tfds; '
         f"tfds.builder({name!r}, data_dir={str(directory)!r}, "
@@ -96,13 +98,22 @@ def _features(name, directory):
             f"no data set {name!r} in {directory}, nor one of that name in TensorFlow Datasets; "
             "other names are digits, image_folder and archive"
         ) from error
+    except ValueError as error:  # above all, a directory prepared in another format
+        raise ValueError(
+            f"data set {name!r} in {directory} cannot be opened; it must have been prepared with "
+            f"file_format='array_record', if need be in another directory: {error}"
+        ) from error
     if not builder.is_prepared():
         raise FileNotFoundError(f"data set {name!r} is not prepared in {directory}. {how}")
-    features = builder.info.features
+    return builder
+
+
+def _features(name, features):
+    """The two features that are used, checked."""
     if not {"image", "label"} <= set(features):
         raise ValueError(f"data set {name!r} has features {sorted(features)}, not image and label")
     _check_types(name, features["image"], features["label"])
-    return features
+    return tfds.features.FeaturesDict({key: features[key] for key in ("image", "label")})
 
 
 def _check_types(name, image, label):

@@ -1,6 +1,8 @@
 import collections
+import concurrent.futures
 import io
 import pickle
+import shutil
 
 import image_files
 import numpy as np
@@ -43,6 +45,14 @@ def test_unknown_digits_split_is_named(split):
 def test_a_data_set_that_is_not_prepared_says_how_to(tmp_path):
     with pytest.raises(FileNotFoundError, match="'mnist' is not prepared in .* Prepare it once"):
         sources.load("mnist", "train", tmp_path)
+
+
+def test_a_data_set_prepared_in_another_format_is_refused(prepared, tmp_path):
+    shutil.copytree(prepared[0], tmp_path, dirs_exist_ok=True)
+    (info,) = tmp_path.rglob("dataset_info.json")
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    with pytest.raises(ValueError, match="'cifar10' in .* cannot be opened; it must .*TFRECORD"):
+        sources.load("cifar10", "train", tmp_path)
 
 
 def test_an_unknown_data_set_is_named(tmp_path):
@@ -90,9 +100,41 @@ def test_tfds_splits_can_be_cut(prepared):
     assert sizes == [18, 2]
 
 
+PARTS = "train[5:15]+test[:3]+train[0:2]+train[19:]"
+
+
+def test_parts_of_several_files_are_those_of_tensorflow_datasets(prepared):
+    examples = sources.load("cifar10", PARTS, prepared[0]).examples
+    expected = tfds.data_source(
+        "cifar10",
+        split=PARTS,
+        data_dir=prepared[0],
+        decoders={"image": tfds.decode.SkipDecoding()},
+        builder_kwargs={"file_format": "array_record"},
+    )
+    assert len(examples) == len(expected) == 16
+    for index in (*range(16), 0, 15):
+        assert examples.encoded(index) == (expected[index]["image"], expected[index]["label"])
+    assert examples.encoded(-1) == examples.encoded(15)
+    for index in (16, -17):
+        with pytest.raises(IndexError):
+            examples.encoded(index)
+
+
+def test_threads_may_read_at_once(prepared):
+    expected = [
+        sources.load("cifar10", "train", prepared[0]).examples.encoded(i) for i in range(20)
+    ]
+    examples = sources.load("cifar10", "train", prepared[0]).examples
+    order = np.random.default_rng(0).integers(20, size=2000).tolist()
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(examples.encoded, order))
+    assert found == [expected[index] for index in order]
+
+
 @pytest.mark.parametrize("split", ["train[0:0]", "nonsense"])
 def test_empty_and_unknown_splits_are_named(prepared, split):
-    with pytest.raises(ValueError, match=r"split .* of data set 'cifar10' is empty or unknown"):
+    with pytest.raises(ValueError, match=r"split .* of data set 'cifar10' is empty"):
         sources.load("cifar10", split, prepared[0])
 
 
@@ -108,7 +150,7 @@ def in_both(prepared, tmp_path_factory):
     tfds_ = sources.load("cifar10", "test", prepared[0]).examples
     places = {int(folder.path(index).stem): index for index in range(len(folder))}
     # TensorFlow Datasets has an order of its own: its records are told apart by their bytes.
-    records = {tfds_._records[index]["image"]: index for index in range(len(tfds_))}
+    records = {tfds_.encoded(index)[0]: index for index in range(len(tfds_))}
     return {
         name: ((folder, places[i]), (tfds_, records[data]))
         for i, (name, data) in enumerate(FILES.items())
