@@ -19,12 +19,15 @@ import tempfile
 import time
 
 import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 from ml_collections import config_dict
 from PIL import Image
 
 from snnvit_jax.data import randaugment, sources, transforms
 from snnvit_jax.data.decode import decode_image
 from snnvit_jax.data.pipeline import create_augment, create_preprocess
+from snnvit_jax.data.records import Records
 
 COMMON = {
     "crop_padding": 0,
@@ -194,8 +197,23 @@ def cifar(options, count=2000):
         }
 
 
+def records(options, count=2000):
+    """Returns {table: (seconds, reference)} for undecoded records of CIFAR-10 in random order."""
+    builder = tfds.builder("cifar10", data_dir=options.data_dir, file_format="array_record")
+    files = builder.info.splits["train"].file_instructions
+    ours = Records((file.filename, file.skip, file.take) for file in files)
+    own = ArrayRecordDataSource(files)
+    order = np.random.default_rng(0).permutation(len(ours))[:count].tolist()
+    tasks = {
+        "array_record's own data source": lambda i: own[order[i]],
+        "read": lambda i: ours[order[i]],
+    }
+    seconds = measure(tasks, count, options.repetitions)
+    return {"Reading one record of CIFAR-10": (seconds, "array_record's own data source")}
+
+
 # A section is a function of the options that returns {title: ({task: [seconds]}, reference)}.
-SECTIONS = {"imagenet": imagenet, "cifar": cifar}
+SECTIONS = {"imagenet": imagenet, "cifar": cifar, "records": records}
 
 
 def main():
