@@ -9,6 +9,7 @@ import pytest
 import snnvit_jax as snn
 from snnvit_jax import config as config_lib
 from snnvit_jax import metrics, optimizer, recording, timesteps, training
+from snnvit_jax.objective import Objective
 
 LABELS = np.array([0, 1, 2])
 
@@ -18,24 +19,18 @@ def settings():
     return config_lib.default_config().optimizer
 
 
-def make_state(tiny, transformation):
+def make_state(tiny, procedure):
     variables = jax.tree.map(jnp.array, tiny.variables)  # a copy: steps donate their state
-    params = variables["params"]
-    return training.TrainState(
-        jnp.zeros((), jnp.int32),
-        params,
-        variables["batch_stats"],
-        transformation.init(params),
-        jnp.float32(0),
-    )
+    state = training.state_from_variables(procedure, variables)
+    return state.replace(penalty_weight=jnp.float32(0))
 
 
-def take_steps(tiny, transformation, objective, count):
-    state, seen = make_state(tiny, transformation), []
-    batch = {"image": tiny.images, "label": LABELS}
+def take_steps(tiny, transformation, objective, count, batch=None, **options):
+    procedure = training.Procedure(tiny.model, transformation, objective, **options)
+    state, seen = make_state(tiny, procedure), []
     for _ in range(count):
         state, values = training.train_step(
-            state, batch, model=tiny.model, optimizer=transformation, objective=objective
+            state, batch or {"image": tiny.images, "label": LABELS}, procedure=procedure
         )
         seen.append(metrics.means(jax.device_get(values)))
     return state, seen
@@ -47,14 +42,14 @@ def adamw(settings):
 
 
 def test_training_lowers_the_loss_and_counts_steps(tiny, adamw):
-    state, seen = take_steps(tiny, adamw, training.Objective(), 12)
+    state, seen = take_steps(tiny, adamw, Objective(), 12)
     assert seen[-1]["loss"] < 0.7 * seen[0]["loss"]
     assert int(state.step) == 12
     assert seen[0]["average_time_steps"] == 4
 
 
 def test_reported_loss_is_the_smoothed_cross_entropy(tiny, adamw):
-    _, seen = take_steps(tiny, adamw, training.Objective(label_smoothing=0.3), 1)
+    _, seen = take_steps(tiny, adamw, Objective(label_smoothing=0.3), 1)
     logits, _ = tiny.model.apply(tiny.variables, tiny.images, train=True, mutable=["batch_stats"])
     targets = 0.7 * np.eye(3)[LABELS] + 0.1
     expected = -np.mean(np.sum(targets * np.asarray(jax.nn.log_softmax(logits)), axis=1))
@@ -65,7 +60,7 @@ def test_reported_loss_is_the_smoothed_cross_entropy(tiny, adamw):
     ("start", "freeze", "moves"), [(0, None, True), (3, None, False), (0, 0, False), (0, 2, True)]
 )
 def test_scores_move_only_in_their_phase(tiny, adamw, start, freeze, moves):
-    objective = training.Objective(start_step=start, freeze_step=freeze)
+    objective = Objective(start_step=start, freeze_step=freeze)
     state, _ = take_steps(tiny, adamw, objective, 2)
     before, after = (timesteps.scores(p) for p in (tiny.variables["params"], state.params))
     changed = any(not np.array_equal(before[name], after[name]) for name in before)
@@ -73,7 +68,7 @@ def test_scores_move_only_in_their_phase(tiny, adamw, start, freeze, moves):
 
 
 def test_weights_learn_whatever_the_scores_do(tiny, adamw):
-    state, _ = take_steps(tiny, adamw, training.Objective(freeze_step=0), 1)
+    state, _ = take_steps(tiny, adamw, Objective(freeze_step=0), 1)
     kernel = state.params["head"]["kernel"]
     assert not np.array_equal(kernel, tiny.variables["params"]["head"]["kernel"])
 
@@ -83,7 +78,7 @@ def test_the_penalty_leads_to_the_target_and_not_below(tiny, target):
     # No weight learns, so that nothing but the penalty moves the scores far.
     transformation = optax.masked(optax.set_to_zero(), lambda p: _without_scores(p))
     transformation = optax.chain(optax.sign_sgd(0.03), transformation)
-    objective = training.Objective(
+    objective = Objective(
         time_step_penalty=1e4, target_time_steps=target, anneal_steps=20, patience_steps=10
     )
     state, _ = take_steps(tiny, transformation, objective, 60)
@@ -97,8 +92,10 @@ def _without_scores(params):
 
 
 def test_the_weight_of_the_penalty_grows_with_the_excess(tiny, adamw):
-    objective = training.Objective(time_step_penalty=3.0, target_time_steps=1.0, patience_steps=10)
-    state = make_state(tiny, adamw).replace(penalty_weight=jnp.float32(2.0))
+    objective = Objective(time_step_penalty=3.0, target_time_steps=1.0, patience_steps=10)
+    state = make_state(tiny, training.Procedure(tiny.model, adamw)).replace(
+        penalty_weight=jnp.float32(2.0)
+    )
     # Four active steps where one is allowed: an excess of 3 for one of 10 steps.
     np.testing.assert_allclose(objective.next_penalty_weight(state, 4), 2.0 + 3.0 * 3 / 10)
     below = timesteps.replace_scores(
@@ -114,11 +111,11 @@ def test_the_weight_of_the_penalty_grows_with_the_excess(tiny, adamw):
 
 
 def test_the_budget_comes_down_linearly():
-    objective = training.Objective(target_time_steps=1.0, start_step=10, anneal_steps=20)
+    objective = Objective(target_time_steps=1.0, start_step=10, anneal_steps=20)
     assert [float(objective.budget(step, 5)) for step in (0, 10, 15, 20, 30, 99)] == [
         *(5, 5, 4, 3, 1, 1)
     ]
-    assert training.Objective().budget(3, 5) is None
+    assert Objective().budget(3, 5) is None
 
 
 def test_eval_step_leaves_padding_out(tiny):
@@ -192,11 +189,9 @@ def test_metrics_are_exact_on_uneven_batches():
 
 
 def test_the_state_is_donated(tiny, adamw):
-    state = make_state(tiny, adamw)
-    batch = {"image": tiny.images, "label": LABELS}
-    training.train_step(
-        state, batch, model=tiny.model, optimizer=adamw, objective=training.Objective()
-    )
+    procedure = training.Procedure(tiny.model, adamw, Objective())
+    state = make_state(tiny, procedure)
+    training.train_step(state, {"image": tiny.images, "label": LABELS}, procedure=procedure)
     assert state.params["head"]["kernel"].is_deleted()
 
 
@@ -204,6 +199,6 @@ def test_bfloat16_training_keeps_float32_parameters(tiny, settings):
     config = dataclasses.replace(tiny.model.config, dtype=jnp.dtype("bfloat16"))
     low = tiny._replace(model=type(tiny.model)(config))
     transformation = optimizer.create_optimizer(settings, optax.constant_schedule(1e-3))
-    state, seen = take_steps(low, transformation, training.Objective(), 2)
+    state, seen = take_steps(low, transformation, Objective(), 2)
     assert np.isfinite(seen[-1]["loss"])
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
