@@ -154,10 +154,10 @@ def project_scores(params, min_time_steps=1, floor=None, estimator="identity"):
     """Brings the scores back into their allowed set after an update.
 
     Scores are clipped to the estimator's `REACH`, so that none is stuck, and each layer's
-    `min_time_steps` best-scored steps stay active. If the model would fall below `floor` on average,
-    its best-scored steps up to there stay active too: all scores move until zero lies between the
-    last step that is needed and the first that is not, which keeps their order. Among equal scores
-    the earlier step is the better one.
+    `min_time_steps` best-scored steps stay active. If the model would fall below `floor` on
+    average, its best-scored steps up to there stay active too: all scores move until zero lies
+    between the last step that is needed and the first that is not, which keeps their order. Among
+    equal scores the earlier step is the better one.
 
     Args:
       params: the "params" of a model.

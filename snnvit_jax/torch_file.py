@@ -25,6 +25,7 @@ _DTYPES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
+_DAMAGE = (AttributeError, EOFError, IndexError, KeyError, TypeError, ValueError)
 # Where training scripts keep the weights in what they save, the first found wins.
 _WEIGHT_KEYS = ("state_dict", "model", "model_state_dict", "net")
 _PARALLEL_PREFIX = "module."
@@ -44,10 +45,10 @@ def read_state_dict(path):
     Raises:
       ValueError: if the file is no such checkpoint, is damaged, or holds no weights.
     """
-    try:
+    try:  # what a damaged or foreign pickle raises can be almost anything
         with zipfile.ZipFile(path) as archive:
             content = _Unpickler(archive).load()
-    except (zipfile.BadZipFile, pickle.UnpicklingError, KeyError, EOFError, ValueError) as error:
+    except (OSError, zipfile.BadZipFile, pickle.UnpicklingError, *_DAMAGE) as error:
         raise ValueError(
             f"{str(path)!r} is not a PyTorch checkpoint of version 1.6 or later ({error}); "
             "save it again with a newer PyTorch, or as safetensors"
