@@ -61,8 +61,11 @@ def default_config():
         },
     }
     config.data = {
-        "name": "digits",  # digits, or any image-classification set of TensorFlow Datasets
-        "dir": optional(str),  # None: $TFDS_DATA_DIR, else ~/tensorflow_datasets
+        # digits, image_folder, archive, or an image-classification set of TensorFlow Datasets
+        "name": "digits",
+        # root of the image folder, the .npz archive, or where data sets were prepared (None:
+        # $TFDS_DATA_DIR, else ~/tensorflow_datasets)
+        "dir": optional(str),
         "train_split": "train",
         "eval_split": "test",
         "image_size": 32,
@@ -145,10 +148,9 @@ def validate(config):
         prefix="optimizer.",
     )
     _check_range(config.optimizer, ("label_smoothing",), low=0, high=1, prefix="optimizer.")
-    _check_range(config.data, ("crop_padding", "workers"), low=0, prefix="data.")
-    _check_range(config.data, ("image_size", "repeats"), low=1, prefix="data.")
+    _check_range(config.data, ("workers",), low=0, prefix="data.")
+    _check_range(config.data, ("repeats",), low=1, prefix="data.")
     _check_choices(config)
-    _check_pixels(config.data)
     _check_learning_rates(config.optimizer)
     if config.batch_size % config.accumulate:
         raise ValueError(
@@ -224,18 +226,6 @@ def _check_range(config, keys, low, high=float("inf"), prefix=""):
     for key in keys:
         if not low <= config[key] <= high or math.isinf(config[key]):
             raise ValueError(f"{prefix}{key}={config[key]} must lie between {low} and {high}")
-
-
-def _check_pixels(data):
-    for key in ("mean", "std"):
-        if not data[key] or not all(math.isfinite(value) for value in data[key]):
-            raise ValueError(f"data.{key}={data[key]} must be finite numbers")
-    if min(data.std) <= 0:
-        raise ValueError(f"data.std={data.std} must be above 0")
-    if data.crop_padding > data.image_size:
-        raise ValueError(
-            f"data.crop_padding={data.crop_padding} must not exceed image_size={data.image_size}"
-        )
 
 
 def _check_learning_rates(settings):

@@ -10,7 +10,7 @@ import optax
 from snnvit_jax import config as config_lib
 from snnvit_jax import initial, training
 from snnvit_jax import optimizer as optimizer_lib
-from snnvit_jax.data import loader, sources, transforms
+from snnvit_jax.data import loader, pipeline, sources
 from snnvit_jax.mixing import Mixing
 from snnvit_jax.models import create_model
 from snnvit_jax.objective import Objective
@@ -39,8 +39,8 @@ class Experiment:
     mesh: jax.sharding.Mesh
     train_source: sources.Source
     eval_source: sources.Source
-    preprocess: transforms.Preprocess
-    augment: transforms.Augment
+    preprocess: pipeline.Preprocess
+    augment: pipeline.Augment
     loader_options: loader.LoaderOptions
     steps_per_epoch: float
     learning_rate: optax.Schedule
@@ -112,8 +112,11 @@ def build(config):
         sources.load(data.name, split, data.dir) for split in (data.train_split, data.eval_split)
     )
     loader.check_fills_batch(train_source, config.batch_size)
-    channels = train_source.examples[0]["image"].shape[-1]
-    preprocess = _create_preprocess(data, channels)
+    sources.check_same_classes(train_source, eval_source)
+    sources.check_some_labels(train_source)
+    sources.check_some_labels(eval_source)
+    initial.check_exists(config.init_from)
+    channels = train_source.channels
     steps_per_epoch = len(train_source) / config.batch_size
     learning_rate = optimizer_lib.learning_rate_schedule(
         config.optimizer, config.epochs, steps_per_epoch
@@ -126,8 +129,8 @@ def build(config):
         mesh=mesh,
         train_source=train_source,
         eval_source=eval_source,
-        preprocess=preprocess,
-        augment=transforms.Augment(preprocess, data.crop_padding, data.flip),
+        preprocess=pipeline.create_preprocess(data, channels),
+        augment=pipeline.create_augment(data, channels),
         loader_options=loader.LoaderOptions(
             config.batch_size,
             (data.image_size, data.image_size, channels),
@@ -163,13 +166,6 @@ def _create_model(settings, num_classes, image_size):
     return create_model(
         settings.pop("name"), num_classes, image_size, settings.pop("time_steps"), **settings
     )
-
-
-def _create_preprocess(data, channels):
-    for name in ("mean", "std"):
-        if len(data[name]) not in (1, channels):
-            raise ValueError(f"data.{name}={data[name]} needs 1 or {channels} values")
-    return transforms.Preprocess((data.image_size,) * 2, tuple(data.mean), tuple(data.std))
 
 
 def _create_objective(config, steps_per_epoch, steps):

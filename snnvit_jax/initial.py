@@ -33,9 +33,8 @@ def load(path, model, initial):
       ValueError: if it holds no weights, or naming every one that is missing, unexpected or of
         another shape.
     """
+    check_exists(path)
     path = pathlib.Path(path).expanduser()
-    if not path.exists():
-        raise FileNotFoundError(f"init_from={str(path)!r} does not exist")
     if path.is_dir():
         return fit(_from_workdir(path), initial)
     if path.suffix == ".safetensors":
@@ -46,6 +45,19 @@ def load(path, model, initial):
         f"init_from={str(path)!r} must be a run's folder, a .safetensors file or a PyTorch "
         f"checkpoint ({', '.join(_TORCH_SUFFIXES)})"
     )
+
+
+def check_exists(path):
+    """Raises FileNotFoundError if there is nothing to start from.
+
+    Args:
+      path: see `load`; None is fine.
+    """
+    if path is not None and not pathlib.Path(path).expanduser().exists():
+        raise FileNotFoundError(
+            f"init_from={str(path)!r} does not exist; give a run's folder, a .safetensors file or "
+            "a PyTorch checkpoint, for example --config.init_from=runs/cifar10/20260101-120000"
+        )
 
 
 def fit(variables, initial):

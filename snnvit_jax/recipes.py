@@ -98,15 +98,16 @@ def smoke(config, image_size, batch_size):
       image_size: pixels, a multiple of 16.
       batch_size: examples in a batch.
     """
-    config.epochs = 3
+    config.epochs = 2
     config.batch_size = batch_size
     config.log_every_steps = 2
-    config.optimizer.warmup_epochs = 1.0
-    config.optimizer.cooldown_epochs = 1.0
+    config.optimizer.warmup_epochs = 0.5
+    config.optimizer.cooldown_epochs = 0.5
     if config.mixing.off_epoch is not None:
-        config.mixing.off_epoch = 2.0
+        config.mixing.off_epoch = 1.5
     learn_time_steps(config, target=3.0)
     config.time_step_penalty = 20.0
+    config.optimizer.score_multiplier = 100.0  # there are a few dozen steps only
     config.model.embed_dim = 64
     config.model.num_heads = 2
     config.model.depth = 1

@@ -6,7 +6,7 @@ import dataclasses
 import grain
 from absl import flags, logging
 
-from snnvit_jax.data.decode import DamagedImageError
+from snnvit_jax.data.decode import DamagedImage
 from snnvit_jax.data.order import EvaluationOrder, TrainingOrder, WithGaps
 
 ON_DAMAGED = ("fatal", "skip")
@@ -151,7 +151,7 @@ def _checked(batch, on_damaged, num_classes):
     damaged = [message for message in batch.pop("damaged").tolist() if message]
     for message in damaged:
         if on_damaged == "fatal":
-            raise DamagedImageError(f'{message}; remove it, or set data.on_damaged="skip"')
+            raise DamagedImage(f'{message}; remove it, or set data.on_damaged="skip"')
         logging.warning("skipped: %s", message)
     check_labels(batch["label"], num_classes)
     return batch

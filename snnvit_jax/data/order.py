@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from snnvit_jax.data.decode import DamagedImageError
+from snnvit_jax.data.decode import DamagedImage
 
 
 @functools.lru_cache(maxsize=2)  # batches prepared ahead may lie in the next epoch already
@@ -60,7 +60,7 @@ class TrainingOrder:
         return epoch, int(index), place % self.repeats
 
     def __getitem__(self, position):
-        """Returns the augmented example {"image", "label"}; may raise `DamagedImageError`."""
+        """Returns the augmented example {"image", "label"}; may raise `DamagedImage`."""
         epoch, index, repetition = self.place(position)
         rng = np.random.default_rng((self.seed, epoch, index, repetition))
         return self.augment(self.examples[index], rng)
@@ -83,7 +83,7 @@ class EvaluationOrder:
         return len(self.examples)
 
     def __getitem__(self, index):
-        """Returns the preprocessed example {"image", "label"}; may raise `DamagedImageError`."""
+        """Returns the preprocessed example {"image", "label"}; may raise `DamagedImage`."""
         return self.preprocess(self.examples[index])
 
 
@@ -114,7 +114,7 @@ class WithGaps:
             return self._gap("")
         try:
             return self.examples[index] | {"mask": np.True_, "damaged": ""}
-        except DamagedImageError as error:
+        except DamagedImage as error:
             return self._gap(str(error))
 
     def _gap(self, damaged):

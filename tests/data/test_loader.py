@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from snnvit_jax.data import loader, sources
-from snnvit_jax.data.decode import DamagedImageError
+from snnvit_jax.data.decode import DamagedImage
 from snnvit_jax.data.order import TrainingOrder, permutation
 
 SHAPE = (2, 2, 1)
@@ -21,7 +21,7 @@ class Examples:
 
     def __getitem__(self, index):
         if index in self.damaged:
-            raise DamagedImageError(f"record {index} is truncated")
+            raise DamagedImage(f"record {index} is truncated")
         return {"image": np.full(SHAPE, index, np.uint8), "label": index}
 
 
@@ -130,9 +130,9 @@ def test_evaluation_sees_every_example_once(batch_size, processes):
 
 
 def test_a_damaged_image_is_fatal_and_named_by_default():
-    with pytest.raises(DamagedImageError, match=r"record 7 is truncated; remove it, or set data"):
+    with pytest.raises(DamagedImage, match=r"record 7 is truncated; remove it, or set data"):
         take(4, make_source(damaged=(7,)))
-    with pytest.raises(DamagedImageError, match="record 9 is truncated"):
+    with pytest.raises(DamagedImage, match="record 9 is truncated"):
         evaluate(make_source(damaged=(9,)), batch_size=4)
 
 
