@@ -4,6 +4,7 @@ Crops, flips and sizes have the meaning of torchvision's transforms, whose Pillo
 published recipes use; random erasing has that of timm.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -169,12 +170,19 @@ def normalize(image, mean, std):
       std: likewise, > 0.
     """
     H, W, C = image.shape
-    std = np.broadcast_to(np.asarray(std, np.float32), C)
+    scale, offset = _row_of_channels(tuple(mean), tuple(std), W, C)
     # Whole rows at once: NumPy is slow where the last axis is as short as that of the channels.
     normalized = image.reshape(H, W * C).astype(np.float32)
-    normalized *= np.tile(1 / (255 * std), W)
-    normalized -= np.tile(np.asarray(mean, np.float32) / std, W)
+    normalized *= scale
+    normalized -= offset
     return normalized.reshape(H, W, C)
+
+
+@functools.lru_cache(maxsize=64)  # for small images, as long a job as the rest of `normalize`
+def _row_of_channels(mean, std, width, channels):
+    """What a row of 8-bit pixels is multiplied with, and what is then subtracted: [W * C] each."""
+    mean, std = (np.broadcast_to(np.asarray(x, np.float32), channels) for x in (mean, std))
+    return np.tile(1 / (255 * std), width), np.tile(mean / std, width)
 
 
 def random_erasing(image, probability, rng):
