@@ -42,7 +42,7 @@ def default_config():
         "mlp_ratio": optional(float),
         "pool": optional(tuple),  # stages of the patch embedding that halve the image
         "neuron": {
-            "kind": "lif",  # lif, if, plif (learnable time constant)
+            "kind": "lif",  # lif, if, plif (learned time constant), relu (an ANN, no spikes)
             "tau": 2.0,
             "reset": "hard",  # hard, soft
             "surrogate": "sigmoid",  # sigmoid, arctan, triangle, rectangle
