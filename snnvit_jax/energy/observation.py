@@ -178,14 +178,13 @@ def _interceptor(see_layer, see_neurons):
 
 
 def _operands(name, module, args, batch):
-    operands = operations.named_operands(module, args)
-    for x in operands.values():
-        if x.shape[0] != batch:
+    for x in args:
+        if x.shape[:1] != (batch,):
             raise ValueError(
                 f"{name}: its input {x.shape} must begin with the batch of {batch} and then time, "
                 "so that its operations belong to an example and a step"
             )
-    return operands
+    return operations.named_operands(module, args)
 
 
 def _composition(x):  # B T ...
