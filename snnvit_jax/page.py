@@ -111,7 +111,7 @@ def render(result, images, narrow, config, folder):
       folder: of the run; what experiments left there is shown too.
 
     Raises:
-      ValueError: if deploy.json cannot be shown, naming it.
+      ValueError: if deployed.json cannot be shown, naming it.
     """
     added = {name: folder / f"{name}.png" for name in ADDED}
     images = images | {n: path.read_bytes() for n, path in added.items() if path.exists()}
@@ -120,7 +120,7 @@ def render(result, images, narrow, config, folder):
         *(shown["time_steps"], page_tables.modules(result.schedule), shown["firing_rates"]),
         *(page_tables.energy_totals(result.energy), shown["energy"]),
         *(page_tables.verdict(result.energy), page_tables.layers(result.energy)),
-        page_tables.deployment(folder / "deploy.json"),
+        page_tables.deployment(folder / "deployed.json"),
         *(shown.get(name, "") for name in (*ADDED, "curves", "confusion")),
     )
     facts = _facts(result).items()

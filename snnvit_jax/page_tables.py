@@ -125,10 +125,11 @@ def layers(energy):
 
 
 def deployment(path):
-    """Returns what was measured of the deployed model, or nothing if nothing was.
+    """Returns FLOPs and time of the deployed model beside the masked one, or "" if not measured.
 
     Args:
-      path: of a JSON file {"rows": [{column: value}, ...], and other facts by name}.
+      path: of the JSON file that experiments/deploy writes: {"programs": {name: {"flops",
+        "seconds"} of a batch}, the first one to compare with, "batch_size", and other facts}.
 
     Raises:
       ValueError: if the file holds something else.
@@ -137,29 +138,49 @@ def deployment(path):
         return ""
     try:
         content = json.loads(path.read_text())
-        rows = content.pop("rows")
-        body = table(_head(rows[0]), [[_text(row[key]) for key in rows[0]] for row in rows])
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        programs, images = content.pop("programs"), content["batch_size"]
+        rows = _program_rows(programs, images)
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise ValueError(
-            f"{path} is not a table of measurements ({error!r}); measure again or remove it"
+            f"{path} does not hold measured programs ({error!r}); measure again or remove it"
         ) from error
-    facts = "; ".join(f"{key.replace('_', ' ')}: {_text(value)}" for key, value in content.items())
-    return _section("The deployed model", f'{body}<p class="small">{html.escape(facts)}</p>')
+    head = ("program", "~>MFLOPs an image", ">FLOPs", "~>ms a batch", ">time")
+    facts = "; ".join(f"{key}: {value}" for key, value in _facts(content))
+    return _section(
+        "The deployed model",
+        "<p>As compiled; time steps that have no effect are not in the program.</p>"
+        + table(head, rows)
+        + f'<p class="small">{html.escape(facts)}</p>',
+    )
+
+
+def _program_rows(programs, images):
+    first = next(iter(programs.values()))
+    return [
+        (
+            name,
+            _three_digits(cost["flops"] / images / 1e6),
+            f"{100 * cost['flops'] / first['flops']:.1f} %",
+            _three_digits(1e3 * cost["seconds"]),
+            f"{100 * cost['seconds'] / first['seconds']:.1f} %",
+        )
+        for name, cost in programs.items()
+    ]
+
+
+def _facts(content):
+    """Yields (name, value) of everything in nested dictionaries."""
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from _facts(value)
+        else:
+            number = isinstance(value, float)
+            yield key.replace("_", " "), f"{value:.4g}" if number else value
 
 
 def _breakable(text):
     """Escaped text in which a layer's name may be broken, but only between its parts."""
     return html.escape(str(text)).replace("/", "/<wbr>")
-
-
-def _head(row):
-    return [
-        (">" if isinstance(x, (int, float)) else "") + k.replace("_", " ") for k, x in row.items()
-    ]
-
-
-def _text(value):
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
 
 
 def _section(title, body):

@@ -1,6 +1,6 @@
 """The figures of a run and its self-contained report.html.
 
-A report also shows what experiments left in the run's folder, by these names: `deploy.json`,
+A report also shows what experiments left in the run's folder, by these names: `deployed.json`,
 `early_exit.png`, `activation_histograms.png`, `sensitivity.png`.
 """
 
@@ -19,7 +19,7 @@ def write(workdir, result, class_names, config):
       config: the run's configuration.
 
     Raises:
-      ValueError: if the folder's deploy.json is not what experiments/deploy writes.
+      ValueError: if the folder's deployed.json is not what experiments/deploy writes.
     """
     lines = workdir.read_metrics()
     with figures.style():
