@@ -33,8 +33,8 @@ def brute_force_conv(spikes):
 
 
 @pytest.fixture(scope="module")
-def report(tiny):
-    return snn.energy_report(tiny.model, tiny.variables, tiny.images)
+def report(tiny_energy):
+    return tiny_energy
 
 
 @pytest.fixture(scope="module")
