@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from snnvit_jax import loop, recording
+from snnvit_jax import evaluation, recording
+from snnvit_jax.checkpoint import load_variables
 from snnvit_jax.data import loader
+from snnvit_jax.experiment import build
 from snnvit_jax.schedule import TimeStepSchedule, with_schedule
-from snnvit_jax.sharding import shard_batch
+from snnvit_jax.sharding import replicate, shard_batch
 from snnvit_jax.workdir import Workdir
 
 
@@ -51,23 +53,22 @@ def open_run(workdir, examples=None):
       checkpoint on its mesh).
 
     Raises:
-      FileNotFoundError: if the folder holds no run, or no checkpoint.
-      ValueError: if `examples` is less than 1.
+      FileNotFoundError: if the folder holds no run.
+      ValueError: if it holds no checkpoint, or `examples` is less than 1.
     """
     if examples is not None and examples < 1:
         raise ValueError(f"{examples=} must be at least 1")
-    config = Workdir(workdir).read_config()
+    folder = Workdir(workdir)
+    config = folder.read_config()
     if config is None:
-        raise FileNotFoundError(f"{workdir} holds no run: there is no config.json in it")
-    run = loop.Run(config, workdir)
-    if not int(run.state.step):
-        raise FileNotFoundError(f"{workdir} holds no checkpoint; train it first")
-    experiment = run.experiment
+        raise FileNotFoundError(f"{folder.path} holds no run: there is no config.json in it")
+    experiment = build(config)
+    variables = replicate(load_variables(folder.checkpoints), experiment.mesh)
     if examples is not None:
         source = experiment.eval_source
         source = dataclasses.replace(source, examples=First(source.examples, examples))
         experiment = dataclasses.replace(experiment, eval_source=source)
-    return experiment, run.state.variables
+    return experiment, variables
 
 
 def batches(experiment, description, repeats=1):
@@ -81,19 +82,34 @@ def batches(experiment, description, repeats=1):
     Yields:
       (batch, progress bar).
     """
-    config, source = experiment.config, experiment.eval_source
-    count = -(-len(source) // config.batch_size)
+    source, options = experiment.eval_source, experiment.loader_options
+    count = loader.batch_count(source, options.batch_size) * repeats
     with (
-        loader.eval_batches(
-            source,
-            experiment.preprocess,
-            batch_size=config.batch_size,
-            workers=config.data.workers,
-        ) as loaded,
-        tqdm(desc=description, total=count * repeats, leave=False) as bar,
+        loader.eval_batches(source, experiment.preprocess, options) as loaded,
+        tqdm(desc=description, total=count, leave=False) as bar,
     ):
         for batch in loaded:
             yield shard_batch(batch, experiment.mesh), bar
+
+
+def evaluate(experiment, variables):
+    """Evaluates a model on the held-out split of its run.
+
+    Args:
+      experiment: an `Experiment`.
+      variables: {"params", "batch_stats"} of its model.
+
+    Returns:
+      An `evaluation.Evaluation`.
+    """
+    return evaluation.evaluate(
+        experiment.model,
+        replicate(variables, experiment.mesh),
+        experiment.eval_source,
+        experiment.preprocess,
+        experiment.loader_options,
+        mesh=experiment.mesh,
+    )
 
 
 def cut(schedule, module, steps):
@@ -143,8 +159,9 @@ def accuracies(experiment, variables, schedules):
         key: with_schedule(variables, schedule)
         for key, schedule in zip(keys, schedules, strict=True)
     }
-    correct, examples = collections.Counter(), len(experiment.eval_source)
+    correct, examples = collections.Counter(), 0
     for batch, bar in batches(experiment, "schedules", repeats=len(distinct)):
+        examples += int(jnp.sum(batch["mask"]))  # a damaged image leaves a gap
         for key, changed in distinct.items():
             correct[key] += int(_correct(changed, batch, model=experiment.model))
             bar.update()

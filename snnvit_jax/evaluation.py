@@ -18,7 +18,7 @@ class Evaluation:
 
     Attributes:
       split: its name.
-      examples: number of examples.
+      examples: number of examples counted; damaged ones that were skipped are not.
       loss: mean cross entropy, without label smoothing.
       accuracy: in [0, 1].
       confusion: [K, K] counts by (label, prediction).
@@ -43,7 +43,7 @@ class Evaluation:
         return float(np.mean(list(self.firing_rates.values())))
 
 
-def evaluate(model, variables, source, preprocess, *, batch_size, mesh, workers=0, progress=True):
+def evaluate(model, variables, source, preprocess, options, *, mesh, progress=True):
     """Evaluates a model on every example of a source.
 
     Args:
@@ -51,17 +51,16 @@ def evaluate(model, variables, source, preprocess, *, batch_size, mesh, workers=
       variables: {"params", "batch_stats"} on the mesh.
       source: a `Source`.
       preprocess: function of an example.
-      batch_size: examples at a time, over all devices.
+      options: `LoaderOptions`.
       mesh: with an axis "data".
-      workers: processes that prepare batches.
       progress: whether to show a progress bar.
 
     Returns:
       An `Evaluation`.
     """
     total = None
-    with loader.eval_batches(source, preprocess, batch_size=batch_size, workers=workers) as batches:
-        count = -(-len(source) // batch_size)
+    with loader.eval_batches(source, preprocess, options) as batches:
+        count = loader.batch_count(source, options.batch_size)
         for batch in tqdm(
             batches, f"evaluate {source.split}", count, leave=False, disable=not progress
         ):
@@ -79,15 +78,16 @@ def _on_host(seen):
 
 
 def _summarise(model, variables, source, total, image_shape):
+    examples = int(total["metrics"]["loss"][1])
     means = metrics.means(total["metrics"])
     variables = jax.device_get(variables)
     counted = energy.report_from_counts(
-        model, variables, total["operations"], len(source), image_shape
+        model, variables, total["operations"], examples, image_shape
     )
     names = list(counted.neurons)
     return Evaluation(
         split=source.split,
-        examples=len(source),
+        examples=examples,
         loss=float(means["loss"]),
         accuracy=float(means["accuracy"]),
         confusion=total["confusion"].astype(np.int64),

@@ -16,7 +16,7 @@ snnvit_jax trains spiking vision transformers whose layers learn how many time s
 
   python -m snnvit_jax.main --config=configs/digits.py              train (minutes, no download)
       --workdir=DIR              where to write; a folder that holds a run is continued
-      --config.epochs=20         any key of the configuration
+      --config.seed=1            any key of the configuration
   python -m snnvit_jax.main --workdir=DIR --mode=evaluate           evaluate what DIR holds
   python -m snnvit_jax.main --workdir=DIR --mode=report             draw its report again
 """
@@ -39,12 +39,10 @@ def main(argv):
         print(USAGE)
         return 0 if len(sys.argv) == 1 else 2
     try:
-        run = loop.Run(*_config_and_workdir())
-        if _MODE.value != "train" and not int(run.state.step):
-            raise ValueError(f"the workdir {run.workdir.path} holds no checkpoint to evaluate")
-    except (ValueError, OSError) as error:
+        run = loop.Run(*_config_and_workdir(), training=_MODE.value == "train")
+        return _train(run) if _MODE.value == "train" else _evaluate(run)
+    except (ValueError, OSError, FloatingPointError) as error:
         return _fail(error)
-    return _train(run) if _MODE.value == "train" else _evaluate(run)
 
 
 def _parse_flags(argv):

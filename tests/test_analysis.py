@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import snnvit_jax as snn
-from snnvit_jax import analysis, evaluation, loop, recording
+from snnvit_jax import analysis, experiment, metrics, training
 from snnvit_jax import config as config_lib
 from snnvit_jax.checkpoint import Checkpoints
+from snnvit_jax.data import loader
 from snnvit_jax.workdir import Workdir
 
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
@@ -25,68 +26,75 @@ def script(name):
     return module
 
 
-def create_run(folder, lively, **settings):
-    """A run's folder with a model that fires, as if it had taken a step."""
+def create_run(folder, lively, steps=0, **settings):
+    """A run's folder with a model that fires, after a few training steps on one batch."""
     config = config_lib.default_config()
     config.batch_size = 180
     config.data.image_size = 8
     config.model.update({"embed_dim": 16, "num_heads": 2, "depth": 1, "time_steps": 2})
     config.update_from_flattened_dict(settings)
-    run = loop.Run(config, folder)
-    run.workdir.write_config(config)
-    variables = lively(run.experiment.model, channels=1)
-    state = run.state.replace(step=run.state.step + 1, **variables)
-    with Checkpoints(run.workdir.checkpoints) as checkpoints:
+    run = experiment.build(config)
+    state = training.state_from_variables(run.procedure, lively(run.model, channels=1))
+    losses = []
+    if steps:
+        with loader.eval_batches(run.train_source, run.preprocess, run.loader_options) as batches:
+            batch = next(batches)
+    for _ in range(steps):
+        state, seen = training.train_step(state, batch, procedure=run.procedure)
+        losses.append(float(metrics.means(jax.device_get(seen))["loss"]))
+    Workdir(folder).write_config(config, 0)
+    with Checkpoints(Workdir(folder).checkpoints) as checkpoints:
         checkpoints.save(1, state)
-    return folder
+    return losses
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory, lively):
-    return create_run(tmp_path_factory.mktemp("runs") / "snn", lively)
+def opened(tmp_path_factory, lively):
+    folder = tmp_path_factory.mktemp("spiking")
+    create_run(folder, lively)
+    return analysis.open_run(folder, EXAMPLES)
 
 
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory, lively):
-    settings = {"model.neuron.kind": "relu", "model.time_steps": 1}
-    return create_run(tmp_path_factory.mktemp("runs") / "ann", lively, **settings)
-
-
-@pytest.fixture(scope="module")
-def opened(workdir):
-    return analysis.open_run(workdir, EXAMPLES)
+    """The same architecture with ReLU, and the losses of its first training steps."""
+    folder = tmp_path_factory.mktemp("relu")
+    settings = {"model.neuron.kind": "relu", "model.time_steps": 1, "optimizer.warmup_epochs": 0.0}
+    losses = create_run(folder, lively, steps=8, **settings)
+    return *analysis.open_run(folder, EXAMPLES), losses
 
 
 @pytest.fixture(scope="module")
 def evaluated(opened):
-    experiment, variables = opened
-    return evaluation.evaluate(
-        experiment.model,
-        variables,
-        experiment.eval_source,
-        experiment.preprocess,
-        batch_size=180,
-        mesh=experiment.mesh,
-        progress=False,
-    )
+    return analysis.evaluate(*opened)
 
 
-def images_and_labels(experiment):
-    examples = [experiment.preprocess(example) for example in experiment.eval_source.examples]
-    return (np.stack([example[key] for example in examples]) for key in ("image", "label"))
+@pytest.fixture(scope="module")
+def at_once(opened):
+    """All labels, and a function: schedule -> (logits, spikes) of all images."""
+    run, variables = opened
+    examples = [run.preprocess(example) for example in run.eval_source.examples]
+    images, labels = (np.stack([e[key] for e in examples]) for key in ("image", "label"))
+    apply = jax.jit(lambda v: run.model.apply(v, images, mutable=["spikes"]))
+
+    def under(schedule):
+        logits, seen = apply(snn.with_schedule(variables, schedule))
+        return logits, snn.spikes(seen)
+
+    return labels, under
 
 
 # ---------------------------------------------------------------- opening and cutting
 
 
-def test_folders_without_a_finished_run_are_refused(tmp_path, workdir):
+def test_folders_without_a_finished_run_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no run: there is no config\.json"):
         analysis.open_run(tmp_path)
-    Workdir(tmp_path).write_config(Workdir(workdir).read_config())
-    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+    Workdir(tmp_path).write_config(config_lib.default_config(), 0)
+    with pytest.raises(ValueError, match="there is no checkpoint in"):
         analysis.open_run(tmp_path)
     with pytest.raises(ValueError, match="examples=0 must be at least 1"):
-        analysis.open_run(workdir, examples=0)
+        analysis.open_run(tmp_path, examples=0)
 
 
 @pytest.mark.parametrize(("count", "expected"), [(3, [0, 1, 2]), (9, [0, 1, 2, 3, 4])])
@@ -120,35 +128,45 @@ def test_what_cannot_be_cut_is_named(module, steps, message):
 # ---------------------------------------------------------------- a whole split
 
 
-def test_the_split_is_counted_batch_by_batch_as_at_once(opened, evaluated):
-    experiment, variables = opened
-    images, labels = images_and_labels(experiment)
-    at_once = snn.energy_report(experiment.model, variables, images)
+def test_the_split_is_counted_batch_by_batch_as_at_once(evaluated, at_once):
+    labels, under = at_once
+    logits, spikes = under(evaluated.schedule)
     assert evaluated.examples == evaluated.energy.examples == EXAMPLES == len(labels)
-    jax.tree.map(np.testing.assert_array_equal, evaluated.energy.counts, at_once.counts)
-    assert json.loads(evaluated.energy.to_json()) == json.loads(at_once.to_json())
-    assert evaluated.firing_rate == np.mean([n.rates for n in at_once.neurons.values()])
+    assert evaluated.accuracy == np.mean(np.argmax(logits, -1) == labels)
+    for name, emitted in spikes.items():
+        by_step = np.asarray(emitted).reshape(2, -1)
+        counted = evaluated.energy.counts["active"][name]
+        np.testing.assert_array_equal(counted, by_step.sum(1))
+        np.testing.assert_allclose(evaluated.firing_rates[name], by_step.mean(1), rtol=1e-6)
+    fired = np.asarray(spikes["block_0/mlp/fc1_lif"]).sum()
+    fed = evaluated.energy.layers["block_0/mlp/fc2_linear"].accumulates.sum()
+    np.testing.assert_allclose(fed * EXAMPLES, 16 * fired)
+    assert evaluated.energy.not_spiking == ["patch_embed/proj_conv", "head"]
 
 
-def test_accuracies_under_schedules_are_those_of_the_changed_models(opened, evaluated):
-    experiment, variables = opened
+def test_accuracies_under_schedules_are_those_of_the_changed_models(opened, evaluated, at_once):
     learned = evaluated.schedule
     schedules = [learned, analysis.cut(learned, "block_0", 1), analysis.cut(learned, "block_0", 0)]
-    found = analysis.accuracies(experiment, variables, [*schedules, learned])
+    found = analysis.accuracies(*opened, [*schedules, learned])
     assert found[0] == found[-1] == evaluated.accuracy
-    images, labels = images_and_labels(experiment)
-    apply = jax.jit(experiment.model.apply)
+    labels, under = at_once
     for schedule, accuracy in zip(schedules, found, strict=False):
-        logits = apply(snn.with_schedule(variables, schedule), images)
-        assert accuracy == np.mean(np.argmax(logits, -1) == labels)
+        assert accuracy == np.mean(np.argmax(under(schedule)[0], -1) == labels)
+
+
+def test_the_relu_twin_is_trained_like_any_model(twin):
+    run, variables, losses = twin
+    assert run.model.config.neuron.kind == "relu"
+    assert losses[-1] < 0.9 * losses[0]
+    assert snn.TimeStepSchedule.from_variables(variables).average == 1
 
 
 # ---------------------------------------------------------------- experiments
 
 
-def test_sensitivity_ends_where_nothing_is_cut(workdir, evaluated):
+def test_sensitivity_ends_where_nothing_is_cut(opened, evaluated):
     module = script("sensitivity")
-    result = json.loads(json.dumps(module.measure(workdir, EXAMPLES)))
+    result = json.loads(json.dumps(module.measure(*opened)))
     assert result["examples"] == EXAMPLES
     assert result["uncut"]["learned"] == evaluated.accuracy
     for start, cuts in result["cut"].items():
@@ -161,14 +179,12 @@ def test_sensitivity_ends_where_nothing_is_cut(workdir, evaluated):
     assert len(axes[1].texts) == 3 * 3
 
 
-def test_histograms_count_every_neuron_of_every_image(workdir, twin, opened):
+def test_histograms_count_every_neuron_of_every_image(opened, twin, evaluated, at_once):
     module = script("activation_histograms")
-    result = json.loads(json.dumps(module.measure(workdir, twin, EXAMPLES)))
-    experiment, variables = opened
-    images, _ = images_and_labels(experiment)
-    seen = experiment.model.apply(variables, images, mutable=["spikes"])[1]
-    means = [np.asarray(x).mean(0) for n, x in recording.spikes(seen).items() if "block" in n]
-    values = np.concatenate([x.reshape(-1) for x in means])
+    result = json.loads(json.dumps(module.measure(opened, twin[:2])))
+    spikes = at_once[1](evaluated.schedule)[1]
+    means = [np.asarray(x).mean(0).reshape(-1) for n, x in spikes.items() if "block" in n]
+    values = np.concatenate(means)
     block = result["snn"]["block_0"]
     np.testing.assert_array_equal(block["edges"], [-0.25, 0.25, 0.75, 1.25])
     expected = [(values == mean).sum() for mean in (0, 0.5, 1)]
@@ -181,21 +197,20 @@ def test_histograms_count_every_neuron_of_every_image(workdir, twin, opened):
     assert len(module.draw(result).axes) == 4
 
 
-def test_histograms_want_a_spiking_run_and_its_twin(workdir, twin):
+def test_histograms_want_a_spiking_run_and_its_twin(opened, twin):
     module = script("activation_histograms")
     with pytest.raises(
         ValueError, match=r"must spike and the second use ReLU, got .*'relu'.*'lif'"
     ):
-        module.measure(twin, workdir, EXAMPLES)
+        module.measure(twin[:2], opened)
 
 
-def test_the_energy_table_compares_schedules_twin_and_plain_transformer(workdir, twin, evaluated):
+def test_the_energy_table_compares_schedules_with_a_plain_transformer(opened, evaluated):
     module = script("energy")
-    found = module.measure(workdir, twin, EXAMPLES)
+    found = module.measure(*opened)
     rows = [line.strip("| ").split(" | ") for line in module.markdown(found).splitlines()]
     assert [row[0] for row in rows[2:]] == [*found, "plain vision transformer"]
-    learned = dict(zip(rows[0], rows[2], strict=True))
     np.testing.assert_allclose(float(rows[2][5]), evaluated.energy.microjoule, rtol=1e-3)
-    assert learned["time steps"] == f"{evaluated.schedule.average:.2f} of 2"
+    np.testing.assert_allclose(float(rows[-1][5]), evaluated.energy.plain_microjoule, rtol=1e-3)
+    assert rows[2][2] == f"{evaluated.schedule.average:.2f} of 2"
     assert found["all time steps"].schedule.average == 2
-    assert found["ReLU in place of spikes"].energy.accumulates == 0

@@ -20,27 +20,24 @@ BINS = 40
 RANGE_QUANTILE = 0.999  # of the positive activations of the first batch; the last bin is open
 
 
-def measure(snn_workdir, ann_workdir, examples=None):
+def measure(snn, ann):
     """Returns the histograms of both runs, as a dictionary.
 
     Args:
-      snn_workdir: of a finished run with spikes.
-      ann_workdir: of a finished run of the same architecture with ReLU.
-      examples: how many held-out examples to use; None for all.
+      snn: (experiment, variables) of a run with spikes, from `analysis.open_run`.
+      ann: the same of a run of the same architecture with ReLU.
 
     Raises:
       ValueError: if the runs are not of such models.
     """
-    runs = {
-        "snn": analysis.open_run(snn_workdir, examples),
-        "ann": analysis.open_run(ann_workdir, examples),
-    }
-    _check_twins(*(experiment.model.config for experiment, _ in runs.values()))
+    _check_twins(snn[0].model.config, ann[0].model.config)
     return {
-        "examples": len(runs["snn"][0].eval_source),
-        "split": runs["snn"][0].eval_source.split,
-        "time_steps": runs["snn"][0].model.config.time_steps,
-    } | {name: histograms(*run, name) for name, run in runs.items()}
+        "examples": len(snn[0].eval_source),
+        "split": snn[0].eval_source.split,
+        "time_steps": snn[0].model.config.time_steps,
+        "snn": histograms(*snn, "snn"),
+        "ann": histograms(*ann, "ann"),
+    }
 
 
 def histograms(experiment, variables, name):
@@ -157,7 +154,8 @@ def main():
         parser.add_argument(name, type=pathlib.Path)
     parser.add_argument("--examples", type=int, help="look only at the first N held-out examples")
     args = parser.parse_args()
-    result = measure(args.snn_workdir, args.ann_workdir, args.examples)
+    workdirs = args.snn_workdir, args.ann_workdir
+    result = measure(*(analysis.open_run(workdir, args.examples) for workdir in workdirs))
     args.out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=1) + "\n"
     (args.out / "activation_histograms.json").write_text(text)

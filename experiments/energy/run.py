@@ -12,7 +12,7 @@ import pathlib
 
 from tqdm import tqdm
 
-from snnvit_jax import analysis, evaluation
+from snnvit_jax import analysis
 from snnvit_jax.schedule import with_schedule
 
 COLUMNS = (
@@ -21,20 +21,22 @@ COLUMNS = (
 )
 
 
-def measure(workdir, twin=None, examples=None):
+def measure(experiment, variables, twin=None):
     """Returns {name: `Evaluation`} of the networks that are compared.
 
     Args:
-      workdir: of a finished run.
-      twin: of a finished run of the same architecture with ReLU; None for none.
-      examples: how many held-out examples to use; None for all.
+      experiment: of a run, from `analysis.open_run`.
+      variables: of its model.
+      twin: (experiment, variables) of the same architecture with ReLU; None for none.
     """
-    experiment, variables = analysis.open_run(workdir, examples)
-    learned = _evaluate(experiment, variables)
+    learned = analysis.evaluate(experiment, variables)
     everything = with_schedule(variables, analysis.all_steps(learned.schedule))
-    found = {"learned schedule": learned, "all time steps": _evaluate(experiment, everything)}
+    found = {
+        "learned schedule": learned,
+        "all time steps": analysis.evaluate(experiment, everything),
+    }
     if twin is not None:
-        found["ReLU in place of spikes"] = _evaluate(*analysis.open_run(twin, examples))
+        found["ReLU in place of spikes"] = analysis.evaluate(*twin)
     return found
 
 
@@ -50,18 +52,6 @@ def markdown(found):
     rows.append(["plain vision transformer", "", "1", "0", *plain, *plain, "0", "0"])
     lines = [COLUMNS, ["---"] + ["---:"] * (len(COLUMNS) - 1), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _evaluate(experiment, variables):
-    return evaluation.evaluate(
-        experiment.model,
-        variables,
-        experiment.eval_source,
-        experiment.preprocess,
-        batch_size=experiment.config.batch_size,
-        mesh=experiment.mesh,
-        workers=experiment.config.data.workers,
-    )
 
 
 def _row(result):
@@ -86,7 +76,8 @@ def main():
     parser.add_argument("--twin", type=pathlib.Path, help="a run with model.neuron.kind=relu")
     parser.add_argument("--examples", type=int, help="look only at the first N held-out examples")
     args = parser.parse_args()
-    found = measure(args.workdir, args.twin, args.examples)
+    twin = args.twin and analysis.open_run(args.twin, args.examples)
+    found = measure(*analysis.open_run(args.workdir, args.examples), twin)
     args.out.mkdir(parents=True, exist_ok=True)
     counts = {name: json.loads(result.energy.to_json()) for name, result in found.items()}
     (args.out / "energy_table.json").write_text(json.dumps(counts, indent=1) + "\n")

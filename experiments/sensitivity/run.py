@@ -17,14 +17,13 @@ from snnvit_jax import analysis, figures, layer_names
 from snnvit_jax.schedule import TimeStepSchedule
 
 
-def measure(workdir, examples=None):
+def measure(experiment, variables):
     """Returns the accuracy with each module cut to each number of steps, as a dictionary.
 
     Args:
-      workdir: of a finished run.
-      examples: how many held-out examples to use; None for all.
+      experiment: of a run, from `analysis.open_run`.
+      variables: of its model.
     """
-    experiment, variables = analysis.open_run(workdir, examples)
     names = layer_names(experiment.model, experiment.image_shape[-1])
     learned = TimeStepSchedule.from_variables(jax.device_get(variables), names)
     starts = {"learned": learned, "all": analysis.all_steps(learned)}
@@ -80,7 +79,7 @@ def main():
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--examples", type=int, help="look only at the first N held-out examples")
     args = parser.parse_args()
-    result = measure(args.workdir, args.examples)
+    result = measure(*analysis.open_run(args.workdir, args.examples))
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "sensitivity.json").write_text(json.dumps(result, indent=1) + "\n")
     with figures.style():

@@ -1,28 +1,32 @@
 """Image sets as random access to {"image": uint8 [H, W, C], "label": int}.
 
-`digits` comes with scikit-learn; every other name is a data set of TensorFlow Datasets, prepared
-beforehand as array_record files and read without TensorFlow.
+`digits` comes with scikit-learn, `image_folder` and `archive` read what the user has; every other
+name is a data set of TensorFlow Datasets, prepared beforehand as array_record files and read
+without TensorFlow. Encoded images of whatever origin pass through `decode.decode_image`.
 """
 
 import dataclasses
-import os
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow_datasets as tfds
 from sklearn import datasets, model_selection
+
+from snnvit_jax.data.archive import ImageArchive
+from snnvit_jax.data.folder import open_folder
+from snnvit_jax.data.prepared import open_prepared
 
 DIGITS_TEST_EXAMPLES = 360
 _DIGITS_SPLIT_SEED = 0
+_USERS_OWN = {"image_folder": open_folder, "archive": ImageArchive}
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One split of an image set.
+    """One split of an image set. It can be pickled, and whoever unpickles it opens files again.
 
     Attributes:
-      examples: sequence of {"image": uint8 [H, W, C], "label": int}.
+      examples: sequence of {"image": uint8 [H, W, C], "label": int}; reading an item raises
+        `decode.DamagedImage` if it cannot be decoded.
       class_names: one for each label.
       split: its name.
     """
@@ -36,6 +40,12 @@ class Source:
         """Number of classes."""
         return len(self.class_names)
 
+    @property
+    def channels(self):
+        """Channels of its images, 1 or 3; asks for no image where the examples know it."""
+        known = getattr(self.examples, "channels", None)
+        return known or self.examples[0]["image"].shape[-1]
+
     def __len__(self):
         """Number of examples."""
         return len(self.examples)
@@ -45,23 +55,70 @@ def load(name, split, data_dir=None):
     """Opens one split of an image set.
 
     Args:
-      name: "digits", or a data set of TensorFlow Datasets with features "image" and "label".
-      split: for digits "train" or "test"; otherwise anything TensorFlow Datasets understands, for
+      name: "digits"; "image_folder", see `folder.open_folder`; "archive", see
+        `archive.ImageArchive`; or a data set of TensorFlow Datasets with features "image" and
+        "label".
+      split: for digits "train" or "test"; otherwise the name of a split, perhaps with a slice, for
         example "train[:90%]".
-      data_dir: where data sets were prepared; None takes $TFDS_DATA_DIR, else
+      data_dir: for an image folder, the folder that holds those of the splits; for an archive, the
+        .npz file; otherwise where data sets were prepared, None being $TFDS_DATA_DIR, else
         ~/tensorflow_datasets.
 
     Returns:
       A `Source`.
 
     Raises:
-      FileNotFoundError: if the data set is unknown or not prepared, saying how to do it.
+      FileNotFoundError: if the data set is unknown or not prepared, saying how to do it, or if
+        there is no such folder or file.
       ValueError: for an unknown split, an empty one, or a set without images and labels.
     """
-    source = _digits(split) if name == "digits" else _tfds(name, split, data_dir)
+    if name in _USERS_OWN and not data_dir:
+        raise ValueError(f"data.dir={data_dir!r} must say where the images of {name!r} are")
+    if name == "digits":
+        source = _digits(split)
+    else:
+        own = _USERS_OWN.get(name)
+        images = own(data_dir, split) if own else open_prepared(name, split, data_dir)
+        source = Source(images, images.class_names, split)
     if not len(source):
         raise ValueError(f"split {split!r} of data set {name!r} is empty")
     return source
+
+
+def check_same_classes(a, b):
+    """Raises ValueError if the labels of two splits do not mean the same classes.
+
+    Args:
+      a: a `Source`.
+      b: another one.
+    """
+    if a.class_names == b.class_names:
+        return
+    names = [set(source.class_names) for source in (a, b)]
+    differing = sorted(names[0] ^ names[1])[:10] or "only in their order"
+    raise ValueError(
+        f"splits {a.split!r} and {b.split!r} have {a.num_classes} and {b.num_classes} classes that "
+        f"differ: {differing}"
+    )
+
+
+def check_some_labels(source, most=32):
+    """Raises ValueError naming a label outside the classes, from examples all over a split.
+
+    Reading all labels would mean reading all images; batches are checked as they come.
+
+    Args:
+      source: a `Source`.
+      most: number of examples to look at.
+    """
+    read = getattr(source.examples, "label", None)
+    for index in np.unique(np.linspace(0, len(source) - 1, most).astype(int)).tolist():
+        label = read(index) if read else source.examples[index]["label"]
+        if not 0 <= label < source.num_classes:
+            raise ValueError(
+                f"label {label} of example {index} in split {source.split!r} lies outside the "
+                f"{source.num_classes} classes; is it a split without labels?"
+            )
 
 
 def _digits(split):
@@ -80,60 +137,3 @@ def _digits(split):
         raise ValueError(f"unknown {split=} of digits; use one of {', '.join(splits)}")
     examples = [{"image": images[i], "label": int(labels[i])} for i in splits[split]]
     return Source(examples, tuple("0123456789"), split)
-
-
-def _tfds(name, split, data_dir):
-    directory = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    directory = pathlib.Path(directory).expanduser()
-    features = _tfds_features(name, directory)
-    try:
-        examples = tfds.data_source(
-            name,
-            split=split,
-            data_dir=directory,
-            download=False,
-            builder_kwargs={"file_format": "array_record"},
-        )
-    except (ValueError, KeyError, AssertionError) as error:
-        raise ValueError(
-            f"split {split!r} of data set {name!r} is empty or unknown: {error}"
-        ) from error
-    return Source(_ImagesAndLabels(examples), tuple(features["label"].names), split)
-
-
-def _tfds_features(name, directory):
-    """Features of a prepared data set, checked to be images with labels."""
-    how = (
-        'Prepare it once with: python -c "import tensorflow_datasets as tfds; '
-        f"tfds.builder({name!r}, data_dir={str(directory)!r}, "
-        "file_format='array_record').download_and_prepare()\""
-    )
-    try:
-        builder = tfds.builder(name, data_dir=directory, file_format="array_record")
-    except tfds.core.DatasetNotFoundError as error:
-        raise FileNotFoundError(
-            f"no data set {name!r} in {directory}, nor one of that name in TensorFlow Datasets"
-        ) from error
-    if not builder.is_prepared():
-        raise FileNotFoundError(f"data set {name!r} is not prepared in {directory}. {how}")
-    features = builder.info.features
-    if not {"image", "label"} <= set(features):
-        raise ValueError(f"data set {name!r} has features {sorted(features)}, not image and label")
-    return features
-
-
-class _ImagesAndLabels:
-    """A data source reduced to the two features that are used."""
-
-    def __init__(self, examples):
-        self._examples = examples
-
-    def __len__(self):
-        return len(self._examples)
-
-    def __iter__(self):
-        return (self[index] for index in range(len(self)))
-
-    def __getitem__(self, index):
-        example = self._examples[index]
-        return {"image": example["image"], "label": int(example["label"])}

@@ -4,54 +4,236 @@ from PIL import Image
 
 from snnvit_jax.data import transforms
 
+SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+
 
 @pytest.fixture
 def image():
     return np.random.default_rng(0).integers(0, 256, (12, 10, 3), np.uint8)
 
 
+def bicubic(image, size):
+    """Each channel resized by Pillow on its own."""
+    channels = [Image.fromarray(image[..., c]) for c in range(image.shape[-1])]
+    resized = [channel.resize(size[::-1], Image.Resampling.BICUBIC) for channel in channels]
+    return np.stack([np.asarray(channel) for channel in resized], -1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pillow_and_back(image, channels):
+    picture = transforms.to_pillow(image[..., :channels])
+    assert picture.mode == {1: "L", 3: "RGB"}[channels]
+    np.testing.assert_array_equal(transforms.from_pillow(picture), image[..., :channels])
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_resize_is_pillows_bicubic(image, channels):
     image = image[..., :channels]
-    expected = [
-        np.asarray(Image.fromarray(image[..., c]).resize((20, 24), Image.Resampling.BICUBIC))
-        for c in range(channels)
-    ]
-    np.testing.assert_array_equal(transforms.resize(image, (24, 20)), np.stack(expected, -1))
+    np.testing.assert_array_equal(transforms.resize(image, (24, 20)), bicubic(image, (24, 20)))
 
 
 def test_resize_to_the_same_size_changes_nothing(image):
     assert transforms.resize(image, (12, 10)) is image
 
 
-def test_every_crop_is_a_window_of_the_padded_image(image):
-    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
-    windows = {padded[i : i + 12, j : j + 10].tobytes(): (i, j) for i in range(5) for j in range(5)}
+@pytest.mark.parametrize("shape", [(12, 10), (10, 12), (50, 7), (7, 50), (9, 9), (375, 500)])
+@pytest.mark.parametrize("size", [1, 7, 9, 20])
+def test_resize_shorter_keeps_proportions(shape, size):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    resized = transforms.resize_shorter(image, size)
+    assert min(resized.shape[:2]) == size
+    assert max(resized.shape[:2]) == int(size * max(shape) / min(shape))
+    assert (resized.shape[0] > resized.shape[1]) <= (shape[0] > shape[1])
+    np.testing.assert_array_equal(resized, bicubic(image, resized.shape[:2]))
+
+
+# Margins of 0 to 5 pixels, halved and rounded to the even number.
+@pytest.mark.parametrize(("margin", "start"), [*enumerate([0, 0, 1, 2, 2, 2])])
+def test_center_crop_starts_at_half_the_margin(image, margin, start):
+    found = transforms.center_crop(image, (12 - margin, 10 - margin))
+    expected = image[start : start + 12 - margin, start : start + 10 - margin]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_middle_larger_than_the_image_is_refused(image):
+    with pytest.raises(ValueError, match=r"\(12, 10\) has no middle of size=\(12, 11\)"):
+        transforms.center_crop(image, (12, 11))
+
+
+# With the larger padding a window may miss the image altogether.
+@pytest.mark.parametrize(("padding", "different"), [(2, 25), (15, 120)])
+def test_every_crop_is_a_window_of_the_padded_image(image, padding, different):
+    padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
     rng = np.random.default_rng(1)
-    seen = {windows[transforms.random_crop(image, 2, rng).tobytes()] for _ in range(400)}
-    assert len(seen) == 25
+    windows = {
+        padded[i : i + 12, j : j + 10].tobytes()
+        for i in range(2 * padding + 1)
+        for j in range(2 * padding + 1)
+    }
+    seen = {transforms.random_crop(image, padding, rng).tobytes() for _ in range(400)}
+    assert seen <= windows
+    assert len(seen) >= different
 
 
-def test_half_of_the_images_are_mirrored(image):
-    rng = np.random.default_rng(2)
-    flipped = [transforms.random_flip(image, rng)[0, 0, 0] == image[0, -1, 0] for _ in range(1000)]
-    assert 430 < sum(flipped) < 570
+def boxes(height, width, scale, ratio, count=3000):
+    rng = np.random.default_rng(0)
+    drawn = [transforms.crop_box(height, width, scale, ratio, rng) for _ in range(count)]
+    return np.array(drawn, float).T
 
 
-def test_normalize_follows_its_definition(image):
+def assert_uniform(values, low, high):
+    """Mean, variance and range of a sample agree with an even distribution."""
+    span = high - low
+    assert low - 0.01 * span <= values.min() < low + 0.02 * span
+    assert high - 0.02 * span < values.max() <= high + 0.01 * span
+    assert abs(values.mean() - (low + high) / 2) < 4 * span / np.sqrt(12 * len(values))
+    assert abs(values.var() / (span**2 / 12) - 1) < 0.1
+
+
+def test_crop_boxes_have_the_distribution_they_should():
+    # Boxes of at most half of a square always fit, so that nothing is drawn twice.
+    _, _, height, width = boxes(1000, 1000, (0.1, 0.5), RATIO)
+    assert_uniform(height * width / 1e6, 0.1, 0.5)
+    assert_uniform(np.log(width / height), *np.log(RATIO))
+    top, left, height, width = boxes(1000, 1000, (0.25, 0.25), (1.0, 1.0))
+    assert set(height) == set(width) == {500}
+    for start in (top, left):
+        assert_uniform(start, 0, 500)
+    assert abs(np.corrcoef(top, left)[0, 1]) < 0.06
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (400, 300), (40, 300), (11, 11)])
+def test_crop_boxes_lie_inside_and_keep_their_limits(shape):
+    top, left, height, width = boxes(*shape, SCALE, RATIO, 500)
+    assert top.min() >= 0
+    assert left.min() >= 0
+    assert (top + height).max() <= shape[0]
+    assert (left + width).max() <= shape[1]
+    # Both sides are rounded to whole pixels.
+    assert ((height + 0.5) * (width + 0.5)).min() >= 0.08 * np.prod(shape)
+    assert ((width - 0.5) / (height + 0.5)).max() <= 4 / 3
+    assert ((width + 0.5) / (height - 0.5)).min() >= 3 / 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "ratio", "box"),
+    [
+        ((30, 90), (0.75, 4 / 3), (0, 25, 30, 40)),  # too wide: 40 / 30 is the widest
+        ((90, 30), (0.75, 4 / 3), (25, 0, 40, 30)),
+        ((31, 31), (1.0, 1.0), (0, 0, 31, 31)),
+        ((30, 90), (1.0, 1.0), (0, 30, 30, 30)),
+        ((30, 40), (2.0, 2.0), (5, 0, 20, 40)),
+    ],
+)
+def test_where_no_box_fits_it_is_the_largest_middle(shape, ratio, box):
+    assert transforms.crop_box(*shape, (1.0, 1.0), ratio, np.random.default_rng(0)) == box
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_random_resized_crop_is_cutting_then_resizing(seed, channels):
+    image = np.random.default_rng(0).integers(0, 256, (33, 45, channels), np.uint8)
+    top, left, height, width = transforms.crop_box(
+        33, 45, SCALE, RATIO, np.random.default_rng(seed)
+    )
+    expected = bicubic(image[top : top + height, left : left + width], (16, 14))
+    rng = np.random.default_rng(seed)
+    found = transforms.random_resized_crop(image, (16, 14), SCALE, RATIO, rng)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_whole_image_of_the_right_size_is_left_alone(image):
+    square = image[:10]
+    rng = np.random.default_rng(0)
+    whole = transforms.random_resized_crop(square, (10, 10), (1.0, 1.0), (1.0, 1.0), rng)
+    np.testing.assert_array_equal(whole, square)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_half_of_the_images_are_mirrored(image, channels):
+    rng, image = np.random.default_rng(2), image[..., :channels]
+    flipped = 0
+    for _ in range(1000):
+        found = transforms.random_flip(image, rng)
+        mirrored = found is not image
+        np.testing.assert_array_equal(found, image[:, ::-1] if mirrored else image)
+        flipped += mirrored
+    assert 430 < flipped < 570
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("own", [True, False])
+def test_normalize_follows_its_definition(image, channels, own):
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
-    expected = (image / 255.0 - mean) / std
+    count = channels if own else 1
+    image, mean, std = image[:, ::-1, :channels], mean[:count], std[:count]
     found = transforms.normalize(image, mean, std)
     assert found.dtype == np.float32
+    expected = (image / 255.0 - np.array(mean)) / np.array(std)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_augment_is_a_function_of_image_and_generator(image):
-    augment = transforms.Augment(transforms.Preprocess((12, 12), (0.5,), (0.5,)), 2, True)
-    a, b, c = (
-        augment({"image": image, "label": 3}, np.random.default_rng(seed)) for seed in (1, 1, 5)
-    )
-    np.testing.assert_array_equal(a["image"], b["image"])
-    assert not np.array_equal(a["image"], c["image"])
-    assert a["image"].shape == (12, 12, 3)
-    assert a["label"] == 3
+def erased(shape, count, probability=1.0):
+    """(top, left, height, width) of each rectangle that was erased."""
+    image, rng, found = np.ones((*shape, 2), np.float32), np.random.default_rng(0), []
+    for _ in range(count):
+        result = transforms.random_erasing(image, probability, rng)
+        gone = result[..., 0] == 0
+        if gone.any():
+            (top, bottom), (left, right) = (
+                np.flatnonzero(gone.any(axis))[[0, -1]] for axis in (1, 0)
+            )
+            found.append((top, left, bottom + 1 - top, right + 1 - left))
+            assert not result[top : bottom + 1, left : right + 1].any()
+            assert gone.sum() == found[-1][2] * found[-1][3]
+        else:
+            np.testing.assert_array_equal(result, image)
+    assert image.all()
+    return np.array(found, float).T
+
+
+def test_erased_rectangles_have_the_distribution_they_should():
+    # A tall or wide rectangle does not fit a square: the share is even only as far as all fit.
+    _, _, height, width = erased((200, 200), 1500)
+    share = height * width / 200**2
+    assert 0.019 < share.min() < 0.025
+    assert 0.32 < share.max() < 0.34
+    small = share[share < 0.29]
+    assert_uniform(small, 0.02, 0.29)
+    aspects = np.log(height / width)[share < 0.29]
+    assert_uniform(aspects, np.log(0.3), -np.log(0.3))
+
+
+def test_erased_rectangles_lie_everywhere():
+    top, left, height, width = erased((60, 90), 1500)
+    for start, length, size in ((top, height, 60), (left, width, 90)):
+        assert start.min() == 0
+        assert (start + length).max() == size
+        assert abs((start / (size - length)).mean() - 0.5) < 0.04
+
+
+def test_as_many_images_are_erased_as_wanted():
+    assert 0.2 < erased((16, 16), 1000, probability=0.25).shape[1] / 1000 < 0.3
+    assert erased((16, 16), 100, probability=0.0).size == 0
+
+
+def test_an_image_too_small_for_a_rectangle_stays_whole():
+    assert erased((1, 1), 50).size == 0
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda image, rng: transforms.random_crop(image, 3, rng),
+        lambda image, rng: transforms.random_flip(image, rng),
+        lambda image, rng: transforms.random_resized_crop(image, (8, 8), SCALE, RATIO, rng),
+        lambda image, rng: transforms.random_erasing(image.astype(np.float32), 0.5, rng),
+    ],
+)
+def test_transforms_are_functions_of_image_and_generator(image, transform):
+    before = image.copy()
+    runs = [[transform(image, np.random.default_rng(seed)) for seed in range(20)] for _ in "ab"]
+    for a, b in zip(*runs, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert len({result.tobytes() for result in runs[0]}) > 1
+    np.testing.assert_array_equal(image, before)

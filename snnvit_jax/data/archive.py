@@ -1,0 +1,173 @@
+"""Images kept in one NumPy archive (.npz), as arrays of images and labels."""
+
+import operator
+import pathlib
+import zipfile
+
+import numpy as np
+
+from snnvit_jax.data.splits import parse_split
+
+
+class ImageArchive:
+    """Images of an archive by random access to {"image": uint8 [H, W, C], "label": int}.
+
+    Arrays that were stored uncompressed (`np.savez`) stay on disk and are shared by all processes;
+    compressed ones (`np.savez_compressed`) are read into the memory of each. A pickle holds no more
+    than path and split: whoever unpickles it opens the archive again.
+
+    Attributes:
+      class_names: the archive's own array "class_names" [K] of strings, else "0" to the largest
+        label of any of its splits.
+      channels: of the images, 1 or 3.
+    """
+
+    def __init__(self, path, split):
+        """Opens and checks one split.
+
+        Args:
+          path: of an .npz file with arrays "x_SPLIT" and "y_SPLIT" for each split ("x_train",
+            "y_train", "x_test", "y_test"), or "images" and "labels" for a single split "train".
+            Images are uint8 [N, H, W] or [N, H, W, C], C 1 or 3; labels whole numbers [N] or
+            [N, 1], >= 0.
+          split: name of a split, perhaps sliced in the order of the archive: see
+            `splits.parse_split`.
+
+        Raises:
+          FileNotFoundError: if there is no such file.
+          ValueError: naming what is wrong with it.
+        """
+        self._opened = (path, split)
+        part = parse_split(split)
+        path = pathlib.Path(path).expanduser()
+        members = _members(path)
+        images = _array(path, _key(path, members, part.name, 0))
+        labels = _labels(path, _key(path, members, part.name, 1))
+        _check_images(path, images, labels)
+        self.class_names = _class_names(path, members)
+        self._images = images[..., None] if images.ndim == 3 else images
+        self.channels = self._images.shape[-1]
+        self._labels = labels
+        self._range = range(*part.bounds(len(labels)))
+
+    def __reduce__(self):
+        return ImageArchive, self._opened
+
+    def __len__(self):
+        """Number of images."""
+        return len(self._range)
+
+    def __iter__(self):
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index):
+        """Returns {"image", "label"}."""
+        place = self._range[operator.index(index)]
+        return {"image": np.array(self._images[place]), "label": self.label(index)}
+
+    def label(self, index):
+        """Returns the label of an example without decoding its image.
+
+        Args:
+          index: in [0, N).
+        """
+        return int(self._labels[self._range[index]])
+
+
+def _members(path):
+    """Names of the arrays in an archive."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; give the path of an .npz archive of images")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            files = archive.namelist()
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is no .npz archive: {error}") from error
+    return [name.removesuffix(".npy") for name in files if name.endswith(".npy")]
+
+
+def _key(path, members, split, which):
+    """Name of a split's array of images (which=0) or labels (which=1)."""
+    single = {"images", "labels"} <= set(members)
+    key = ("images", "labels")[which] if single else f"{'xy'[which]}_{split}"
+    if key not in members or (single and split != "train"):
+        raise ValueError(
+            f"no split {split!r} in {path}: it holds {', '.join(sorted(members)) or 'nothing'}; "
+            'expected are "x_SPLIT" and "y_SPLIT", or "images" and "labels" for "train"'
+        )
+    return key
+
+
+def _array(path, key):
+    """One array of an archive, left on disk if it is stored there as it is."""
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(f"{key}.npy")
+        with archive.open(info) as member:
+            version = np.lib.format.read_magic(member)
+            read = np.lib.format.read_array_header_1_0
+            if version != (1, 0):
+                read = np.lib.format.read_array_header_2_0
+            shape, fortran_order, dtype = read(member)
+            header = member.tell()
+    if info.compress_type != zipfile.ZIP_STORED or dtype.hasobject or 0 in shape:
+        return _read(path, key)
+    order = "F" if fortran_order else "C"
+    return np.memmap(path, dtype, "r", _start(path, info) + header, shape, order)
+
+
+def _start(path, info):
+    """Place of a stored member's bytes in an archive (PKWARE APPNOTE 6.3, section 4.3.7)."""
+    with open(path, "rb") as file:
+        file.seek(info.header_offset + 26)
+        name_length, extra_length = np.frombuffer(file.read(4), "<u2").tolist()
+    return info.header_offset + 30 + name_length + extra_length
+
+
+def _read(path, key):
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return archive[key]
+    except ValueError as error:
+        raise ValueError(f"array {key!r} of {path} cannot be read: {error}") from error
+
+
+def _labels(path, key):
+    """Labels of a split as [N], checked."""
+    labels = np.asarray(_array(path, key))
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"labels {key!r} of {path} are {labels.dtype} {labels.shape}, not whole numbers [N]"
+        )
+    labels = labels.astype(np.int64)
+    if labels.size and labels.min() < 0:
+        raise ValueError(f"labels {key!r} of {path} include {labels.min()}, which is below 0")
+    return labels
+
+
+def _check_images(path, images, labels):
+    shaped = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 3))
+    if images.dtype != np.uint8 or not shaped or 0 in images.shape[1:]:
+        raise ValueError(
+            f"images of {path} are {images.dtype} {images.shape}, not uint8 [N, H, W] or "
+            "[N, H, W, C] with C 1 or 3"
+        )
+    if len(images) != len(labels):
+        raise ValueError(f"{path} holds {len(images)} images but {len(labels)} labels")
+
+
+def _class_names(path, members):
+    """The names stored, or numbers; the same for every split."""
+    keys = [key for key in members if key == "labels" or _pairs_with_images(key, members)]
+    largest = max(int(_labels(path, key).max(initial=-1)) for key in keys)
+    if "class_names" not in members:
+        return tuple(map(str, range(largest + 1)))
+    names = tuple(map(str, _array(path, "class_names").tolist()))
+    if largest >= len(names):
+        raise ValueError(f"{path} has a label {largest} but only {len(names)} class_names")
+    return names
+
+
+def _pairs_with_images(key, members):
+    return key.startswith("y_") and f"x_{key[2:]}" in members
