@@ -51,7 +51,7 @@ def default_config():
         "pool": optional(tuple),  # stages of the patch embedding that halve the image
         "drop_path": 0.0,  # stochastic depth: probability of leaving out the last block's branches
         "neuron": {
-            "kind": "lif",  # lif, if, plif (learnable time constant)
+            "kind": "lif",  # lif, if, plif (learned time constant), relu (an ANN, no spikes)
             "tau": 2.0,
             "reset": "hard",  # hard, soft
             "surrogate": "sigmoid",  # sigmoid, arctan, triangle, rectangle

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from snnvit_jax import energy, recording, timesteps
+from snnvit_jax import energy, timesteps
 from snnvit_jax.mixing import Mixing, mix
 from snnvit_jax.objective import Objective, cross_entropy
 
@@ -259,13 +259,9 @@ def eval_step(variables, batch, *, model):
       A dictionary of
         metrics: loss and accuracy as (sum, count);
         confusion: [K, K] counts of examples by (label, prediction);
-        rates: {layer name: (sum over examples of its firing rate [T], count)}, in any order;
-        units: {layer name: int32 [T, B] input units of its products, 0 for padding};
-        whole: {layer name: whether all of its inputs were whole numbers}.
+        operations: counts of `energy.observe`, to be read with `energy.decode`.
     """
-    (logits, seen), (units, whole) = energy.observe(
-        model, variables, batch["image"], mutable=[recording.COLLECTION]
-    )
+    logits, operations = energy.observe(model, variables, batch["image"], mask=batch["mask"])
     mask = batch["mask"].astype(jnp.float32)
     predictions, count = jnp.argmax(logits, -1), jnp.sum(mask)
     losses = cross_entropy(logits, batch["label"])
@@ -276,12 +272,7 @@ def eval_step(variables, batch, *, model):
             "accuracy": (jnp.sum((predictions == batch["label"]) * mask), count),
         },
         "confusion": one_hot(batch["label"]).T * mask @ one_hot(predictions),
-        "rates": {
-            name: (firing_rate(spikes) @ mask, count)
-            for name, spikes in recording.spikes(seen).items()
-        },
-        "units": {name: u * batch["mask"] for name, u in units.items()},
-        "whole": whole,
+        "operations": operations,
     }
 
 
@@ -294,15 +285,3 @@ def is_finite(state):
     """
     leaves = jax.tree.leaves(state.variables)
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
-
-
-def firing_rate(spikes):
-    """Returns the share of a layer's neurons that fire, per time step and example.
-
-    Args:
-      spikes: [T, B, ...] in {0, 1}.
-
-    Returns:
-      [T, B] float32 in [0, 1].
-    """
-    return jnp.mean(spikes, axis=tuple(range(2, spikes.ndim)), dtype=jnp.float32)

@@ -63,7 +63,7 @@ def test_the_folder_holds_what_is_promised(finished):
     names = {path.name for path in finished[0].iterdir()}
     assert names >= {
         *("config.json", "metrics.jsonl", "checkpoints", "tensorboard"),
-        *("schedule.json", "summary.json", "report.html"),
+        *("schedule.json", "summary.json", "energy.json", "report.html"),
         *("time_steps.png", "firing_rates.png", "curves.png", "confusion.png", "energy.png"),
     }
 
