@@ -9,7 +9,7 @@ import numpy as np
 from flax import traverse_util
 
 from snnvit_jax.deploy import spikformer
-from snnvit_jax.deploy.deployed import Deployed
+from snnvit_jax.deploy.deployed import Deployed, check_dtype
 from snnvit_jax.deploy.folding import fold_layer
 from snnvit_jax.deploy.steps import effective_steps
 from snnvit_jax.models.spikformer import Spikformer
@@ -46,7 +46,8 @@ def deploy(model, variables, schedule=None, dtype=None):
         raise ValueError(f"cannot deploy a {type(model).__name__}; only: {known}")
     wire, program = PROGRAMS[type(model)]
     wirings, outputs = wire(model.config)
-    dtype = _as_dtype(model.config.dtype if dtype is None else dtype)
+    dtype = jnp.dtype(model.config.dtype if dtype is None else dtype)
+    check_dtype(dtype)
     flat, channels = _checked(model, variables, next(iter(wirings.values())).linear)
     if schedule is not None:
         variables = with_schedule(variables, schedule)
@@ -65,15 +66,6 @@ def deploy(model, variables, schedule=None, dtype=None):
         "snnvit_jax": __version__,
     }
     return Deployed(program(model.config, wirings, steps, dtype), weights, schedule, about)
-
-
-def _as_dtype(dtype):
-    dtype = jnp.dtype(dtype)
-    if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 2:
-        raise ValueError(f"cannot deploy with dtype={dtype.name!r}; use float32 or bfloat16")
-    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
-        raise ValueError(f"dtype={dtype.name!r} needs jax.config.update('jax_enable_x64', True)")
-    return dtype
 
 
 def _checked(model, variables, first_linear):

@@ -13,6 +13,18 @@ from snnvit_jax.schedule import TimeStepSchedule
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
+def check_dtype(dtype):
+    """Raises ValueError for a dtype that spikes and kernels cannot have.
+
+    Args:
+      dtype: NumPy dtype.
+    """
+    if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 2:
+        raise ValueError(f"cannot deploy with dtype={dtype.name!r}; use float32 or bfloat16")
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise ValueError(f"dtype={dtype.name!r} needs jax.config.update('jax_enable_x64', True)")
+
+
 class Deployed:
     """A model with its time steps compiled in: images [B, H, W, C], normalised -> logits [B, K].
 
@@ -128,6 +140,7 @@ def load_deployed(path):
             f"{str(path)!r} was written with jax {about['jax']}; jax {jax.__version__} cannot read "
             f"it ({error}): export the model again"
         ) from error
+    check_dtype(jnp.dtype(about["dtype"]))
     schedule = TimeStepSchedule(json.loads(parts["schedule.json"])["masks"])
     weights = container.unpack_weights(parts["weights.safetensors"])
     return Deployed(exported.call, weights, schedule, about, exported)

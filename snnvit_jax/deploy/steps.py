@@ -78,7 +78,8 @@ def can_fire(arriving, bias, threshold, neuron):
       threshold: firing threshold.
       neuron: the `NeuronConfig`.
     """
-    limit = 0.0 if neuron.kind == "if" else SAFE_BIAS * threshold
+    leaky = neuron.kind != "if" and neuron.tau is not None
+    limit = SAFE_BIAS * threshold if leaky else 0.0
     if np.max(bias) > limit:
         return np.ones_like(arriving)
     return arriving if neuron.reset == "hard" else np.logical_or.accumulate(arriving)
