@@ -4,17 +4,21 @@ A checkpoint is written to a temporary folder and renamed when complete, so that
 never taken for a finished one.
 """
 
+import json
 import pathlib
 import shutil
 import warnings
+from collections import Counter
 
 import jax
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
+_STATE = "state"
+
 
 class Checkpoints:
-    """The checkpoints of one run: the newest few and the most accurate one.
+    """Writes the checkpoints of one run and keeps the newest few and the most accurate one.
 
     Use it as a context manager, which waits for unfinished work at the end.
 
@@ -22,30 +26,30 @@ class Checkpoints:
       directory: folder that holds one numbered folder for each checkpoint.
     """
 
-    def __init__(self, directory, keep=2):
-        """Opens the folder, creating it if there is none.
+    def __init__(self, directory, keep=2, damaged=()):
+        """Opens the folder for writing, creating it if there is none.
 
         Args:
-          directory: path.
+          directory: path; no other process may write there.
+          damaged: steps that `restore` could not read; they are moved aside, so that they can be
+            saved again.
           keep: number of newest checkpoints to keep, >= 1; the most accurate is kept besides.
         """
         self.directory = pathlib.Path(directory).absolute()
+        self._set_aside(sorted({*damaged, *_with_unreadable_metrics(self.directory)}))
         policies = ocp.training.preservation_policies
+        newest = policies.LatestN(keep)
+        best = policies.BestN(
+            get_metric_fn=lambda metrics: metrics["accuracy"],
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # Orbax tells users of its own older interface
             self._checkpointer = ocp.training.Checkpointer(
                 self.directory,
                 save_decision_policy=_SaveAlways(),
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [
-                        policies.LatestN(keep),
-                        policies.BestN(
-                            get_metric_fn=lambda metrics: metrics["accuracy"],
-                            n=1,
-                            keep_checkpoints_without_metrics=False,
-                        ),
-                    ]
-                ),
+                preservation_policy=policies.AnyPreservationPolicy([newest, best]),
                 cleanup_tmp_directories=True,
             )
 
@@ -72,59 +76,84 @@ class Checkpoints:
             metrics = None if accuracy is None else {"accuracy": float(accuracy)}
             self._checkpointer.save(step, state, metrics=metrics)
 
-    def restore_newest(self, template):
-        """Loads the newest checkpoint that can be read, going back past damaged ones.
-
-        Args:
-          template: a pytree of arrays with the shapes, types and placement wanted.
-
-        Returns:
-          (step, state), or None if there is no checkpoint at all.
-
-        Raises:
-          ValueError: if there are checkpoints but none can be read.
-        """
-        damaged = []
-        for step in reversed(self.steps):
-            try:
-                state = self._load(step, template)
-            except (
-                Exception
-            ) as error:  # Orbax, TensorStore and the file system each raise their own
-                damaged.append(step)
-                logging.warning(
-                    "checkpoint %d in %s cannot be read (%s); trying the one before it",
-                    step,
-                    self.directory,
-                    _first_line(error),
-                )
-            else:
-                self._discard(damaged)
-                return step, state
-        if damaged:
-            raise ValueError(
-                f"none of the checkpoints {damaged} in {self.directory} can be read; "
-                "remove that folder to start again, or use another --workdir"
-            )
-        return None
-
-    def _load(self, step, template):
-        abstract = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding),
-            template,
-        )
-        return self._checkpointer.load(step, abstract)
-
-    def _discard(self, steps):
-        """Moves damaged checkpoints out of the way, so that their steps can be saved again."""
+    def _set_aside(self, steps):
         for step in steps:
-            folder = self.directory / str(step)
             target = self.directory.parent / f"damaged-checkpoint-{step}"
             shutil.rmtree(target, ignore_errors=True)
-            shutil.move(folder, target)
+            shutil.move(self.directory / str(step), target)
             logging.warning("damaged checkpoint %d is now %s", step, target)
-        if steps:
-            self._checkpointer.reload()
+
+
+def restore(directory, template):
+    """Loads the newest checkpoint that can be read, going back past damaged ones.
+
+    The folder is only read, so that a run may go on in it at the same time.
+
+    Args:
+      directory: folder that holds one numbered folder for each checkpoint; need not exist.
+      template: a pytree of arrays with the shapes, types and placement wanted.
+
+    Returns:
+      ((step, state), damaged): the first None if there is no checkpoint at all, the second the
+      steps of those that could not be read.
+
+    Raises:
+      ValueError: if there are checkpoints but none can be read, or they are of another model.
+    """
+    damaged = []
+    for step, folder in reversed(_finished(directory)):
+        try:
+            stored = _stored_shapes(folder)
+            _check_same_shapes(folder, stored, template)
+            return (step, _load(folder, _abstract(template))), damaged
+        except _OtherModelError:
+            raise
+        except Exception as error:  # Orbax, TensorStore and the file system each raise their own
+            damaged.append(step)
+            text = "checkpoint %d in %s cannot be read (%s); trying the one before it"
+            logging.warning(text, step, directory, _first_line(error))
+    if damaged:
+        raise ValueError(
+            f"none of the checkpoints {damaged} in {directory} can be read; "
+            "remove that folder to start again, or use another --workdir"
+        )
+    return None, damaged
+
+
+def load_variables(directory):
+    """Loads a run's variables from its newest checkpoint, whatever its model is.
+
+    Args:
+      directory: folder that holds one numbered folder for each checkpoint; it is only read.
+
+    Returns:
+      {"params", "batch_stats"} on one device; the average over past steps if the run kept one.
+
+    Raises:
+      ValueError: if there is no checkpoint, or the newest cannot be read.
+    """
+    finished = _finished(directory)
+    if not finished:
+        raise ValueError(f"there is no checkpoint in {directory}")
+    folder = finished[-1][1]
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    try:
+        state = _load(
+            folder,
+            jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+                _stored_shapes(folder),
+            ),
+        )
+    except Exception as error:  # see `restore`
+        raise ValueError(f"checkpoint {folder} cannot be read: {_first_line(error)}") from error
+    if state.get("average") is not None:
+        return state["average"]
+    return {"params": state["params"], "batch_stats": state["batch_stats"]}
+
+
+class _OtherModelError(ValueError):
+    """Checkpoints that are sound, but of another model."""
 
 
 class _SaveAlways(ocp.training.save_decision_policies.SaveDecisionPolicy):
@@ -133,6 +162,59 @@ class _SaveAlways(ocp.training.save_decision_policies.SaveDecisionPolicy):
     def should_save(self, *args, **kwargs):
         """Returns True."""
         return True
+
+
+def _finished(directory):
+    """Returns [(step, folder)] of the finished checkpoints, oldest first."""
+    folders = pathlib.Path(directory).absolute().glob("*")
+    return sorted((int(f.name), f) for f in folders if f.name.isdigit() and f.is_dir())
+
+
+def _with_unreadable_metrics(directory):
+    """Steps whose metrics are damaged: Orbax reads all of them when it opens the folder."""
+    damaged = []
+    for step, folder in _finished(directory):
+        try:
+            for path in (folder / "metrics").glob("metrics"):
+                json.loads(path.read_text())
+        except (OSError, ValueError):
+            damaged.append(step)
+    return damaged
+
+
+def _stored_shapes(folder):
+    stored = ocp.checkpointables_metadata(folder).metadata[_STATE]
+    if not jax.tree.leaves(stored):  # what Orbax returns for a damaged list of arrays
+        raise ValueError("its list of arrays is damaged")
+    return stored
+
+
+def _abstract(template):
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), template
+    )
+
+
+def _load(folder, abstract):
+    return ocp.load_checkpointables(folder, {_STATE: abstract})[_STATE]
+
+
+def _check_same_shapes(folder, stored, template):
+    stored, wanted = (
+        Counter((tuple(leaf.shape), str(leaf.dtype)) for leaf in jax.tree.leaves(tree))
+        for tree in (stored, template)
+    )
+    if stored != wanted:
+        raise _OtherModelError(
+            f"checkpoint {folder} is of another model or optimizer: it holds arrays "
+            f"{_listed(stored - wanted)} where {_listed(wanted - stored)} are wanted; "
+            "use another --workdir, or the settings it was started with"
+        )
+
+
+def _listed(shapes, most=3):
+    shown = [f"{dtype}{list(shape)}" for shape, dtype in list(shapes)[:most]]
+    return ", ".join(shown) + (" ..." if len(shapes) > most else "") or "nothing"
 
 
 def _first_line(error):

@@ -1,6 +1,7 @@
 """The configuration: every key with its default, and the checks made before any work starts."""
 
 import json
+import math
 
 from ml_collections import config_dict
 
@@ -18,7 +19,14 @@ def default_config():
     config.seed = 0
     config.epochs = 10
     config.batch_size = 64  # over all devices
+    config.accumulate = 1  # parts of a batch computed one after the other, to save memory
+    config.average_decay = optional(float)  # evaluate an exponential moving average of the weights
     config.mesh = {"data": -1}  # devices along each axis; -1 takes all there are
+
+    # Start from the weights of a run's folder, a safetensors file, or a PyTorch checkpoint in the
+    # authors' names; a head for other classes is replaced.
+    config.init_from = optional(str)
+    config.trainable = "all"  # all, scores (of time steps, nothing else)
 
     # Time steps: what the objective charges, and when their scores learn (epochs may be fractions).
     # Weight of (average time steps / T) in the objective. With a target, only what exceeds the
@@ -41,8 +49,9 @@ def default_config():
         "depth": optional(int),
         "mlp_ratio": optional(float),
         "pool": optional(tuple),  # stages of the patch embedding that halve the image
+        "drop_path": 0.0,  # stochastic depth: probability of leaving out the last block's branches
         "neuron": {
-            "kind": "lif",  # lif, if, plif (learnable time constant)
+            "kind": "lif",  # lif, if, plif (learned time constant), relu (an ANN, no spikes)
             "tau": 2.0,
             "reset": "hard",  # hard, soft
             "surrogate": "sigmoid",  # sigmoid, arctan, triangle, rectangle
@@ -52,24 +61,55 @@ def default_config():
         },
     }
     config.data = {
-        "name": "digits",  # digits, or any image-classification set of TensorFlow Datasets
-        "dir": optional(str),  # None: $TFDS_DATA_DIR, else ~/tensorflow_datasets
+        # digits, image_folder, archive, or an image-classification set of TensorFlow Datasets
+        "name": "digits",
+        # root of the image folder, the .npz archive, or where data sets were prepared (None:
+        # $TFDS_DATA_DIR, else ~/tensorflow_datasets)
+        "dir": optional(str),
         "train_split": "train",
         "eval_split": "test",
         "image_size": 32,
         "crop_padding": 0,  # random crop after padding by this many pixels
+        "random_resized_crop": False,  # instead: a random part of the image, resized
+        "crop_scale": (0.08, 1.0),  # its share of the area
+        "crop_ratio": (3 / 4, 4 / 3),  # its width / height
         "flip": False,  # random horizontal flip
+        "randaugment": {
+            "num_ops": 0,  # operations drawn for each image; 0 for none
+            "magnitude": 9.0,  # in [0, 10]
+            "magnitude_std": 0.5,  # of its noise
+            "probability": 0.5,  # that an operation drawn is applied
+            "operations": "all",  # all, cifar (the published subset for small images)
+        },
+        "erasing_probability": 0.0,  # random erasing
+        "repeats": 1,  # repeated augmentation: times an example comes in a row
+        "crop_fraction": optional(float),  # evaluation: resize to size / fraction, crop the centre
         "mean": (0.0,),  # of pixel values in [0, 1], one for all channels or one each
         "std": (1.0,),
+        "on_damaged": "fatal",  # what a damaged image does: fatal, skip (counted and named)
         "workers": 0,  # processes that prepare batches; 0 uses threads
     }
+    config.mixing = {
+        "mixup_alpha": 0.0,  # of Beta(alpha, alpha); 0 for none
+        "cutmix_alpha": 0.0,
+        "cutmix_share": 0.5,  # how often it is cutmix if both are on
+        "probability": 1.0,  # that a batch is mixed
+        "off_epoch": optional(float),  # from then on nothing is mixed
+    }
     config.optimizer = {
+        "name": "adamw",  # adamw, lamb
         "learning_rate": 1e-3,  # reached after the warm-up
         "min_learning_rate": 1e-5,  # reached at the end, by a cosine
         "warmup_learning_rate": 1e-5,  # where the warm-up starts
         "warmup_epochs": 1.0,
+        # cosine: after the warm-up, per step; epoch_cosine: over the whole training, per epoch
+        "schedule": "cosine",
+        "cooldown_epochs": 0.0,  # at min_learning_rate, at the end; part of `epochs`
         "weight_decay": 0.05,  # not on biases, normalisations and scores
         "score_multiplier": 2.0,  # learning rate of the scores, in units of the model's
+        # ((pattern of parameter names, learning rate in units of the model's), ...)
+        "multipliers": (),
+        "clip_norm": optional(float),  # of the gradient, over all parameters
         "label_smoothing": 0.1,
     }
     config.log_every_steps = 20
@@ -91,23 +131,35 @@ def validate(config):
     timesteps.check_time_steps(
         config.model.time_steps, minimum=config.min_time_steps, target=config.target_time_steps
     )
-    positive = ("epochs", "batch_size", "log_every_steps", "keep_checkpoints")
+    positive = ("epochs", "batch_size", "accumulate", "log_every_steps", "keep_checkpoints")
     _check_range(config, positive, low=1)
+    _check_range(config, ("seed",), low=0)
     _check_range(config, ("eval_every_epochs",), low=1e-6)
     _check_range(config, ("time_step_penalty", "time_step_start_epoch"), low=0)
     _check_range(config, ("time_step_anneal_epochs",), low=0)
     _check_range(config.optimizer, ("learning_rate",), low=1e-12, prefix="optimizer.")
     _check_range(
         config.optimizer,
-        ("min_learning_rate", "warmup_learning_rate", "warmup_epochs", "weight_decay"),
+        (
+            *("min_learning_rate", "warmup_learning_rate", "warmup_epochs", "cooldown_epochs"),
+            *("weight_decay", "score_multiplier"),
+        ),
         low=0,
         prefix="optimizer.",
     )
     _check_range(config.optimizer, ("label_smoothing",), low=0, high=1, prefix="optimizer.")
-    _check_range(config.data, ("crop_padding", "workers"), low=0, prefix="data.")
-    _check_range(config.data, ("image_size",), low=1, prefix="data.")
-    if config.model.dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"model.dtype={config.model.dtype!r} must be float32 or bfloat16")
+    _check_range(config.data, ("workers",), low=0, prefix="data.")
+    _check_range(config.data, ("repeats",), low=1, prefix="data.")
+    _check_choices(config)
+    _check_learning_rates(config.optimizer)
+    if config.batch_size % config.accumulate:
+        raise ValueError(
+            f"batch_size={config.batch_size} must be divisible by accumulate={config.accumulate}"
+        )
+    if config.average_decay is not None:
+        _check_range(config, ("average_decay",), low=0, high=1 - 1e-9)
+    if config.optimizer.clip_norm is not None:
+        _check_range(config.optimizer, ("clip_norm",), low=1e-12, prefix="optimizer.")
     _check_phases(config)
 
 
@@ -172,15 +224,44 @@ def _check_keys(config, default, prefix=""):
 
 def _check_range(config, keys, low, high=float("inf"), prefix=""):
     for key in keys:
-        if not low <= config[key] <= high:
+        if not low <= config[key] <= high or math.isinf(config[key]):
             raise ValueError(f"{prefix}{key}={config[key]} must lie between {low} and {high}")
 
 
+def _check_learning_rates(settings):
+    for key in ("min_learning_rate", "warmup_learning_rate"):
+        if settings[key] > settings.learning_rate:
+            raise ValueError(
+                f"optimizer.{key}={settings[key]} must not be above "
+                f"optimizer.learning_rate={settings.learning_rate}"
+            )
+
+
+def _check_choices(config):
+    choices = {
+        "model.dtype": (config.model.dtype, ("float32", "bfloat16")),
+        "trainable": (config.trainable, ("all", "scores")),
+        "optimizer.name": (config.optimizer.name, ("adamw", "lamb")),
+        "optimizer.schedule": (config.optimizer.schedule, ("cosine", "epoch_cosine")),
+        "data.on_damaged": (config.data.on_damaged, ("fatal", "skip")),
+    }
+    for key, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise ValueError(f"{key}={value!r} must be one of {', '.join(allowed)}")
+
+
 def _check_phases(config):
-    start, freeze = config.time_step_start_epoch, config.time_step_freeze_epoch
-    end = start + (0 if config.target_time_steps is None else config.time_step_anneal_epochs)
-    if not start <= end <= (config.epochs if freeze is None else freeze):
+    if config.target_time_steps is not None and not config.time_step_penalty:
         raise ValueError(
-            f"the time steps learn from time_step_start_epoch={start}, anneal until {end} and must "
-            f"have done so by time_step_freeze_epoch={freeze} and epochs={config.epochs}"
+            f"target_time_steps={config.target_time_steps} is reached by a time_step_penalty "
+            "above 0; set that too"
+        )
+    start, freeze = config.time_step_start_epoch, config.time_step_freeze_epoch
+    anneal = 0.0 if config.target_time_steps is None else config.time_step_anneal_epochs
+    end = config.epochs if freeze is None else freeze
+    if not start + anneal <= end <= config.epochs:
+        raise ValueError(
+            f"the time steps learn from time_step_start_epoch={start}, anneal for {anneal} epochs, "
+            f"and must have done so by time_step_freeze_epoch={freeze} and epochs={config.epochs}; "
+            "shorten these phases with the training"
         )

@@ -8,7 +8,6 @@ from tqdm import tqdm
 
 from snnvit_jax import energy, metrics, training
 from snnvit_jax.data import loader
-from snnvit_jax.models import layer_names
 from snnvit_jax.schedule import TimeStepSchedule
 from snnvit_jax.sharding import shard_batch
 
@@ -19,11 +18,12 @@ class Evaluation:
 
     Attributes:
       split: its name.
-      examples: number of examples.
+      examples: number of examples counted; damaged ones that were skipped are not.
       loss: mean cross entropy, without label smoothing.
       accuracy: in [0, 1].
       confusion: [K, K] counts by (label, prediction).
-      firing_rates: {layer name: [T] mean firing rate after the mask}, in forward order.
+      firing_rates: {layer name: [T] share of its neurons that fire, after the mask}, in forward
+        order; without spikes (ReLU), the share that is not zero.
       schedule: the model's time-step masks, in forward order.
       energy: operation counts and energy of one image.
     """
@@ -43,7 +43,7 @@ class Evaluation:
         return float(np.mean(list(self.firing_rates.values())))
 
 
-def evaluate(model, variables, source, preprocess, *, batch_size, mesh, workers=0, progress=True):
+def evaluate(model, variables, source, preprocess, options, *, mesh, progress=True):
     """Evaluates a model on every example of a source.
 
     Args:
@@ -51,52 +51,47 @@ def evaluate(model, variables, source, preprocess, *, batch_size, mesh, workers=
       variables: {"params", "batch_stats"} on the mesh.
       source: a `Source`.
       preprocess: function of an example.
-      batch_size: examples at a time, over all devices.
+      options: `LoaderOptions`.
       mesh: with an axis "data".
-      workers: processes that prepare batches.
       progress: whether to show a progress bar.
 
     Returns:
       An `Evaluation`.
     """
     total = None
-    with loader.eval_batches(source, preprocess, batch_size=batch_size, workers=workers) as batches:
-        count = -(-len(source) // batch_size)
+    with loader.eval_batches(source, preprocess, options) as batches:
+        count = loader.batch_count(source, options.batch_size)
         for batch in tqdm(
             batches, f"evaluate {source.split}", count, leave=False, disable=not progress
         ):
             seen = training.eval_step(variables, shard_batch(batch, mesh), model=model)
-            seen = _on_host(jax.device_get(seen))
-            total = seen if total is None else _add(total, seen)
-    channels = batch["image"].shape[-1]
-    return _summarise(model, variables, source, total, channels)
+            seen = _on_host(seen)
+            total = seen if total is None else metrics.merge(total, seen)
+    return _summarise(model, variables, source, total, batch["image"].shape[1:])
 
 
 def _on_host(seen):
-    """One batch's counts as exact NumPy numbers: operation units summed over examples."""
-    units = {name: u.astype(np.int64).sum(1) for name, u in seen["units"].items()}
-    wide = jax.tree.map(lambda x: np.asarray(x, np.float64), seen["metrics"])
-    return seen | {"units": units, "metrics": wide}
+    """One batch's sums as NumPy numbers that stay exact however many are added."""
+    operations = energy.decode(seen.pop("operations"))
+    wide = jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(seen))
+    return wide | {"operations": operations}
 
 
-def _add(a, b):
-    whole = {name: a["whole"][name] and b["whole"][name] for name in a["whole"]}
-    sums = [{k: v for k, v in x.items() if k != "whole"} for x in (a, b)]
-    return metrics.merge(*sums) | {"whole": whole}
-
-
-def _summarise(model, variables, source, total, channels):
-    names = layer_names(model, channels)
-    means, rates = metrics.means(total["metrics"]), metrics.means(total["rates"])
+def _summarise(model, variables, source, total, image_shape):
+    examples = int(total["metrics"]["loss"][1])
+    means = metrics.means(total["metrics"])
+    variables = jax.device_get(variables)
+    counted = energy.report_from_counts(
+        model, variables, total["operations"], examples, image_shape
+    )
+    names = list(counted.neurons)
     return Evaluation(
         split=source.split,
-        examples=len(source),
+        examples=examples,
         loss=float(means["loss"]),
         accuracy=float(means["accuracy"]),
         confusion=total["confusion"].astype(np.int64),
-        firing_rates={name: np.asarray(rates[name]) for name in names},
-        schedule=TimeStepSchedule.from_variables(jax.device_get(variables), names),
-        energy=energy.report_from_counts(
-            energy.layer_shapes(model, channels), total["units"], total["whole"], len(source)
-        ),
+        firing_rates={name: counted.neurons[name].rates for name in names},
+        schedule=TimeStepSchedule.from_variables(variables, names),
+        energy=counted,
     )

@@ -1,19 +1,19 @@
 """From a configuration to everything a run is made of, checked before any long work starts."""
 
 import dataclasses
-import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
 
 from snnvit_jax import config as config_lib
+from snnvit_jax import initial, training
 from snnvit_jax import optimizer as optimizer_lib
-from snnvit_jax import training
-from snnvit_jax.data import loader, sources, transforms
+from snnvit_jax.data import loader, pipeline, sources
+from snnvit_jax.mixing import Mixing
 from snnvit_jax.models import create_model
+from snnvit_jax.objective import Objective
 from snnvit_jax.sharding import check_batch, create_mesh, replicate
 
 
@@ -23,52 +23,72 @@ class Experiment:
 
     Attributes:
       config: the configuration, validated.
-      model: the Linen module.
+      procedure: how a training step is taken; holds the model.
       mesh: the devices.
       train_source: training examples.
       eval_source: held-out examples.
       preprocess: what is done to an image in evaluation.
       augment: what is done to it in training.
-      image_shape: (H, W, C) after either.
-      steps_per_epoch: training steps in an epoch.
+      loader_options: what training and evaluation batches have in common.
+      steps_per_epoch: training steps in an epoch, a fraction.
       learning_rate: function of the step.
-      optimizer: optax transformation.
-      objective: what is minimised.
     """
 
     config: ml_collections.ConfigDict
-    model: nn.Module
+    procedure: training.Procedure
     mesh: jax.sharding.Mesh
     train_source: sources.Source
     eval_source: sources.Source
-    preprocess: transforms.Preprocess
-    augment: transforms.Augment
-    image_shape: tuple[int, int, int]
-    steps_per_epoch: int
+    preprocess: pipeline.Preprocess
+    augment: pipeline.Augment
+    loader_options: loader.LoaderOptions
+    steps_per_epoch: float
     learning_rate: optax.Schedule
-    optimizer: optax.GradientTransformation
-    objective: training.Objective
+
+    @property
+    def model(self):
+        """The Linen module."""
+        return self.procedure.model
+
+    @property
+    def image_shape(self):
+        """(H, W, C) of an image as the model sees it."""
+        return self.loader_options.image_shape
 
     @property
     def total_steps(self):
         """Steps of the whole training."""
-        return self.config.epochs * self.steps_per_epoch
+        return max(1, round(self.config.epochs * self.steps_per_epoch))
 
     @property
     def steps_per_evaluation(self):
         """Steps from one evaluation to the next."""
         return max(1, round(self.config.eval_every_epochs * self.steps_per_epoch))
 
+    def ends_epoch(self, step):
+        """Returns whether an epoch ends with this step.
+
+        Args:
+          step: training steps done, >= 1.
+        """
+        return int(step / self.steps_per_epoch) > int((step - 1) / self.steps_per_epoch)
+
     def create_state(self):
-        """Returns the training state before the first step, on the mesh."""
-        create = functools.partial(
-            training.create_state,
-            self.model,
-            self.optimizer,
-            self.objective,
-            image_shape=self.image_shape,
-        )
-        return replicate(jax.jit(create)(jax.random.key(self.config.seed)), self.mesh)
+        """Returns the training state before the first step, on the mesh.
+
+        Raises:
+          ValueError: if the weights to start from do not fit the model.
+          FileNotFoundError: if there are none.
+        """
+
+        def create(key):
+            return training.create_state(self.procedure, key, self.image_shape)
+
+        state = jax.jit(create)(jax.random.key(self.config.seed))
+        if self.config.init_from is not None:
+            variables = initial.load(self.config.init_from, self.model, state.variables)
+            state = jax.jit(lambda v: training.state_from_variables(self.procedure, v))(variables)
+        return replicate(state, self.mesh)
 
 
 def build(config):
@@ -92,25 +112,51 @@ def build(config):
         sources.load(data.name, split, data.dir) for split in (data.train_split, data.eval_split)
     )
     loader.check_fills_batch(train_source, config.batch_size)
-    channels = train_source.examples[0]["image"].shape[-1]
-    preprocess = _create_preprocess(data, channels)
-    steps_per_epoch = len(train_source) // config.batch_size
+    sources.check_same_classes(train_source, eval_source)
+    sources.check_some_labels(train_source)
+    sources.check_some_labels(eval_source)
+    initial.check_exists(config.init_from)
+    channels = train_source.channels
+    steps_per_epoch = len(train_source) / config.batch_size
     learning_rate = optimizer_lib.learning_rate_schedule(
         config.optimizer, config.epochs, steps_per_epoch
     )
     return Experiment(
         config=config,
-        model=_create_model(config.model, train_source.num_classes, data.image_size),
+        procedure=_create_procedure(
+            config, train_source.num_classes, steps_per_epoch, learning_rate
+        ),
         mesh=mesh,
         train_source=train_source,
         eval_source=eval_source,
-        preprocess=preprocess,
-        augment=transforms.Augment(preprocess, data.crop_padding, data.flip),
-        image_shape=(data.image_size, data.image_size, channels),
+        preprocess=pipeline.create_preprocess(data, channels),
+        augment=pipeline.create_augment(data, channels),
+        loader_options=loader.LoaderOptions(
+            config.batch_size,
+            (data.image_size, data.image_size, channels),
+            data.workers,
+            data.on_damaged,
+            (jax.process_index(), jax.process_count()),
+        ),
         steps_per_epoch=steps_per_epoch,
         learning_rate=learning_rate,
-        optimizer=optimizer_lib.create_optimizer(config.optimizer, learning_rate),
-        objective=_create_objective(config, steps_per_epoch),
+    )
+
+
+def _create_procedure(config, num_classes, steps_per_epoch, learning_rate):
+    def steps(epochs):
+        return None if epochs is None else round(epochs * steps_per_epoch)
+
+    mixing = config.mixing.to_dict()
+    mixing["off_step"] = steps(mixing.pop("off_epoch"))
+    return training.Procedure(
+        model=_create_model(config.model, num_classes, config.data.image_size),
+        optimizer=optimizer_lib.create_optimizer(config.optimizer, learning_rate, config.trainable),
+        objective=_create_objective(config, steps_per_epoch, steps),
+        mixing=Mixing(**mixing),
+        accumulate=config.accumulate,
+        average_decay=config.average_decay,
+        seed=config.seed,
     )
 
 
@@ -122,18 +168,8 @@ def _create_model(settings, num_classes, image_size):
     )
 
 
-def _create_preprocess(data, channels):
-    for name in ("mean", "std"):
-        if len(data[name]) not in (1, channels):
-            raise ValueError(f"data.{name}={data[name]} needs 1 or {channels} values")
-    return transforms.Preprocess((data.image_size,) * 2, tuple(data.mean), tuple(data.std))
-
-
-def _create_objective(config, steps_per_epoch):
-    def steps(epochs):
-        return None if epochs is None else round(epochs * steps_per_epoch)
-
-    return training.Objective(
+def _create_objective(config, steps_per_epoch, steps):
+    return Objective(
         label_smoothing=config.optimizer.label_smoothing,
         time_step_penalty=config.time_step_penalty,
         target_time_steps=config.target_time_steps,

@@ -7,23 +7,27 @@ import jax
 import numpy as np
 
 from snnvit_jax import evaluation, metrics, report, training
-from snnvit_jax.checkpoint import Checkpoints
+from snnvit_jax.checkpoint import Checkpoints, restore
 from snnvit_jax.data import loader
+from snnvit_jax.deploy import deploy
 from snnvit_jax.experiment import build
 from snnvit_jax.interrupts import StopRequest
 from snnvit_jax.logs import ProgressLog
 from snnvit_jax.sharding import shard_batch
-from snnvit_jax.workdir import Workdir, check_same_model
+from snnvit_jax.workdir import Workdir, check_same_run
 
 # Parameters and two moments of the optimiser, with room for a checkpoint being written.
 _CHECKPOINT_BYTES_PER_PARAMETER = 12
+
+
+_LAST_GOOD = "the last good checkpoint is kept: lower optimizer.learning_rate and run again"
 
 
 class Run:
     """One training run in its folder.
 
     Creating it checks everything and restores the newest checkpoint; bad input ends here, before
-    anything is compiled and with the folder's contents as they were.
+    the training step is compiled and with the folder's contents as they were.
 
     Attributes:
       experiment: what the configuration stands for.
@@ -31,12 +35,14 @@ class Run:
       state: the training state.
     """
 
-    def __init__(self, config, workdir):
+    def __init__(self, config, workdir, training=True):
         """Prepares a run.
 
         Args:
           config: a ConfigDict with the keys of `config.default_config`.
           workdir: path of its folder; one that holds a run already is continued.
+          training: whether it is to be trained; otherwise the folder must hold a checkpoint, and is
+            not written to, so that a training may go on in it at the same time.
 
         Raises:
           ValueError: naming a key or value that does not fit, the model, or the checkpoints.
@@ -45,13 +51,15 @@ class Run:
         """
         self.experiment = build(config)
         self.workdir = Workdir(workdir)
-        check_same_model(self.workdir, config)
-        self.workdir.prepare(self._bytes_to_write())
-        self._checkpoints = Checkpoints(self.workdir.checkpoints, config.keep_checkpoints)
+        self._changed = check_same_run(self.workdir, config)
+        if training:
+            self.workdir.prepare(self._bytes_to_write())
         self.state = self.experiment.create_state()
-        restored = self._checkpoints.restore_newest(self.state)
+        restored, self._damaged = restore(self.workdir.checkpoints, self.state)
         if restored is not None:
             self.state = restored[1]
+        elif not training:
+            raise ValueError(f"the workdir {self.workdir.path} holds no checkpoint to evaluate")
 
     def train(self):
         """Trains to the end, evaluates and writes the report.
@@ -59,32 +67,45 @@ class Run:
         Returns:
           The summary as a dictionary, or None if a signal asked to stop first; everything is saved
           then, and `stop_signal` holds its number.
+
+        Raises:
+          FloatingPointError: if the loss or a parameter is not finite any more.
+          ValueError: for a damaged image or a label outside the classes.
+          OSError: if the folder cannot be written any more, or another run writes to it.
         """
+        keep = self.experiment.config.keep_checkpoints
+        with (
+            self.workdir.lock(),
+            Checkpoints(self.workdir.checkpoints, keep, self._damaged) as self._checkpoints,
+        ):
+            return self._train()
+
+    def _train(self):
         self.stop_signal = None
         config, start = self.experiment.config, int(self.state.step)
-        self.workdir.write_config(config)
+        self.workdir.write_config(config, start)
         history = self.workdir.cut_metrics(start)
         self._clock = _Clock(history[-1]["seconds"] if history else 0.0)
         last = None
         with (
-            self._checkpoints,
             StopRequest() as stop,
             ProgressLog(self.workdir, self.experiment.total_steps, start) as log,
             loader.train_batches(
                 self.experiment.train_source,
                 self.experiment.augment,
-                batch_size=config.batch_size,
+                self.experiment.loader_options,
                 seed=config.seed,
+                repeats=config.data.repeats,
                 start_step=start,
-                workers=config.data.workers,
             ) as batches,
         ):
             if start:
                 log.say(f"continuing {self.workdir.path} from step {start}")
+                log.say("\n".join(f"changed: {line}" for line in self._changed))
             for step in range(start + 1, self.experiment.total_steps + 1):
-                last = self._train_one(step, batches, log)
+                last = self._train_one(step, batches, log, stop)
                 if stop:
-                    self._checkpoints.save(step, self.state)
+                    self._save(step)
                     log.say(f"stopped after step {step}; saved in {self.workdir.path}")
                     self.stop_signal = stop.signal
                     return None
@@ -99,12 +120,11 @@ class Run:
         experiment = self.experiment
         return evaluation.evaluate(
             experiment.model,
-            self.state.variables,
+            self.state.eval_variables,
             experiment.eval_source,
             experiment.preprocess,
-            batch_size=experiment.config.batch_size,
+            experiment.loader_options,
             mesh=experiment.mesh,
-            workers=experiment.config.data.workers,
         )
 
     def write_results(self, result):
@@ -129,9 +149,9 @@ class Run:
             "epochs": step / self.experiment.steps_per_epoch,
             "steps": step,
             "seconds": history[-1]["seconds"] if history else 0.0,
-            "images_per_second": float(
-                np.median([line["images_per_second"] for line in training_lines] or [0.0])
-            ),
+            "images_per_second": _median(training_lines, "images_per_second"),
+            "data_wait_fraction": _median(training_lines, "data_wait_fraction"),
+            "damaged_images": int(max([x.get("damaged_images", 0) for x in history], default=0)),
             "energy_uj": result.energy.microjoule,
             "firing_rate": result.firing_rate,
             "devices": self.experiment.mesh.size,
@@ -153,37 +173,49 @@ class Run:
             config=self.experiment.config,
         )
 
-    def _train_one(self, step, batches, log):
+    def export(self):
+        """Deploys the current state and writes it as deployed.snn and deployed.safetensors.
+
+        Returns:
+          (deployed, path): a `deploy.Deployed` and the file that `load_deployed` reads.
+        """
+        deployed = deploy(self.experiment.model, jax.device_get(self.state.eval_variables))
+        path = self.workdir.path / "deployed.snn"
+        deployed.save(path)
+        deployed.save_weights(path.with_suffix(".safetensors"))
+        return deployed, path
+
+    def _train_one(self, step, batches, log, stop):
         """Takes a training step and does what is due after it; returns an evaluation if one was."""
         experiment, config = self.experiment, self.experiment.config
         batch = self._clock.wait_for(batches)
         self.state, seen = training.train_step(
-            self.state,
-            shard_batch(batch, experiment.mesh),
-            model=experiment.model,
-            optimizer=experiment.optimizer,
-            objective=experiment.objective,
+            self.state, shard_batch(batch, experiment.mesh), procedure=experiment.procedure
         )
-        self._clock.count(seen, config.batch_size)
+        self._clock.count(seen, batch["mask"])
         log.bar.update()
         evaluate = step % experiment.steps_per_evaluation == 0 or step == experiment.total_steps
-        save = evaluate or step % experiment.steps_per_epoch == 0
+        save = evaluate or experiment.ends_epoch(step)
         if save or step % config.log_every_steps == 0:
             self._log(step, log)
         if not save:
             return None
-        result = self._evaluate_and_log(step, log) if evaluate else None
-        self._checkpoints.save(step, self.state, result and result.accuracy)
+        result = self._evaluate_and_log(step, log) if evaluate and not stop else None
+        self._save(step, result and result.accuracy)
         self._clock.restart()
         return result
+
+    def _save(self, step, accuracy=None):
+        if not training.is_finite(self.state):
+            raise FloatingPointError(
+                f"a parameter is not finite any more after step {step}; {_LAST_GOOD}"
+            )
+        self._checkpoints.save(step, self.state, accuracy)
 
     def _log(self, step, log):
         values = self._clock.read()
         if not math.isfinite(values["loss"]):
-            raise FloatingPointError(
-                f"the loss is {values['loss']} at step {step}; the last good checkpoint is kept: "
-                "lower optimizer.learning_rate and run again"
-            )
+            raise FloatingPointError(f"the loss is {values['loss']} at step {step}; {_LAST_GOOD}")
         values["epoch"] = step / self.experiment.steps_per_epoch
         values["learning_rate"] = self.experiment.learning_rate(step - 1)
         log.write(step, values)
@@ -210,7 +242,7 @@ class Run:
         }
         log.write(step, values)
         log.say(
-            f"epoch {epoch:g}: {result.split} accuracy {result.accuracy:.4f}, "
+            f"epoch {epoch:.4g}: {result.split} accuracy {result.accuracy:.4f}, "
             f"average time steps {result.schedule.average:.2f} of {result.schedule.time_steps}"
         )
         return result
@@ -231,12 +263,17 @@ class Run:
         return parameters * _CHECKPOINT_BYTES_PER_PARAMETER * copies
 
 
+def _median(lines, key):
+    return float(np.median([line[key] for line in lines if key in line] or [0.0]))
+
+
 class _Clock:
     """What was seen, and how long it took, since the last line of the log."""
 
     def __init__(self, seconds_before):
         self._seconds_before = seconds_before
         self._run_start = time.perf_counter()
+        self._damaged = 0
         self.restart()
 
     @property
@@ -248,22 +285,28 @@ class _Clock:
         self._start, self._waited, self._images, self._metrics = time.perf_counter(), 0.0, 0, []
 
     def wait_for(self, batches):
+        """Takes the next batch; waiting counts only if it leaves the devices without work."""
+        if len(self._metrics) > 1:  # no more than one step ahead of the devices
+            jax.block_until_ready(self._metrics[-2])
         start = time.perf_counter()
         batch = next(batches)
-        self._waited += time.perf_counter() - start
+        if not self._metrics or self._metrics[-1]["loss"][0].is_ready():
+            self._waited += time.perf_counter() - start
         return batch
 
-    def count(self, seen, images):
+    def count(self, seen, mask):
         self._metrics.append(seen)
-        self._images += images
+        self._images += mask.size
+        self._damaged += int(mask.size - mask.sum())
 
     def read(self):
-        """Returns the means since the last reading; waits for the device."""
+        """Returns the means since the last reading; waits for the devices."""
         values = metrics.means(metrics.merge(*jax.device_get(self._metrics)))
         elapsed = time.perf_counter() - self._start
         values |= {
-            "images_per_second": self._images / elapsed,
+            "images_per_second": self._images * jax.process_count() / elapsed,
             "data_wait_fraction": self._waited / elapsed,
+            "damaged_images": self._damaged,
             "seconds": self.seconds,
         }
         self.restart()

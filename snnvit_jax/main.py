@@ -8,17 +8,19 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from snnvit_jax import loop
+from snnvit_jax.deploy.flops import model_flops
 from snnvit_jax.workdir import Workdir
 
-MODES = ("train", "evaluate", "report")
+MODES = ("train", "evaluate", "report", "export")
 USAGE = """\
 snnvit_jax trains spiking vision transformers whose layers learn how many time steps they need.
 
   python -m snnvit_jax.main --config=configs/digits.py              train (minutes, no download)
       --workdir=DIR              where to write; a folder that holds a run is continued
-      --config.epochs=20         any key of the configuration
+      --config.seed=1            any key of the configuration
   python -m snnvit_jax.main --workdir=DIR --mode=evaluate           evaluate what DIR holds
   python -m snnvit_jax.main --workdir=DIR --mode=report             draw its report again
+  python -m snnvit_jax.main --workdir=DIR --mode=export             write it as one file
 """
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, see configs/.")
@@ -39,12 +41,11 @@ def main(argv):
         print(USAGE)
         return 0 if len(sys.argv) == 1 else 2
     try:
-        run = loop.Run(*_config_and_workdir())
-        if _MODE.value != "train" and not int(run.state.step):
-            raise ValueError(f"the workdir {run.workdir.path} holds no checkpoint to evaluate")
-    except (ValueError, OSError) as error:
+        run = loop.Run(*_config_and_workdir(), training=_MODE.value == "train")
+        actions = {"train": _train, "export": _export}
+        return actions.get(_MODE.value, _evaluate)(run)
+    except (ValueError, OSError, FloatingPointError) as error:
         return _fail(error)
-    return _train(run) if _MODE.value == "train" else _evaluate(run)
 
 
 def _parse_flags(argv):
@@ -86,6 +87,18 @@ def _evaluate(run):
     if _MODE.value == "report":
         run.write_report(result)
     _print_summary(run, summary)
+    return 0
+
+
+def _export(run):
+    deployed, path = run.export()
+    model, channels = run.experiment.model, run.experiment.image_shape[-1]
+    before, after = model_flops(model, run.state.variables, 1, channels), deployed.flops(1)
+    print(
+        f"average time steps {deployed.schedule.average:.2f} of {deployed.schedule.time_steps}, "
+        f"{after / 1e6:.4g} MFLOPs an image, {after / before:.3f} of the masked model's\n"
+        f"deployed {path}\nweights  {path.with_suffix('.safetensors')}"
+    )
     return 0
 
 

@@ -25,6 +25,8 @@ RESETS = {
     "soft": lambda h, o, threshold: h - threshold * o,
 }
 
+KINDS = ("lif", "if", "plif", "relu")
+
 
 def lif_step(
     membrane,
@@ -135,7 +137,8 @@ class NeuronConfig:
     """What all neurons of a model share; the threshold is the layer's own.
 
     Attributes:
-      kind: "lif" (leaky), "if" (no leak) or "plif" (leaky, time constant learned per layer).
+      kind: "lif" (leaky), "if" (no leak), "plif" (leaky, time constant learned per layer), or
+        "relu": no spikes but max(x, 0) at each time step by itself, for the same network as an ANN.
       tau: membrane time constant in time steps (start value for "plif"; unused for "if").
       reset: "hard" or "soft".
       surrogate: shape of the surrogate gradient.
@@ -153,8 +156,8 @@ class NeuronConfig:
     estimator: str = "identity"
 
     def __post_init__(self):
-        if self.kind not in ("lif", "if", "plif"):
-            raise ValueError(f"unknown neuron kind={self.kind!r}; use one of lif, if, plif")
+        if self.kind not in KINDS:
+            raise ValueError(f"unknown neuron kind={self.kind!r}; use one of {', '.join(KINDS)}")
         if self.kind == "plif" and (self.tau is None or not self.tau > 1):
             raise ValueError(f"a learnable time constant must start above 1, got tau={self.tau}")
         if self.reset not in RESETS:
@@ -185,19 +188,25 @@ class LIF(nn.Module):
         """Returns the spikes [B, T, ...] that the layer emits for a current [B, T, ...]."""
         T = current.shape[1]
         score = self.param(timesteps.SCORE, lambda _: timesteps.initial_scores(T))
+        outputs = self._outputs(jnp.moveaxis(current, 1, 0))  # T B ...
+        emitted = timesteps.mask_spikes(outputs, score, self.neuron.estimator)
+        record(self, emitted)
+        return jnp.moveaxis(emitted, 0, 1)
+
+    def _outputs(self, current):
+        """What the layer would emit without its mask, [T, B, ...]."""
         neuron = self.neuron
-        spikes = lif_scan(
-            jnp.moveaxis(current, 1, 0),
+        if neuron.kind == "relu":
+            return nn.relu(current)
+        return lif_scan(
+            current,
             self._tau(),
             self.threshold,
             neuron.reset,
             neuron.surrogate,
             alpha=neuron.alpha,
             detach_reset=neuron.detach_reset,
-        )  # T B ...
-        emitted = timesteps.mask_spikes(spikes, score, neuron.estimator)
-        record(self, emitted)
-        return jnp.moveaxis(emitted, 0, 1)
+        )
 
     def _tau(self):
         """Time constant: fixed, absent, or 1 + exp(-w), which is > 1 for every w (Fang 2021)."""

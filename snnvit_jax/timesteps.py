@@ -146,44 +146,50 @@ def time_step_penalty(params, target=None, estimator="identity"):
     return jax.nn.relu(average - (0.0 if target is None else target)) / T
 
 
-def project_scores(params, min_time_steps=1, floor=None):
+# name -> how far from 0 a score may lie and still be moved by its gradient
+REACH = {"identity": 1.0, "clipped": 0.5, "triangle": 0.9, "sigmoid": 1.0}
+
+
+def project_scores(params, min_time_steps=1, floor=None, estimator="identity"):
     """Brings the scores back into their allowed set after an update.
 
-    Scores are clipped to [-1, 1], so that none is out of reach, and each layer's `min_time_steps`
-    best-scored steps stay active. If the model would fall below `floor` on average, its best-scored
-    steps up to there stay active too: all scores move until zero lies between the last step that
-    is needed and the first that is not, which keeps their order. Among equal scores the earlier
-    step is the better one.
+    Scores are clipped to the estimator's `REACH`, so that none is stuck, and each layer's
+    `min_time_steps` best-scored steps stay active. If the model would fall below `floor` on
+    average, its best-scored steps up to there stay active too: all scores move until zero lies
+    between the last step that is needed and the first that is not, which keeps their order. Among
+    equal scores the earlier step is the better one.
 
     Args:
       params: the "params" of a model.
       min_time_steps: steps that every layer keeps, in [0, T].
       floor: average number of time steps in [min_time_steps, T], rounded down to a whole number of
         steps in all; a number or a traced scalar, or None for no floor.
+      estimator: a key of `ESTIMATORS`.
 
     Returns:
       The parameter tree with projected scores.
     """
     old = scores(params)
-    stacked = jnp.clip(jnp.stack(list(old.values())), -1.0, 1.0)  # L T
+    reach = REACH[estimator]
+    stacked = jnp.clip(jnp.stack(list(old.values())), -reach, reach)  # L T
     kept = jax.vmap(_rank)(stacked) < min_time_steps
     if floor is not None:
         count = jnp.floor(jnp.asarray(floor) * len(old) + 1e-4).astype(int)
         enough = jnp.sum((stacked > 0) | kept) >= count
-        stacked = jnp.where(enough, stacked, _keep_exactly(stacked, kept, count))
+        stacked = jnp.where(enough, stacked, _keep_exactly(stacked, kept, count, reach))
     stacked = jnp.where(kept, jnp.maximum(stacked, LIFTED_SCORE), stacked)
     return replace_scores(params, dict(zip(old, stacked, strict=True)))
 
 
-def _keep_exactly(stacked, kept, count):
+def _keep_exactly(stacked, kept, count, reach):
     """Moves scores [L, T] so that `count` steps are active, among them those that are kept."""
     # Step-major order, so that ties go to the earlier step rather than to the earlier layer.
     free = jnp.where(kept, -jnp.inf, stacked).T.reshape(-1)
     free_count = count - jnp.sum(kept)
     active = (_rank(free) < free_count).reshape(stacked.T.shape).T | kept
     descending = jnp.concatenate([jnp.ones(1), -jnp.sort(-free), -jnp.ones(1)])
-    last_in, first_out = (jnp.clip(descending[free_count + i], -1.0, 1.0) for i in (0, 1))
-    shifted = jnp.clip(stacked - (last_in + first_out) / 2, -1.0, 1.0)
+    last_in, first_out = (jnp.clip(descending[free_count + i], -reach, reach) for i in (0, 1))
+    shifted = jnp.clip(stacked - (last_in + first_out) / 2, -reach, reach)
     return jnp.where(
         active, jnp.maximum(shifted, LIFTED_SCORE), jnp.minimum(shifted, -LIFTED_SCORE)
     )

@@ -1,7 +1,8 @@
 """One training step and one evaluation step, as pure functions of a state and a batch.
 
 A batch is {"image": [B, H, W, C] float32, "label": [B] int32, "mask": [B] bool}; the mask is False
-for padding in the last batch of an evaluation.
+for gaps: damaged images, and what fills up the last batch of an evaluation. Training batches may
+leave it out.
 """
 
 import dataclasses
@@ -12,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from snnvit_jax import energy, recording, timesteps
+from snnvit_jax import energy, timesteps
+from snnvit_jax.mixing import Mixing, mix
+from snnvit_jax.objective import Objective, cross_entropy
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -24,6 +27,7 @@ class TrainState(flax.struct.PyTreeNode):
       batch_stats: running statistics of its normalisations, float32.
       opt_state: of the optimiser.
       penalty_weight: present weight of the time steps in the objective, float32 scalar.
+      average: {"params", "batch_stats"} averaged over past steps; None without averaging.
     """
 
     step: jax.Array
@@ -31,184 +35,215 @@ class TrainState(flax.struct.PyTreeNode):
     batch_stats: dict
     opt_state: optax.OptState
     penalty_weight: jax.Array
+    average: dict | None = None
 
     @property
     def variables(self):
-        """The model's variables: {"params", "batch_stats"}."""
+        """The model's variables as trained: {"params", "batch_stats"}."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def eval_variables(self):
+        """The variables to evaluate and keep: the average if there is one."""
+        return self.variables if self.average is None else self.average
 
 
 @dataclasses.dataclass(frozen=True)
-class Objective:
-    """What is minimised: cross entropy + penalty x time steps; and when the scores may move.
+class Procedure:
+    """How a training step is taken.
 
     Attributes:
-      label_smoothing: in [0, 1].
-      time_step_penalty: weight of the time steps, relative to T.
-      target_time_steps: average to end at, a budget; None to let the penalty alone decide.
-      min_time_steps: steps every layer keeps.
-      start_step: training step from which the scores learn.
-      anneal_steps: over so many steps from there on, the budget comes down from T to the target.
-      freeze_step: training step from which they stay as they are; None for never.
-      patience_steps: how fast the penalty grows while the budget is exceeded.
-      estimator: straight-through estimator of the penalty's gradient.
+      model: a Linen module from `create_model`.
+      optimizer: an optax transformation.
+      objective: what is minimised.
+      mixing: how examples are mixed.
+      accumulate: parts of a batch that are computed one after the other, to save memory, >= 1.
+      average_decay: of the exponential moving average of the variables, in [0, 1); None for none.
+      seed: of everything random inside a step.
     """
 
-    label_smoothing: float = 0.0
-    time_step_penalty: float = 0.0
-    target_time_steps: float | None = None
-    min_time_steps: int = 1
-    start_step: int = 0
-    anneal_steps: int = 0
-    freeze_step: int | None = None
-    patience_steps: int = 100
-    estimator: str = "identity"
-
-    def budget(self, step, time_steps):
-        """Returns the average number of time steps allowed after `step` steps, or None.
-
-        It comes down gradually from T to the target, so that the model gives up one step after the
-        other, the least useful first, and has time to adapt to each loss.
-
-        Args:
-          step: training steps done.
-          time_steps: T.
-        """
-        if self.target_time_steps is None:
-            return None
-        if self.anneal_steps:
-            progress = jnp.clip((step - self.start_step) / self.anneal_steps, 0.0, 1.0)
-        else:
-            progress = jnp.where(step >= self.start_step, 1.0, 0.0)
-        return time_steps + (self.target_time_steps - time_steps) * progress
-
-    def next_penalty_weight(self, state, time_steps):
-        """Returns the weight of the penalty for the next step: it grows while above the budget.
-
-        An excess of one time step adds `time_step_penalty` in `patience_steps`; being below takes
-        as much away, down to zero. (Dual ascent on the constraint average <= budget.)
-
-        Args:
-          state: the `TrainState` of this step.
-          time_steps: T.
-        """
-        budget = self.budget(state.step, time_steps)
-        if budget is None:
-            return state.penalty_weight
-        excess = timesteps.average_time_steps(state.params) - budget
-        change = self.time_step_penalty * excess / self.patience_steps
-        learning = self.scores_learn(state.step)
-        return jnp.maximum(state.penalty_weight + jnp.where(learning, change, 0.0), 0.0)
-
-    def scores_learn(self, step):
-        """Returns whether the update after `step` steps may move the scores."""
-        started = step >= self.start_step
-        return started if self.freeze_step is None else started & (step < self.freeze_step)
+    model: object
+    optimizer: optax.GradientTransformation
+    objective: Objective = dataclasses.field(default_factory=Objective)
+    mixing: Mixing = dataclasses.field(default_factory=Mixing)
+    accumulate: int = 1
+    average_decay: float | None = None
+    seed: int = 0
 
 
-def create_state(model, optimizer, objective, key, image_shape):
+def create_state(procedure, key, image_shape):
     """Returns the state before the first step.
 
     Args:
-      model: a Linen module.
-      optimizer: an optax transformation.
-      objective: an `Objective`.
+      procedure: a `Procedure`.
       key: typed PRNG key of the initial values.
       image_shape: (H, W, C) of one image.
     """
-    variables = model.init(key, jnp.zeros((1, *image_shape)))
-    params = variables["params"]
+    variables = procedure.model.init(key, jnp.zeros((1, *image_shape)))
+    return state_from_variables(procedure, variables)
+
+
+def state_from_variables(procedure, variables):
+    """Returns the state before the first step, from given variables.
+
+    Args:
+      procedure: a `Procedure`.
+      variables: {"params", "batch_stats"} of its model.
+    """
+    objective = procedure.objective
+    start = objective.time_step_penalty if objective.target_time_steps is None else 0
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=params,
+        params=variables["params"],
         batch_stats=variables["batch_stats"],
-        opt_state=optimizer.init(params),
-        penalty_weight=jnp.float32(
-            objective.time_step_penalty if objective.target_time_steps is None else 0
-        ),
+        opt_state=procedure.optimizer.init(variables["params"]),
+        penalty_weight=jnp.float32(start),
+        # A copy: the buffers of a state are donated, each only once.
+        average=None if procedure.average_decay is None else jax.tree.map(jnp.copy, variables),
     )
 
 
-def cross_entropy(logits, labels, label_smoothing=0.0):
-    """Returns the cross entropy of each example, [B] float32.
-
-    Args:
-      logits: [B, K].
-      labels: [B], whole numbers in [0, K).
-      label_smoothing: share of the probability spread evenly over all classes, in [0, 1].
-    """
-    targets = jax.nn.one_hot(labels, logits.shape[-1])
-    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, label_smoothing))
-
-
-def loss_fn(params, state, batch, model, objective):
+def loss_fn(params, batch_stats, state, batch, key, procedure):
     """Returns the objective on a batch, and what is worth keeping of its computation.
 
     Args:
       params: of the model.
-      state: the `TrainState`; everything but its parameters is read from it.
-      batch: see the module; all of its examples count.
-      model: a Linen module.
-      objective: an `Objective`.
+      batch_stats: running statistics before this batch.
+      state: the `TrainState`; its step and penalty weight are read.
+      batch: {"image", "label", "mask", "target" [B, K] probabilities, "weight" [B] of the losses
+        in their mean}.
+      key: typed PRNG key of stochastic depth.
+      procedure: a `Procedure`.
 
     Returns:
       (loss, (new batch_stats, metrics)).
     """
+    model, objective = procedure.model, procedure.objective
     logits, new = model.apply(
-        {"params": params, "batch_stats": state.batch_stats},
+        {"params": params, "batch_stats": batch_stats},
         batch["image"],
         train=True,
         mutable=["batch_stats"],
+        rngs={"drop_path": key},
     )
-    losses = cross_entropy(logits, batch["label"], objective.label_smoothing)
+    losses = optax.softmax_cross_entropy(logits, batch["target"])
+    mask, count = batch["mask"], jnp.sum(batch["mask"])
     penalty = timesteps.time_step_penalty(
         params, objective.budget(state.step, model.config.time_steps), objective.estimator
     )
+    correct = (jnp.argmax(logits, -1) == batch["label"]) * mask
     metrics = {
-        "loss": (jnp.sum(losses), losses.size),
-        "accuracy": (jnp.sum(jnp.argmax(logits, -1) == batch["label"]), losses.size),
-        "time_step_penalty": (penalty, 1),
-        "average_time_steps": (timesteps.average_time_steps(params), 1),
+        "loss": (jnp.sum(losses * mask), count),
+        "accuracy": (jnp.sum(correct), count),
+        "time_step_excess": (penalty, 1.0),
+        "penalty_weight": (state.penalty_weight, 1.0),
+        "average_time_steps": (timesteps.average_time_steps(params), 1.0),
     }
-    loss = jnp.mean(losses) + state.penalty_weight * penalty
+    loss = jnp.mean(losses * batch["weight"]) + state.penalty_weight * penalty
     return loss, (new["batch_stats"], metrics)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "optimizer", "objective"), donate_argnums=0)
-def train_step(state, batch, *, model, optimizer, objective):
+@functools.partial(jax.jit, static_argnames=("procedure",), donate_argnums=0)
+def train_step(state, batch, *, procedure):
     """Takes one optimiser step.
 
     Args:
       state: a `TrainState`; its buffers are donated, so it must not be used afterwards.
       batch: see the module.
-      model: a Linen module.
-      optimizer: an optax transformation.
-      objective: an `Objective`.
+      procedure: a `Procedure`.
 
     Returns:
       (new state, metrics as (sum, count)).
     """
-    gradients, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(
-        state.params, state, batch, model, objective
-    )
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    model, objective = procedure.model, procedure.objective
+    mix_key, drop_key = jax.random.split(_step_key(procedure.seed, state.step))
+    batch = _prepare(batch, mix_key, state.step, procedure)
+    gradients, batch_stats, metrics = _gradients(state, batch, drop_key, procedure)
+    updates, opt_state = procedure.optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     params = _settle_scores(state.params, params, state.step, objective)
-    weight = objective.next_penalty_weight(state, model.config.time_steps)
-    return TrainState(state.step + 1, params, batch_stats, opt_state, weight), metrics
+    new = TrainState(
+        step=state.step + 1,
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        penalty_weight=objective.next_penalty_weight(state, model.config.time_steps),
+    )
+    return new.replace(average=_next_average(state, new, procedure.average_decay)), metrics
+
+
+def _step_key(seed, step):
+    return jax.random.fold_in(jax.random.key(seed), step)
+
+
+def _prepare(batch, key, step, procedure):
+    """Mixes the images and adds target probabilities and weights (0 for gaps, 1 on average)."""
+    targets = jax.nn.one_hot(batch["label"], procedure.model.config.num_classes)
+    targets = optax.smooth_labels(targets, procedure.objective.label_smoothing)
+    images, targets = mix(key, batch["image"], targets, step, procedure.mixing)
+    mask = batch.get("mask", jnp.ones(len(images), bool)).astype(jnp.float32)
+    weight = mask / jnp.maximum(jnp.mean(mask), 1e-6)
+    return batch | {"image": images, "target": targets, "mask": mask, "weight": weight}
+
+
+def _gradients(state, batch, key, procedure):
+    """Returns (gradients, new batch_stats, metrics), computed part after part."""
+    gradient = jax.grad(loss_fn, has_aux=True)
+    parts = procedure.accumulate
+    if parts == 1:
+        gradients, (batch_stats, metrics) = gradient(
+            state.params, state.batch_stats, state, batch, key, procedure
+        )
+        return gradients, batch_stats, metrics
+
+    divided = {"batch": _divide(batch, parts), "key": jax.random.split(key, parts)}
+
+    def add_part(carry, part):
+        total, batch_stats = carry
+        gradients, (batch_stats, metrics) = gradient(
+            state.params, batch_stats, state, part["batch"], part["key"], procedure
+        )
+        return (jax.tree.map(jnp.add, total, (gradients, metrics)), batch_stats), None
+
+    gradients, (_, metrics) = jax.eval_shape(
+        lambda part: gradient(
+            state.params, state.batch_stats, state, part["batch"], part["key"], procedure
+        ),
+        jax.tree.map(lambda x: x[0], divided),
+    )
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (gradients, metrics))
+    (total, batch_stats), _ = jax.lax.scan(add_part, (zeros, state.batch_stats), divided)
+    gradients, metrics = total
+    return jax.tree.map(lambda g: g / parts, gradients), batch_stats, metrics
+
+
+def _divide(batch, parts):
+    """Splits a batch into [parts, B / parts, ...], every part spread over all devices."""
+    return jax.tree.map(
+        lambda x: jnp.moveaxis(x.reshape(len(x) // parts, parts, *x.shape[1:]), 1, 0), batch
+    )
 
 
 def _settle_scores(old_params, params, step, objective):
     """Projects the updated scores while they learn, and takes their update back otherwise."""
     old = timesteps.scores(old_params)
     projected = timesteps.project_scores(
-        params, objective.min_time_steps, objective.target_time_steps
+        params, objective.min_time_steps, objective.target_time_steps, objective.estimator
     )
     new = timesteps.scores(projected)
     learning = objective.scores_learn(step)
     return timesteps.replace_scores(
         params, {name: jnp.where(learning, new[name], old[name]) for name in new}
     )
+
+
+def _next_average(old, new, decay):
+    """Moves the average on; the scores in it are the present ones, so that the masks are."""
+    if decay is None:
+        return None
+    average = optax.incremental_update(new.variables, old.average, 1 - decay)
+    present = timesteps.scores(new.params)
+    return average | {"params": timesteps.replace_scores(average["params"], present)}
 
 
 @functools.partial(jax.jit, static_argnames=("model",))
@@ -224,13 +259,9 @@ def eval_step(variables, batch, *, model):
       A dictionary of
         metrics: loss and accuracy as (sum, count);
         confusion: [K, K] counts of examples by (label, prediction);
-        rates: {layer name: (sum over examples of its firing rate [T], count)}, in any order;
-        units: {layer name: int32 [T, B] input units of its products, 0 for padding};
-        whole: {layer name: whether all of its inputs were whole numbers}.
+        operations: counts of `energy.observe`, to be read with `energy.decode`.
     """
-    (logits, seen), (units, whole) = energy.observe(
-        model, variables, batch["image"], mutable=[recording.COLLECTION]
-    )
+    logits, operations = energy.observe(model, variables, batch["image"], mask=batch["mask"])
     mask = batch["mask"].astype(jnp.float32)
     predictions, count = jnp.argmax(logits, -1), jnp.sum(mask)
     losses = cross_entropy(logits, batch["label"])
@@ -241,22 +272,16 @@ def eval_step(variables, batch, *, model):
             "accuracy": (jnp.sum((predictions == batch["label"]) * mask), count),
         },
         "confusion": one_hot(batch["label"]).T * mask @ one_hot(predictions),
-        "rates": {
-            name: (firing_rate(spikes) @ mask, count)
-            for name, spikes in recording.spikes(seen).items()
-        },
-        "units": {name: u * batch["mask"] for name, u in units.items()},
-        "whole": whole,
+        "operations": operations,
     }
 
 
-def firing_rate(spikes):
-    """Returns the share of a layer's neurons that fire, per time step and example.
+@jax.jit
+def is_finite(state):
+    """Returns whether every parameter and running statistic of a state is finite.
 
     Args:
-      spikes: [T, B, ...] in {0, 1}.
-
-    Returns:
-      [T, B] float32 in [0, 1].
+      state: a `TrainState`.
     """
-    return jnp.mean(spikes, axis=tuple(range(2, spikes.ndim)), dtype=jnp.float32)
+    leaves = jax.tree.leaves(state.variables)
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))

@@ -1,5 +1,7 @@
 """The folder of a run: what lies where, and whether it can be used."""
 
+import contextlib
+import fcntl
 import json
 import math
 import os
@@ -55,15 +57,41 @@ class Workdir:
 
     def read_config(self):
         """Returns the configuration of the run that this folder holds, or None if it holds none."""
-        return config_lib.from_json(self.config.read_text()) if self.config.exists() else None
+        if not self.config.exists():
+            return None
+        try:
+            return config_lib.from_json(self.config.read_text())
+        except (ValueError, AttributeError, TypeError) as error:
+            raise ValueError(f"{self.config} is not a run's configuration: {error}") from error
 
-    def write_config(self, config):
-        """Writes the run's configuration.
+    def write_config(self, config, step):
+        """Writes the run's configuration, keeping another one that was valid until now.
 
         Args:
           config: a ConfigDict.
+          step: training steps done; the old configuration becomes config-until-step-STEP.json.
         """
-        write_atomically(self.config, config_lib.to_json(config))
+        text = config_lib.to_json(config)
+        if self.config.exists() and self.config.read_text() != text:
+            os.replace(self.config, self.path / f"config-until-step-{step}.json")
+        write_atomically(self.config, text)
+
+    @contextlib.contextmanager
+    def lock(self):
+        """Keeps every other process from training in this folder, until the `with` block ends.
+
+        Raises:
+          OSError: if another process does already.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise OSError(
+                    f"another process is training in the workdir {self.path}; "
+                    "stop it, or use another --workdir"
+                ) from error
+            yield
 
     def read_metrics(self):
         """Returns the lines of metrics.jsonl, oldest first; a last line cut short is left out."""
@@ -99,24 +127,34 @@ class Workdir:
         write_atomically(self.summary, json.dumps(summary, indent=1) + "\n")
 
 
-def check_same_model(workdir, config):
-    """Raises ValueError if a folder holds a run of another model, naming what differs.
+# What the meaning of "step 1000" depends on: model, data, their order, and the optimiser's state.
+_FIXED = (
+    *("model.", "data.name", "data.train_split", "data.repeats", "seed", "batch_size"),
+    *("optimizer.name", "average_decay"),
+)
+
+
+def check_same_run(workdir, config):
+    """Raises ValueError if a folder holds a run that these settings cannot continue.
 
     Args:
       workdir: a `Workdir`.
       config: the configuration of the run that wants to use it.
+
+    Returns:
+      ["key: old -> new"] for every other setting that differs.
     """
     old = workdir.read_config()
     if old is None:
-        return
-    different = config_lib.differences(old.model, config.model, "model.")
-    if old.data.name != config.data.name:
-        different.append(f"data.name: {old.data.name} -> {config.data.name}")
-    if different:
+        return []
+    different = config_lib.differences(old, config)
+    fixed = [line for line in different if line.startswith(_FIXED)]
+    if fixed:
         raise ValueError(
-            f"the workdir {workdir.path} holds a run of another model ({'; '.join(different)}); "
+            f"the workdir {workdir.path} holds another run ({'; '.join(fixed)}); "
             "use another --workdir, or the settings it was started with"
         )
+    return different
 
 
 def write_atomically(path, text):

@@ -54,13 +54,19 @@ def tiny():
     return Tiny(model, _lively_variables(model), images)
 
 
-def _lively_variables(model):
+@pytest.fixture(scope="session")
+def tiny_energy(tiny):
+    """The energy report of the small model on its images."""
+    return snn.energy_report(tiny.model, tiny.variables, tiny.images)
+
+
+def _lively_variables(model, channels=3):
     """Random numbers in the shapes of a model, with currents spread around the threshold.
 
     The model's own initial values hardly make it fire, and take seconds to compile.
     """
     rng = np.random.default_rng(1)
-    images = jnp.zeros((1, *model.config.image_size, 3))
+    images = jnp.zeros((1, *model.config.image_size, channels))
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     draw = {
         "kernel": lambda shape: rng.uniform(-1, 1, shape) * (3 / np.prod(shape[:-1])) ** 0.5,

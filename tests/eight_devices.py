@@ -19,7 +19,7 @@ def main():
     model = snn.create_model(
         "spikformer_2_384", 4, image_size=16, time_steps=4, embed_dim=32, num_heads=2
     )
-    options = {"model": model, "optimizer": optax.sgd(1e-2), "objective": training.Objective()}
+    procedure = training.Procedure(model, optax.sgd(1e-2))
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.normal(size=(16, 16, 16, 3)).astype(np.float32),
@@ -28,14 +28,12 @@ def main():
     found = {}
     for count in (1, 8):
         mesh = sharding.create_mesh({"data": -1}, jax.devices()[:count])
-        state = training.create_state(
-            model, options["optimizer"], options["objective"], jax.random.key(0), (16, 16, 3)
-        )
+        state = training.create_state(procedure, jax.random.key(0), (16, 16, 3))
         state, placed = sharding.replicate(state, mesh), sharding.shard_batch(batch, mesh)
-        text = training.train_step.lower(state, placed, **options).compile().as_text()
+        text = training.train_step.lower(state, placed, procedure=procedure).compile().as_text()
         losses = []
         for _ in range(3):
-            state, seen = training.train_step(state, placed, **options)
+            state, seen = training.train_step(state, placed, procedure=procedure)
             losses.append(float(metrics.means(jax.device_get(seen))["loss"]))
         total = float(sum(jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(state.params)))
         found[count] = {

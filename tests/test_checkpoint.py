@@ -1,12 +1,13 @@
 import os
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnvit_jax.checkpoint import Checkpoints
+from snnvit_jax.checkpoint import Checkpoints, load_variables, restore
 
 
 def state(value):
@@ -26,18 +27,15 @@ def truncate(folder, step):
     os.truncate(largest, largest.stat().st_size // 2)
 
 
-def restore(folder):
-    with Checkpoints(folder) as checkpoints:
-        return checkpoints.restore_newest(state(0))
-
-
 def test_an_empty_folder_holds_none(tmp_path):
-    assert restore(tmp_path) is None
+    assert restore(tmp_path, state(0)) == (None, [])
+    assert restore(tmp_path / "none", state(0)) == (None, [])
 
 
 def test_what_was_saved_comes_back_bit_for_bit(tmp_path):
     save_all(tmp_path, {7: 0.5})
-    step, found = restore(tmp_path)
+    (step, found), damaged = restore(tmp_path, state(0))
+    assert not damaged
     assert step == 7
     jax.tree.map(np.testing.assert_array_equal, found, state(7))
 
@@ -52,20 +50,57 @@ def test_saving_a_step_again_changes_nothing(tmp_path):
     save_all(tmp_path, {1: 0.5})
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state(99))
-    assert int(restore(tmp_path)[1]["b"]["step"]) == 1
+    assert int(restore(tmp_path, state(0))[0][1]["b"]["step"]) == 1
 
 
 def test_a_truncated_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
     folder = tmp_path / "checkpoints"
     save_all(folder, {1: None, 2: None})
     truncate(folder, 2)
-    step, found = restore(folder)
-    assert (step, int(found["b"]["step"])) == (1, 1)
+    (step, found), damaged = restore(folder, state(0))
+    assert (step, int(found["b"]["step"]), damaged) == (1, 1, [2])
     assert "checkpoint 2" in caplog.text
     assert "cannot be read" in caplog.text
-    assert (tmp_path / "damaged-checkpoint-2").exists()
-    save_all(folder, {2: None})
-    assert restore(folder)[0] == 2
+    with Checkpoints(folder, damaged=damaged) as checkpoints:
+        assert (tmp_path / "damaged-checkpoint-2").exists()
+        checkpoints.save(2, state(2))
+    assert restore(folder, state(0))[0][0] == 2
+
+
+@pytest.mark.parametrize("how", ["halved", "emptied", "removed"])
+def test_damage_to_any_file_never_gives_wrong_numbers(tmp_path, how):
+    original = tmp_path / "original"
+    save_all(original, {1: 0.5, 2: 0.6})
+    files = [p.relative_to(original) for p in (original / "2").rglob("*") if p.is_file()]
+    assert len(files) > 5
+    for number, file in enumerate(files):
+        folder = shutil.copytree(original, tmp_path / str(number) / "checkpoints")
+        size = {"halved": (folder / file).stat().st_size // 2, "emptied": 0}.get(how)
+        os.truncate(folder / file, size) if size is not None else (folder / file).unlink()
+        (step, found), damaged = restore(folder, state(0))
+        assert int(found["b"]["step"]) == step == (1 if damaged else 2), file
+        np.testing.assert_array_equal(found["a"], state(step)["a"])
+        with Checkpoints(folder, damaged=damaged) as checkpoints:
+            checkpoints.save(3, state(3), 0.7)
+        assert restore(folder, state(0))[0][0] == 3
+
+
+def test_a_checkpoint_of_another_model_is_not_taken_for_a_damaged_one(tmp_path):
+    save_all(tmp_path, {1: None})
+    with pytest.raises(ValueError, match=r"another model .* float32\[5000\] .* float32\[7\]"):
+        restore(tmp_path, {"a": jnp.zeros(7), "b": {"step": jnp.int32(0)}})
+    assert restore(tmp_path, state(0))[0][0] == 1
+
+
+@pytest.mark.parametrize("average", [None, {"params": jnp.ones(2), "batch_stats": jnp.ones(1)}])
+def test_variables_are_loaded_without_knowing_the_model(tmp_path, average):
+    tree = {"params": jnp.zeros(2), "batch_stats": jnp.zeros(1), "average": average}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, tree)
+    found = load_variables(tmp_path)
+    assert float(found["params"][0]) == (average is not None)
+    with pytest.raises(ValueError, match="there is no checkpoint in"):
+        load_variables(tmp_path / "none")
 
 
 def test_an_error_if_none_can_be_read_and_nothing_is_lost(tmp_path):
@@ -74,7 +109,7 @@ def test_an_error_if_none_can_be_read_and_nothing_is_lost(tmp_path):
     for step in (1, 2):
         truncate(folder, step)
     with pytest.raises(ValueError, match=r"none of the checkpoints \[2, 1\] in .* can be read"):
-        restore(folder)
+        restore(folder, state(0))
     assert sorted(p.name for p in folder.iterdir()) == ["1", "2"]
 
 
@@ -83,4 +118,4 @@ def test_a_checkpoint_half_written_is_ignored(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(2, state(2))
         (tmp_path / "2").rename(tmp_path / "2.orbax-checkpoint-tmp")
-    assert restore(tmp_path)[0] == 1
+    assert restore(tmp_path, state(0))[0][0] == 1

@@ -342,6 +342,30 @@ def test_learnable_time_constant_starts_where_asked(tau):
     assert 1 + np.exp(-variables["params"]["tau_logit"]) == pytest.approx(tau, rel=1e-6)
 
 
+def test_a_relu_layer_rectifies_each_time_step_by_itself_and_is_masked():
+    current = jnp.float32(random_current((3, 4, 7)))
+    layer, variables = layer_and_variables(current, 0.5, kind="relu")
+    variables["params"][timesteps.SCORE] = jnp.float32([1, -1, 1, -1])
+    emitted, seen = layer.apply(variables, current, mutable=["spikes"])
+    expected = np.maximum(current, 0) * np.float32([1, 0, 1, 0])[:, None]
+    np.testing.assert_array_equal(emitted, expected)
+    (recorded,) = recorded_spikes(seen).values()
+    np.testing.assert_array_equal(recorded, expected.swapaxes(0, 1))
+
+
+def test_the_gradient_of_a_relu_layer_is_exact_and_reaches_its_scores():
+    current = jnp.float32(random_current((3, 4, 7)))
+    layer, variables = layer_and_variables(current, kind="relu")
+
+    def total(params, x):
+        return jnp.sum(layer.apply({"params": params}, x))
+
+    to_params, to_current = jax.grad(total, (0, 1))(variables["params"], current)
+    np.testing.assert_array_equal(to_current, current > 0)
+    expected = np.maximum(current, 0).sum((0, 2))  # through the straight-through mask
+    np.testing.assert_allclose(to_params[timesteps.SCORE], expected, rtol=1e-5)
+
+
 def test_layer_records_its_spikes_with_time_first():
     current = jnp.float32(random_current((3, 5, 7)))
     layer, variables = layer_and_variables(current)
@@ -391,7 +415,7 @@ def test_scan_names_a_bad_current(current, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "izhikevich"}, "kind='izhikevich'.*lif, if, plif"),
+        ({"kind": "izhikevich"}, "kind='izhikevich'.*lif, if, plif, relu"),
         ({"tau": 0.5}, "tau=0.5"),
         ({"kind": "plif", "tau": 1.0}, "tau=1.0"),
         ({"reset": "gentle"}, "reset='gentle'"),

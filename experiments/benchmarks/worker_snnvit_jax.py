@@ -21,15 +21,10 @@ def main():
         "image": rng.normal(size=(B, 32, 32, 3)).astype(np.float32),
         "label": rng.integers(0, 10, B),
     }
-    options = {
-        "model": model,
-        "optimizer": optax.adamw(1e-4),
-        "objective": training.Objective(),
-    }
-    create = lambda key: training.create_state(  # noqa: E731
-        model, options["optimizer"], options["objective"], key, (32, 32, 3)
+    procedure = training.Procedure(model, optax.adamw(1e-4))
+    state = jax.jit(lambda key: training.create_state(procedure, key, (32, 32, 3)))(
+        jax.random.key(0)
     )
-    state = jax.jit(create)(jax.random.key(0))
     forward = jax.jit(model.apply)
 
     def evaluation():
@@ -37,7 +32,7 @@ def main():
 
     def train():
         nonlocal state
-        state, seen = training.train_step(state, batch, **options)
+        state, seen = training.train_step(state, batch, procedure=procedure)
         jax.block_until_ready((state, seen))
 
     serve(f"jax {jax.__version__}, {jax.devices()}", {"evaluation": evaluation, "training": train})

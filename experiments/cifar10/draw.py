@@ -4,13 +4,13 @@ import json
 import pathlib
 import sys
 
-from snnvit_jax import report
+from snnvit_jax import figures
 
 
 def main():
     source, target = map(pathlib.Path, sys.argv[1:])
     lines = [json.loads(line) for line in source.read_text().splitlines()]
-    report.draw_curves(lines).savefig(target, dpi=120)
+    figures.draw_curves(lines).savefig(target, dpi=120)
 
 
 if __name__ == "__main__":

@@ -62,8 +62,16 @@ class ImageArchive:
 
     def __getitem__(self, index):
         """Returns {"image", "label"}."""
-        index = self._range[operator.index(index)]
-        return {"image": np.array(self._images[index]), "label": int(self._labels[index])}
+        place = self._range[operator.index(index)]
+        return {"image": np.array(self._images[place]), "label": self.label(index)}
+
+    def label(self, index):
+        """Returns the label of an example without decoding its image.
+
+        Args:
+          index: in [0, N).
+        """
+        return int(self._labels[self._range[index]])
 
 
 def _members(path):

@@ -54,6 +54,14 @@ class ImageFolder:
         image = decode_image(path.read_bytes(), path, self.channels)
         return {"image": image, "label": int(self.labels[index])}
 
+    def label(self, index):
+        """Returns the label of an example without decoding its image.
+
+        Args:
+          index: in [0, N).
+        """
+        return int(self.labels[index])
+
     def path(self, index):
         """Returns the path of an image.
 

@@ -1,80 +1,110 @@
-"""Batches from a source, with Grain: the same seed and step always give the same batch.
-
-Training order and augmentation are functions of (seed, step), so resuming needs no iterator state:
-the loader simply starts at the step wanted.
-"""
+"""Batches from a source, prepared ahead by Grain in threads or worker processes."""
 
 import contextlib
+import dataclasses
 
 import grain
-import numpy as np
-from absl import flags
+from absl import flags, logging
+
+from snnvit_jax.data.decode import DamagedImage
+from snnvit_jax.data.order import EvaluationOrder, TrainingOrder, WithGaps
+
+ON_DAMAGED = ("fatal", "skip")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoaderOptions:
+    """What training and evaluation batches have in common.
+
+    Attributes:
+      batch_size: examples in a batch, over all processes.
+      image_shape: (H, W, C) after the transforms.
+      workers: processes that prepare batches; 0 uses threads of this one.
+      on_damaged: what a damaged image does: "fatal" raises, "skip" leaves a gap in its batch.
+      shard: which part of every batch this process takes, (index, number of processes).
+
+    Raises:
+      ValueError: naming a value that does not fit.
+    """
+
+    batch_size: int
+    image_shape: tuple[int, int, int]
+    workers: int = 0
+    on_damaged: str = "fatal"
+    shard: tuple[int, int] = (0, 1)
+
+    def __post_init__(self):
+        if self.on_damaged not in ON_DAMAGED:
+            raise ValueError(f"on_damaged={self.on_damaged!r} must be one of {ON_DAMAGED}")
+        if self.batch_size < 1 or self.batch_size % self.shard[1]:
+            raise ValueError(
+                f"batch_size={self.batch_size} must be divisible by the {self.shard[1]} processes"
+            )
+
+    @property
+    def local_batch_size(self):
+        """Examples of a batch that this process prepares."""
+        return self.batch_size // self.shard[1]
 
 
 @contextlib.contextmanager
-def train_batches(source, augment, *, batch_size, seed, start_step=0, workers=0):
+def train_batches(source, augment, options, *, seed, repeats=1, start_step=0):
     """Gives an endless iterator of training batches, closed at the end of the `with` block.
 
-    Every epoch is another permutation of the source; its last examples that do not fill a batch are
-    left out.
+    Batches follow each other through the epochs without a break: every example comes exactly once
+    in each epoch, and a batch may hold the end of one epoch and the start of the next.
 
     Args:
       source: a `Source`, at least one batch long.
       augment: function of (example, numpy random generator).
-      batch_size: examples in a batch.
+      options: `LoaderOptions`.
       seed: of order and augmentation.
+      repeats: see `TrainingOrder`.
       start_step: number of batches to leave out at the start.
-      workers: processes that prepare batches; 0 uses threads of this one.
 
     Yields:
-      An iterator of {"image": float32 [B, H, W, C], "label": int32 [B]}.
+      An iterator of {"image": float32 [B, H, W, C], "label": int32 [B], "mask": bool [B]}, B being
+      the examples of this process. It raises ValueError for a label outside the classes or, unless
+      they are skipped, a damaged image.
 
     Raises:
       ValueError: if the source does not fill one batch.
     """
-    check_fills_batch(source, batch_size)
-    dataset = (
-        grain.MapDataset.source(source.examples)
-        .seed(seed)
-        .shuffle()
-        .random_map(augment)
-        .batch(batch_size, drop_remainder=True)
-        .repeat(None)
-    )[start_step:]
-    yield from _open_iterator(dataset, workers, source.num_classes)
+    check_fills_batch(source, options.batch_size)
+    order = TrainingOrder(source.examples, augment, seed, repeats)
+    order = WithGaps(order, options.image_shape, len(order))
+    yield from _open_iterator(order, options, source.num_classes, start_step)
 
 
 @contextlib.contextmanager
-def eval_batches(source, preprocess, *, batch_size, workers=0):
-    """Gives an iterator over every example exactly once, the last batch padded and masked.
+def eval_batches(source, preprocess, options):
+    """Gives an iterator over every example exactly once; the last batch is filled up with gaps.
+
+    Every process gets the same number of batches.
 
     Args:
       source: a `Source`.
       preprocess: function of an example.
-      batch_size: examples in a batch.
-      workers: processes that prepare batches; 0 uses threads of this one.
+      options: `LoaderOptions`.
 
     Yields:
-      An iterator of {"image": float32 [B, H, W, C], "label": int32 [B], "mask": bool [B]}.
+      An iterator of batches as in `train_batches`, their mask False for gaps.
     """
-    dataset = grain.MapDataset.source(source.examples).map(preprocess).batch(batch_size)
-    dataset = dataset.map(lambda batch: pad_batch(batch, batch_size))
-    yield from _open_iterator(dataset, workers, source.num_classes)
+    length = batch_count(source, options.batch_size) * options.batch_size
+    order = EvaluationOrder(source.examples, preprocess)
+    yield from _open_iterator(
+        WithGaps(order, options.image_shape, length), options, source.num_classes
+    )
 
 
-def pad_batch(batch, batch_size):
-    """Returns the batch filled up with zeros, and a "mask" that is True for real examples.
+def batch_count(source, batch_size):
+    """Returns the number of batches of an evaluation, the last perhaps uneven.
 
     Args:
-      batch: {name: array [n, ...]}, n <= batch_size.
-      batch_size: examples wanted.
+      source: a `Source`.
+      batch_size: examples in a batch, over all processes.
     """
-    missing = batch_size - len(batch["label"])
-    padded = {
-        name: np.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1))
-        for name, values in batch.items()
-    }
-    return padded | {"mask": np.arange(batch_size) < batch_size - missing}
+    return -(-len(source) // batch_size)
 
 
 def check_fills_batch(source, batch_size):
@@ -102,21 +132,29 @@ def check_labels(labels, num_classes):
         raise ValueError(f"label {int(wrong[0])} lies outside the {num_classes} classes")
 
 
-def _open_iterator(dataset, workers, num_classes):
-    """Yields one iterator over a dataset's batches and closes it afterwards."""
-    iterator = iter(_prefetched(dataset, workers))
+def _open_iterator(examples, options, num_classes, start_step=0):
+    """Yields one iterator over this process's part of every batch and closes it afterwards."""
+    index, processes = options.shard
+    batches = grain.MapDataset.source(examples).batch(options.local_batch_size, drop_remainder=True)
+    batches = batches[start_step * processes + index :: processes]
+    iterator = iter(_prefetched(batches, options.workers))
     try:
-        yield _checked(iterator, num_classes)
+        yield (_checked(batch, options.on_damaged, num_classes) for batch in iterator)
     finally:
         close = getattr(iterator, "close", None)
         if close:
             close()
 
 
-def _checked(iterator, num_classes):
-    for batch in iterator:
-        check_labels(batch["label"], num_classes)
-        yield batch
+def _checked(batch, on_damaged, num_classes):
+    """Tells of damaged images, checks labels, and leaves what a training step takes."""
+    damaged = [message for message in batch.pop("damaged").tolist() if message]
+    for message in damaged:
+        if on_damaged == "fatal":
+            raise DamagedImage(f'{message}; remove it, or set data.on_damaged="skip"')
+        logging.warning("skipped: %s", message)
+    check_labels(batch["label"], num_classes)
+    return batch
 
 
 def _prefetched(dataset, workers):

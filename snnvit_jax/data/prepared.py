@@ -45,6 +45,14 @@ class PreparedImages:
         name = f"record {index} of {self._where}"
         return {"image": decode_image(data, name, self.channels), "label": label}
 
+    def label(self, index):
+        """Returns the label of an example without decoding its image.
+
+        Args:
+          index: in [0, N).
+        """
+        return self.encoded(index)[1]
+
     def encoded(self, index):
         """Returns (bytes of the image file, label).
 

@@ -102,6 +102,25 @@ def check_same_classes(a, b):
     )
 
 
+def check_some_labels(source, most=32):
+    """Raises ValueError naming a label outside the classes, from examples all over a split.
+
+    Reading all labels would mean reading all images; batches are checked as they come.
+
+    Args:
+      source: a `Source`.
+      most: number of examples to look at.
+    """
+    read = getattr(source.examples, "label", None)
+    for index in np.unique(np.linspace(0, len(source) - 1, most).astype(int)).tolist():
+        label = read(index) if read else source.examples[index]["label"]
+        if not 0 <= label < source.num_classes:
+            raise ValueError(
+                f"label {label} of example {index} in split {source.split!r} lies outside the "
+                f"{source.num_classes} classes; is it a split without labels?"
+            )
+
+
 def _digits(split):
     """The 1,797 handwritten 8x8 digits of scikit-learn; a fixed stratified 360 of them for test."""
     images, labels = datasets.load_digits(return_X_y=True)

@@ -10,7 +10,9 @@ from snnvit_jax.models.spikformer import CIFAR_POOL, IMAGENET_FORM, Spikformer, 
 from snnvit_jax.neurons import NeuronConfig
 from snnvit_jax.recording import spikes
 
-OVERRIDES = ("embed_dim", "num_heads", "depth", "mlp_ratio", "pool", "neuron", "dtype")
+OVERRIDES = (
+    *("embed_dim", "num_heads", "depth", "mlp_ratio", "pool", "neuron", "drop_path", "dtype"),
+)
 
 
 def _spikformer_cifar(depth, embed_dim, num_heads):
@@ -47,8 +49,9 @@ def create_model(name, num_classes=10, image_size=None, time_steps=4, **override
       image_size: side in pixels, or (height, width); None takes the published one.
       time_steps: T, the most time steps a layer can use.
       **overrides: `embed_dim`, `num_heads`, `depth`, `mlp_ratio`, `pool` (for each of the four
-        stages of the patch embedding, whether it halves the image), `dtype` of the computation, and
-        `neuron`, a `NeuronConfig` or a mapping of its fields. None keeps the published value.
+        stages of the patch embedding, whether it halves the image), `drop_path` (stochastic depth
+        in training), `dtype` of the computation, and `neuron`, a `NeuronConfig` or a mapping of
+        its fields. None keeps the published value.
 
     Returns:
       A Linen module: images [B, H, W, channels], normalised -> logits [B, num_classes].

@@ -118,12 +118,28 @@ def fold_time(function, x):
     return y.reshape(B, T, *y.shape[1:])
 
 
+def drop_path(key, branch, probability):
+    """Leaves out a residual branch for some examples, at all of their time steps.
+
+    What stays is scaled by 1 / (1 - probability), so that the mean is unchanged (Huang et al.,
+    "Deep Networks with Stochastic Depth", ECCV 2016).
+
+    Args:
+      key: typed PRNG key.
+      branch: [B, ...].
+      probability: of leaving out an example's branch, in [0, 1).
+    """
+    shape = (branch.shape[0],) + (1,) * (branch.ndim - 1)
+    kept = jax.random.bernoulli(key, 1 - probability, shape)
+    return (branch * (kept / (1 - probability))).astype(branch.dtype)
+
+
 def spiking_attention(q, k, v, num_heads, scale=0.125):
     """Self-attention of spikes without softmax: (q kᵀ) v * scale.
 
     Without softmax the product is associative, so it is computed in whichever order is cheaper.
     All partial sums are integers, hence exact in float32 in either order; signals of lower
-    precision are widened to it.
+    precision are widened to it. (TPUs multiply float32 as bfloat16, which is exact up to 256.)
 
     Args:
       q: spikes [B, T, N, C].

@@ -54,6 +54,8 @@ class SpikformerConfig:
       pool: for each of the four stages of the patch embedding, whether it halves the image.
       form: how linear maps are written.
       neuron: what all neurons share.
+      drop_path: probability, in training, that an example skips a branch of the last block; it
+        grows linearly from 0 in the first block.
       dtype: of the computation (parameters and batch statistics are float32).
 
     Raises:
@@ -70,6 +72,7 @@ class SpikformerConfig:
     pool: tuple[bool, ...] = CIFAR_POOL
     form: LinearForm = CIFAR_FORM
     neuron: NeuronConfig = dataclasses.field(default_factory=NeuronConfig)
+    drop_path: float = 0.0
     dtype: DTypeLike = jnp.float32
 
     def __post_init__(self):
@@ -90,6 +93,8 @@ class SpikformerConfig:
             )
         if self.embed_dim % 8:
             raise ValueError(f"embed_dim={self.embed_dim} must be divisible by 8")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path={self.drop_path} must lie in [0, 1)")
         if self.hidden_dim < 1:
             raise ValueError(f"mlp_ratio={self.mlp_ratio} leaves the MLP without hidden channels")
 
@@ -121,7 +126,8 @@ class Spikformer(nn.Module):
         x = PatchEmbedding(config, name="patch_embed")(images.astype(config.dtype), train)
         x = x.reshape(*x.shape[:2], -1, config.embed_dim)  # B T N D
         for i in range(config.depth):
-            x = Block(config, name=f"block_{i}")(x, train)
+            drop_path = config.drop_path * i / max(config.depth - 1, 1)
+            x = Block(config, drop_path, name=f"block_{i}")(x, train)
         features = jnp.mean(x.astype(jnp.float32), axis=(1, 2))  # B D
         return nn.Dense(config.num_classes, kernel_init=nn.initializers.normal(0.02), name="head")(
             features
@@ -163,12 +169,18 @@ class Block(nn.Module):
     """Spiking self-attention and MLP, each added to the residual stream after its last LIF."""
 
     config: SpikformerConfig
+    drop_path: float = 0.0
 
     @nn.compact
     def __call__(self, x, train):  # B T N D
-        """Returns the residual stream [B, T, N, D], non-negative integers."""
-        x = x + Attention(self.config, name="attn")(x, train)
-        return x + Mlp(self.config, name="mlp")(x, train)
+        """Returns the residual stream [B, T, N, D], non-negative integers in inference."""
+        x = x + self._drop(Attention(self.config, name="attn")(x, train), train)
+        return x + self._drop(Mlp(self.config, name="mlp")(x, train), train)
+
+    def _drop(self, branch, train):
+        if not train or not self.drop_path:
+            return branch
+        return layers.drop_path(self.make_rng("drop_path"), branch, self.drop_path)
 
 
 class Attention(nn.Module):

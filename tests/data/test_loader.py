@@ -4,13 +4,29 @@ import numpy as np
 import pytest
 
 from snnvit_jax.data import loader, sources
+from snnvit_jax.data.decode import DamagedImage
+from snnvit_jax.data.order import TrainingOrder, permutation
+
+SHAPE = (2, 2, 1)
 
 
-def make_source(count=10, classes=10):
-    examples = [
-        {"image": np.full((2, 2, 1), i, np.uint8), "label": i % classes} for i in range(count)
-    ]
-    return sources.Source(examples, tuple(map(str, range(classes))), "train")
+class Examples:
+    """Ten images, each filled with its own number; some of them damaged."""
+
+    def __init__(self, damaged=()):
+        self.damaged = damaged
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        if index in self.damaged:
+            raise DamagedImage(f"record {index} is truncated")
+        return {"image": np.full(SHAPE, index, np.uint8), "label": index}
+
+
+def make_source(damaged=(), classes=10):
+    return sources.Source(Examples(damaged), tuple(map(str, range(classes))), "train")
 
 
 def augment(example, rng):
@@ -22,55 +38,119 @@ def preprocess(example):
     return {"image": example["image"].astype(np.float32), "label": np.int32(example["label"])}
 
 
-def take(count, **options):
-    options = {"batch_size": 3, "seed": 0} | options
-    with loader.train_batches(make_source(), augment, **options) as batches:
+def take(count, source=None, *, batch_size=3, seed=0, repeats=1, start_step=0, **options):
+    options = loader.LoaderOptions(batch_size, SHAPE, **options)
+    with loader.train_batches(
+        source or make_source(), augment, options, seed=seed, repeats=repeats, start_step=start_step
+    ) as batches:
         return list(itertools.islice(batches, count))
+
+
+def evaluate(source, **options):
+    options = loader.LoaderOptions(**{"image_shape": SHAPE} | options)
+    with loader.eval_batches(source, preprocess, options) as batches:
+        return list(batches)
 
 
 def assert_same(a, b):
     for left, right in zip(a, b, strict=True):
-        np.testing.assert_array_equal(left["label"], right["label"])
-        np.testing.assert_array_equal(left["image"], right["image"])
+        for name in ("image", "label", "mask"):
+            np.testing.assert_array_equal(left[name], right[name])
 
 
-def test_an_epoch_sees_no_example_twice():
-    for epoch in range(3):
-        labels = np.concatenate([b["label"] for b in take(3, start_step=3 * epoch)])
-        assert len(set(labels)) == 9
+def labels(batches):
+    return np.concatenate([batch["label"] for batch in batches])
 
 
-def test_epochs_differ_in_order_and_augmentation():
-    first, second = take(6)[:3], take(6)[3:]
-    labels = [np.concatenate([b["label"] for b in part]) for part in (first, second)]
-    assert not np.array_equal(*labels)
-    noise = [
-        {float(x % 1) for b in part for x in b["image"][:, 0, 0, 0]} for part in (first, second)
+def test_every_epoch_sees_every_example_once():
+    seen = labels(take(20))  # six epochs of ten examples, in batches of three
+    for epoch in seen.reshape(6, 10):
+        assert sorted(epoch) == list(range(10))
+    assert not np.array_equal(seen[:10], seen[10:20])
+
+
+def test_augmentation_depends_on_seed_epoch_and_example_only():
+    by_epoch = take(20)
+    noise = [b["image"][:, 0, 0, 0] % 1 for b in by_epoch]
+    assert len(set(np.concatenate(noise).tolist())) == 60
+    # The second epoch again, taken by other batches.
+    images = np.concatenate([b["image"] for b in take(4, batch_size=5)])[10:20]
+    np.testing.assert_array_equal(np.concatenate([b["image"] for b in by_epoch])[10:20], images)
+
+
+def test_another_seed_gives_another_order():
+    assert not np.array_equal(labels(take(4)), labels(take(4, seed=1)))
+
+
+@pytest.mark.parametrize(
+    ("start", "workers"), [(1, 0), (3, 0), (8, 0), (10, 0), (5, 0), (5, 2), (5, 4)]
+)
+def test_resuming_continues_where_it_stopped_with_any_number_of_workers(start, workers):
+    assert_same(take(12)[start:], take(12 - start, start_step=start, workers=workers))
+
+
+@pytest.mark.parametrize("processes", [2, 3, 6])
+def test_processes_share_every_batch_without_overlap(processes):
+    whole = take(10, batch_size=6)
+    parts = [take(10, batch_size=6, shard=(i, processes)) for i in range(processes)]
+    joined = [
+        {name: np.concatenate([part[name] for part in step]) for name in ("image", "label", "mask")}
+        for step in zip(*parts, strict=True)
     ]
-    assert not noise[0] & noise[1]
+    assert_same(whole, joined)
 
 
-def test_the_same_seed_gives_the_same_batches_and_another_one_others():
-    assert_same(take(7), take(7))
-    assert not np.array_equal(take(1)[0]["image"], take(1, seed=1)[0]["image"])
+def test_repeated_augmentation_takes_an_example_several_times_in_a_row():
+    seen = labels(take(10, batch_size=5, repeats=2)).reshape(5, 5, 2)
+    assert (seen[..., 0] == seen[..., 1]).all()
+    images = np.concatenate([b["image"] for b in take(10, batch_size=5, repeats=2)])
+    assert len(np.unique(images[:, 0, 0, 0])) == 50
+    order = TrainingOrder(Examples(), augment, seed=0, repeats=3)
+    assert [order.place(p)[2] for p in range(10)] == [0, 1, 2] * 3 + [0]
 
 
-@pytest.mark.parametrize("start", [0, 1, 3, 8])
-def test_resuming_continues_where_it_stopped(start):
-    assert_same(take(12)[start:], take(12 - start, start_step=start))
-
-
-def test_worker_processes_give_the_same_batches():
-    assert_same(take(5), take(5, workers=2))
+def test_permutations_are_of_their_seed_and_epoch():
+    assert sorted(permutation(3, 5, 7)) == list(range(7))
+    assert len({tuple(permutation(seed, epoch, 7)) for seed in (0, 1) for epoch in (0, 1)}) == 4
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 10, 16])
-def test_evaluation_sees_every_example_once(batch_size):
-    with loader.eval_batches(make_source(), preprocess, batch_size=batch_size) as batches:
-        batches = list(batches)
-    assert all(len(batch["label"]) == batch_size for batch in batches)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_evaluation_sees_every_example_once(batch_size, processes):
+    batch_size *= processes
+    parts = [
+        evaluate(make_source(), batch_size=batch_size, shard=(i, processes))
+        for i in range(processes)
+    ]
+    assert len({len(batches) for batches in parts}) == 1
+    batches = [batch for part in parts for batch in part]
+    assert all(len(batch["label"]) == batch_size // processes for batch in batches)
     seen = np.concatenate([batch["image"][batch["mask"], 0, 0, 0] for batch in batches])
-    np.testing.assert_array_equal(seen, np.arange(10))
+    np.testing.assert_array_equal(np.sort(seen), np.arange(10))
+
+
+def test_a_damaged_image_is_fatal_and_named_by_default():
+    with pytest.raises(DamagedImage, match=r"record 7 is truncated; remove it, or set data"):
+        take(4, make_source(damaged=(7,)))
+    with pytest.raises(DamagedImage, match="record 9 is truncated"):
+        evaluate(make_source(damaged=(9,)), batch_size=4)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_image_can_be_skipped_but_is_never_replaced(workers, caplog):
+    source = make_source(damaged=(2, 7))
+    options = {"workers": workers, "on_damaged": "skip"}
+    batches = take(10, source, batch_size=5, **options)
+    for epoch in range(5):
+        part = batches[2 * epoch : 2 * epoch + 2]
+        mask = np.concatenate([b["mask"] for b in part])
+        assert sorted(labels(part)[mask]) == [0, 1, 3, 4, 5, 6, 8, 9]
+        assert not np.concatenate([b["image"] for b in part])[~mask].any()
+    batches = evaluate(source, batch_size=4, on_damaged="skip")
+    assert sorted(labels(batches)[np.concatenate([b["mask"] for b in batches])]) == [
+        *(0, 1, 3, 4, 5, 6, 8, 9)
+    ]
+    assert "skipped: record 7 is truncated" in caplog.text
 
 
 def test_a_batch_larger_than_the_source_is_refused():
@@ -78,11 +158,19 @@ def test_a_batch_larger_than_the_source_is_refused():
         take(1, batch_size=11)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 3, "shard": (0, 2)}, "batch_size=3 must be divisible by the 2 processes"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 2, "on_damaged": "ignore"}, "on_damaged='ignore'"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        loader.LoaderOptions(image_shape=SHAPE, **options)
+
+
 def test_a_label_outside_the_classes_is_named():
-    source = make_source(classes=10)
-    source = sources.Source(source.examples, source.class_names[:5], "train")
-    with (
-        pytest.raises(ValueError, match=r"label \d lies outside the 5 classes"),
-        loader.train_batches(source, augment, batch_size=10, seed=0) as batches,
-    ):
-        next(batches)
+    with pytest.raises(ValueError, match=r"label \d lies outside the 5 classes"):
+        take(1, make_source(classes=5), batch_size=10)

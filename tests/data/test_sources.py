@@ -215,3 +215,15 @@ def test_data_sets_without_images_and_labels_are_refused(monkeypatch, prepared):
     monkeypatch.setattr(tfds, "builder", lambda *args, **options: real)
     with pytest.raises(ValueError, match=r"has features \['text'\], not image and label"):
         sources.load("cifar10", "train", prepared[0])
+
+
+def test_a_label_outside_the_classes_is_found_before_training():
+    source = sources.load("digits", "train")
+    sources.check_some_labels(source)
+    with pytest.raises(ValueError, match=r"label \d of example \d+ in split 'train' lies outside"):
+        sources.check_some_labels(sources.Source(source.examples, source.class_names[:5], "train"))
+
+
+def test_labels_are_read_without_decoding(prepared):
+    examples = sources.load("cifar10", "train", prepared[0]).examples
+    assert [examples.label(i) for i in range(5)] == [examples[i]["label"] for i in range(5)]

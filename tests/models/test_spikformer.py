@@ -354,3 +354,41 @@ def test_bfloat16_keeps_float32_parameters_statistics_and_gradients(tiny):
     assert described(gradients) == described(tiny.variables["params"])
     assert described(new["batch_stats"]) == described(tiny.variables["batch_stats"])
     assert logits.dtype == jnp.float32
+
+
+def test_stochastic_depth_leaves_out_whole_branches_and_keeps_the_mean():
+    branch = np.random.default_rng(0).normal(size=(4000, 2, 3)).astype(np.float32)
+    kept = np.asarray(layers.drop_path(jax.random.key(0), branch, 0.25))
+    ratio = (kept / branch).reshape(len(branch), -1)
+    assert set(np.unique(np.round(ratio, 4))) == {0.0, np.float32(1.3333)}
+    np.testing.assert_array_equal(ratio.max(1) > 0, ratio.min(1) > 0)
+    assert abs((ratio[:, 0] > 0).mean() - 0.75) < 0.02
+
+
+def test_stochastic_depth_grows_with_the_block_and_spares_inference():
+    model = snn.create_model("spikformer_4_384", drop_path=0.3, depth=3)
+    rates = {}
+
+    def note(next_function, args, kwargs, context):
+        if isinstance(context.module, Block):
+            rates[context.module.name] = context.module.drop_path
+        return next_function(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    assert rates == {"block_0": 0.0, "block_1": 0.15, "block_2": 0.3}
+
+    config = dataclasses.replace(model.config, embed_dim=16, num_heads=2, time_steps=1)
+    block = Block(config, 0.9)
+    x = jax.random.randint(jax.random.key(3), (40, 1, 2, 16), 0, 3).astype(jnp.float32)
+    variables = block.init(jax.random.key(0), x, False)
+    train = jax.jit(
+        lambda key: block.apply(
+            variables, x, True, mutable=["batch_stats"], rngs={"drop_path": key}
+        )[0]
+    )
+    # A branch that is kept counts tenfold; most are not, and then an example is unchanged.
+    unchanged = np.all(np.asarray(train(jax.random.key(0))) == x, axis=(1, 2, 3))
+    assert 20 < unchanged.sum() < 40
+    assert not np.array_equal(*(train(jax.random.key(i)) for i in (1, 2)))
+    np.testing.assert_array_equal(*(block.apply(variables, x, False) for _ in range(2)))

@@ -1,0 +1,89 @@
+"""Energy of a run under every convention: python run.py WORKDIR OUT [--twin=ANN_WORKDIR].
+
+Compares the learned schedule, the same weights with all time steps on, the same architecture with
+ReLU (if such a run is given) and a plain vision transformer of the same shapes, from the spikes of
+the whole held-out split. Writes OUT/energy_table.json (every count for each layer and time step)
+and OUT/energy_table.md.
+"""
+
+import argparse
+import json
+import pathlib
+
+from tqdm import tqdm
+
+from snnvit_jax import analysis
+from snnvit_jax.schedule import with_schedule
+
+COLUMNS = (
+    *("network", "accuracy", "time steps", "additions", "MAC", "µJ"),
+    *("MAC if integers multiply", "µJ", "membrane updates", "µJ"),
+)
+
+
+def measure(experiment, variables, twin=None):
+    """Returns {name: `Evaluation`} of the networks that are compared.
+
+    Args:
+      experiment: of a run, from `analysis.open_run`.
+      variables: of its model.
+      twin: (experiment, variables) of the same architecture with ReLU; None for none.
+    """
+    learned = analysis.evaluate(experiment, variables)
+    everything = with_schedule(variables, analysis.all_steps(learned.schedule))
+    found = {
+        "learned schedule": learned,
+        "all time steps": analysis.evaluate(experiment, everything),
+    }
+    if twin is not None:
+        found["ReLU in place of spikes"] = analysis.evaluate(*twin)
+    return found
+
+
+def markdown(found):
+    """Returns the comparison as a Markdown table.
+
+    Args:
+      found: from `measure`.
+    """
+    rows = [[name, *_row(result)] for name, result in found.items()]
+    energy = next(iter(found.values())).energy
+    plain = (f"{energy.plain_macs:,}", f"{energy.plain_microjoule:.4g}")
+    rows.append(["plain vision transformer", "", "1", "0", *plain, *plain, "0", "0"])
+    lines = [COLUMNS, ["---"] + ["---:"] * (len(COLUMNS) - 1), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _row(result):
+    energy, multiply = result.energy, result.energy.under(integers="multiply")
+    return (
+        f"{100 * result.accuracy:.2f} %",
+        f"{result.schedule.average:.2f} of {result.schedule.time_steps}",
+        f"{energy.accumulates:,.0f}",
+        f"{energy.macs:,}",
+        f"{energy.microjoule:.4g}",
+        f"{multiply.macs:,}",
+        f"{multiply.microjoule:.4g}",
+        f"{energy.membrane_updates:,}",
+        f"{energy.membrane_microjoule:.4g}",
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("workdir", type=pathlib.Path)
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--twin", type=pathlib.Path, help="a run with model.neuron.kind=relu")
+    parser.add_argument("--examples", type=int, help="look only at the first N held-out examples")
+    args = parser.parse_args()
+    twin = args.twin and analysis.open_run(args.twin, args.examples)
+    found = measure(*analysis.open_run(args.workdir, args.examples), twin)
+    args.out.mkdir(parents=True, exist_ok=True)
+    counts = {name: json.loads(result.energy.to_json()) for name, result in found.items()}
+    (args.out / "energy_table.json").write_text(json.dumps(counts, indent=1) + "\n")
+    (args.out / "energy_table.md").write_text(markdown(found))
+    tqdm.write(markdown(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Looking into a finished run: opening it, cutting its time steps, what its layers emit."""
+
+import collections.abc
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from snnvit_jax import evaluation, recording
+from snnvit_jax.checkpoint import load_variables
+from snnvit_jax.data import loader
+from snnvit_jax.experiment import build
+from snnvit_jax.schedule import TimeStepSchedule, with_schedule
+from snnvit_jax.sharding import replicate, shard_batch
+from snnvit_jax.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class First(collections.abc.Sequence):
+    """The first examples of a sequence.
+
+    Attributes:
+      examples: the whole sequence.
+      count: how many of them.
+    """
+
+    examples: collections.abc.Sequence
+    count: int
+
+    def __len__(self):
+        """Number of examples."""
+        return min(self.count, len(self.examples))
+
+    def __getitem__(self, index):
+        """Returns one example."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self.examples[index % len(self)]
+
+
+def open_run(workdir, examples=None):
+    """Opens a finished run.
+
+    Args:
+      workdir: its folder.
+      examples: how many held-out examples to look at, >= 1; None for all.
+
+    Returns:
+      (`Experiment` whose held-out split has at most that many examples, variables of the newest
+      checkpoint on its mesh).
+
+    Raises:
+      FileNotFoundError: if the folder holds no run.
+      ValueError: if it holds no checkpoint, or `examples` is less than 1.
+    """
+    if examples is not None and examples < 1:
+        raise ValueError(f"{examples=} must be at least 1")
+    folder = Workdir(workdir)
+    config = folder.read_config()
+    if config is None:
+        raise FileNotFoundError(f"{folder.path} holds no run: there is no config.json in it")
+    experiment = build(config)
+    variables = replicate(load_variables(folder.checkpoints), experiment.mesh)
+    if examples is not None:
+        source = experiment.eval_source
+        source = dataclasses.replace(source, examples=First(source.examples, examples))
+        experiment = dataclasses.replace(experiment, eval_source=source)
+    return experiment, variables
+
+
+def batches(experiment, description, repeats=1):
+    """Yields the batches of the held-out split, on the mesh, with a progress bar.
+
+    Args:
+      experiment: an `Experiment`.
+      description: in front of the progress bar.
+      repeats: steps of the bar that one batch takes; the caller sends each by `bar.update()`.
+
+    Yields:
+      (batch, progress bar).
+    """
+    source, options = experiment.eval_source, experiment.loader_options
+    count = loader.batch_count(source, options.batch_size) * repeats
+    with (
+        loader.eval_batches(source, experiment.preprocess, options) as loaded,
+        tqdm(desc=description, total=count, leave=False) as bar,
+    ):
+        for batch in loaded:
+            yield shard_batch(batch, experiment.mesh), bar
+
+
+def evaluate(experiment, variables):
+    """Evaluates a model on the held-out split of its run.
+
+    Args:
+      experiment: an `Experiment`.
+      variables: {"params", "batch_stats"} of its model.
+
+    Returns:
+      An `evaluation.Evaluation`.
+    """
+    return evaluation.evaluate(
+        experiment.model,
+        replicate(variables, experiment.mesh),
+        experiment.eval_source,
+        experiment.preprocess,
+        experiment.loader_options,
+        mesh=experiment.mesh,
+    )
+
+
+def cut(schedule, module, steps):
+    """Returns a schedule in which one module is silent after its first time steps.
+
+    Args:
+      schedule: a `TimeStepSchedule`.
+      module: name of a module or of a block, for example "block_0/attn" or "patch_embed".
+      steps: number of time steps that its layers may keep, in [0, T].
+
+    Raises:
+      ValueError: if no layer belongs to the module, or the number does not fit.
+    """
+    if not 0 <= steps <= schedule.time_steps:
+        raise ValueError(f"{steps=} must lie between 0 and {schedule.time_steps}")
+    inside = [name for name in schedule.masks if name.startswith(f"{module}/")]
+    if not inside:
+        raise ValueError(f"no layer belongs to {module=}; modules: {', '.join(schedule.modules)}")
+    early = np.arange(schedule.time_steps) < steps
+    return TimeStepSchedule(
+        schedule.masks | {name: schedule.masks[name] & early for name in inside}
+    )
+
+
+def all_steps(schedule):
+    """Returns the schedule of the same layers with every time step active.
+
+    Args:
+      schedule: a `TimeStepSchedule`.
+    """
+    return TimeStepSchedule({name: np.ones_like(mask) for name, mask in schedule.masks.items()})
+
+
+def accuracies(experiment, variables, schedules):
+    """Returns the held-out accuracy of a model under each of many schedules, in one pass.
+
+    Args:
+      experiment: an `Experiment`.
+      variables: {"params", "batch_stats"} of its model, on its mesh.
+      schedules: a list of `TimeStepSchedule`; equal ones are computed once.
+
+    Returns:
+      A list of numbers in [0, 1].
+    """
+    keys = [b"".join(mask.tobytes() for mask in schedule.masks.values()) for schedule in schedules]
+    distinct = {
+        key: with_schedule(variables, schedule)
+        for key, schedule in zip(keys, schedules, strict=True)
+    }
+    correct, examples = collections.Counter(), 0
+    for batch, bar in batches(experiment, "schedules", repeats=len(distinct)):
+        examples += int(jnp.sum(batch["mask"]))  # a damaged image leaves a gap
+        for key, changed in distinct.items():
+            correct[key] += int(_correct(changed, batch, model=experiment.model))
+            bar.update()
+    return [correct[key] / examples for key in keys]
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _correct(variables, batch, *, model):
+    predictions = jnp.argmax(model.apply(variables, batch["image"]), -1)
+    return jnp.sum((predictions == batch["label"]) & batch["mask"])
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def mean_activations(variables, images, *, model):
+    """Returns what each spiking layer emits on average over time, neuron by neuron.
+
+    Args:
+      variables: {"params", "batch_stats"} of the model.
+      images: [B, H, W, C], normalised.
+      model: a Linen module; of spikes, the means are multiples of 1 / T.
+
+    Returns:
+      {layer name: [B, ...]}.
+    """
+    seen = model.apply(variables, images, mutable=[recording.COLLECTION])[1]
+    return {name: jnp.mean(x, 0) for name, x in recording.spikes(seen).items()}

@@ -1,0 +1,122 @@
+"""Which example comes at which place of the training, and how it is augmented there.
+
+The whole training is one sequence of places, epoch after epoch: place p is the p mod N-th of epoch
+p // N. Order and augmentation are functions of (seed, epoch, example), so any process can work out
+any batch, and resuming needs nothing but the step.
+"""
+
+import functools
+import sys
+
+import numpy as np
+
+from snnvit_jax.data.decode import DamagedImage
+
+
+@functools.lru_cache(maxsize=2)  # batches prepared ahead may lie in the next epoch already
+def permutation(seed, epoch, size):
+    """Returns the order of an epoch's examples, [size] whole numbers.
+
+    Args:
+      seed: whole number >= 0.
+      epoch: whole number >= 0.
+      size: number of examples.
+    """
+    return np.random.default_rng((seed, epoch)).permutation(size)
+
+
+class TrainingOrder:
+    """An endless sequence of augmented examples, by random access.
+
+    With repeated augmentation (Hoffer et al., "Augment your batch", CVPR 2020), each example comes
+    `repeats` times in a row, differently augmented; an epoch still has as many places as there are
+    examples, so that it sees a part of them only.
+
+    Attributes:
+      examples: sequence of {"image": uint8 [H, W, C], "label": int}.
+      augment: function of (example, numpy random generator) -> {"image", "label"}.
+      seed: of order and augmentation.
+      repeats: times each example is taken, >= 1.
+    """
+
+    def __init__(self, examples, augment, seed, repeats=1):
+        self.examples = examples
+        self.augment = augment
+        self.seed = seed
+        self.repeats = repeats
+
+    def __len__(self):
+        """Number of places: as many as an index can hold."""
+        return sys.maxsize
+
+    def place(self, position):
+        """Returns (epoch, index of the example, which of its repetitions) at a position.
+
+        Args:
+          position: whole number >= 0.
+        """
+        epoch, place = divmod(int(position), len(self.examples))
+        index = permutation(self.seed, epoch, len(self.examples))[place // self.repeats]
+        return epoch, int(index), place % self.repeats
+
+    def __getitem__(self, position):
+        """Returns the augmented example {"image", "label"}; may raise `DamagedImage`."""
+        epoch, index, repetition = self.place(position)
+        rng = np.random.default_rng((self.seed, epoch, index, repetition))
+        return self.augment(self.examples[index], rng)
+
+
+class EvaluationOrder:
+    """Every example once, preprocessed, by random access.
+
+    Attributes:
+      examples: sequence of {"image": uint8 [H, W, C], "label": int}.
+      preprocess: function of an example -> {"image", "label"}.
+    """
+
+    def __init__(self, examples, preprocess):
+        self.examples = examples
+        self.preprocess = preprocess
+
+    def __len__(self):
+        """Number of examples."""
+        return len(self.examples)
+
+    def __getitem__(self, index):
+        """Returns the preprocessed example {"image", "label"}; may raise `DamagedImage`."""
+        return self.preprocess(self.examples[index])
+
+
+class WithGaps:
+    """A sequence of examples in which a damaged image, or a place past the end, is a gap.
+
+    Every example gets "mask" (False for a gap) and "damaged" (what is wrong with it, else ""): the
+    message crosses the border between processes together with its batch.
+
+    Attributes:
+      examples: sequence of {"image": float32 [H, W, C], "label": int32}.
+      image_shape: (H, W, C).
+      length: number of places, at least that of the examples.
+    """
+
+    def __init__(self, examples, image_shape, length):
+        self.examples = examples
+        self.image_shape = tuple(image_shape)
+        self.length = length
+
+    def __len__(self):
+        """Number of places, gaps included."""
+        return self.length
+
+    def __getitem__(self, index):
+        """Returns {"image", "label", "mask", "damaged"}; a gap is zero and has label 0."""
+        if index >= len(self.examples):
+            return self._gap("")
+        try:
+            return self.examples[index] | {"mask": np.True_, "damaged": ""}
+        except DamagedImage as error:
+            return self._gap(str(error))
+
+    def _gap(self, damaged):
+        image = np.zeros(self.image_shape, np.float32)
+        return {"image": image, "label": np.int32(0), "mask": np.False_, "damaged": damaged}

@@ -1,0 +1,30 @@
+"""Operations and energy, counted from what actually flows through a model.
+
+Every convolution, matrix product and attention product is observed during a forward pass, and
+every spiking layer. Where a product's input is spikes, each costs one accumulate for each output
+that it reaches, padding excepted; a real-valued input costs multiply-accumulates. Published figures
+differ in what the small integers of a residual stream cost (`Accounting.integers`). Membrane
+updates are counted and reported apart. Not counted, as in the published figures: normalisation
+(folded in deployment), pooling and residual additions.
+"""
+
+from snnvit_jax.energy.accounting import CONVENTIONS, Accounting
+from snnvit_jax.energy.costs import LayerEnergy, NeuronUpdates, Operand
+from snnvit_jax.energy.observation import decode, model_shapes, observe
+from snnvit_jax.energy.operations import LayerShape
+from snnvit_jax.energy.report import EnergyReport, energy_report, report_from_counts
+
+__all__ = [
+    "CONVENTIONS",
+    "Accounting",
+    "EnergyReport",
+    "LayerEnergy",
+    "LayerShape",
+    "NeuronUpdates",
+    "Operand",
+    "decode",
+    "energy_report",
+    "model_shapes",
+    "observe",
+    "report_from_counts",
+]

@@ -1,0 +1,66 @@
+"""The conventions that turn operations into energy.
+
+Energies of a 45 nm process (Horowitz, ISSCC 2014): 4.6 pJ for a 32-bit floating-point
+multiply-accumulate, 0.9 pJ for an accumulate.
+"""
+
+import dataclasses
+
+MAC_PICOJOULE = 4.6
+AC_PICOJOULE = 0.9
+# What an input of small integers costs: accumulates, an integer n as n of them (Spikformer, ICLR
+# 2023), or multiply-accumulates like any other input that is not binary (Spikingformer, 2023).
+CONVENTIONS = ("accumulate", "multiply")
+
+
+@dataclasses.dataclass(frozen=True)
+class Accounting:
+    """What counts, and what it costs.
+
+    Attributes:
+      mac: energy of a multiply-accumulate in pJ.
+      ac: energy of an accumulate in pJ.
+      membrane: energy of a membrane update in pJ; None for a multiply-accumulate with leak and an
+        accumulate without.
+      integers: what an input of small integers costs, one of `CONVENTIONS`.
+      count_membrane: whether membrane updates are part of the energy; they are not in published
+        figures.
+      repeat_embedding: whether what is computed once for all time steps counts T times, as in
+        published figures.
+
+    Raises:
+      ValueError: for an unknown convention, or an energy that is negative or not finite.
+    """
+
+    mac: float = MAC_PICOJOULE
+    ac: float = AC_PICOJOULE
+    membrane: float | None = None
+    integers: str = "accumulate"
+    count_membrane: bool = False
+    repeat_embedding: bool = False
+
+    def __post_init__(self):
+        if self.integers not in CONVENTIONS:
+            raise ValueError(f"integers={self.integers!r} must be one of {', '.join(CONVENTIONS)}")
+        for name in ("mac", "ac", "membrane"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise ValueError(f"{name}={value} must be an energy in pJ, at least 0")
+
+    def multiplies(self, kind):
+        """Returns whether a layer with inputs of a kind costs multiply-accumulates.
+
+        Args:
+          kind: "spikes", "integers" or "real".
+        """
+        return kind == "real" or (kind == "integers" and self.integers == "multiply")
+
+    def membrane_update(self, kind):
+        """Returns the energy of one membrane update in pJ.
+
+        Args:
+          kind: of the neuron, as in `neurons.NeuronConfig`.
+        """
+        if self.membrane is not None:
+            return self.membrane
+        return self.ac if kind == "if" else self.mac

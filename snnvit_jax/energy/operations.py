@@ -1,0 +1,243 @@
+"""The operations of one layer: what its shapes say beforehand, and its input units as they come.
+
+An input unit is a spike, or one of the n units of an integer n. Signals are [B, T, ...], or
+without time ([B, features] for a matrix product) after it was averaged.
+"""
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from snnvit_jax.energy import convolution
+from snnvit_jax.models.layers import SpikingAttention
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerShape:
+    """The static part of a layer's cost, for one example.
+
+    Attributes:
+      macs: multiply-accumulates of one time step, were the input real-valued.
+      fan_out: accumulates for each of the units that `input_units` counts.
+      time_steps: how often the layer is computed.
+      operands: {operand name: number of its values in one time step}.
+      primitives: of JAX that compute it, each with an equal share of `macs`.
+      plain_macs: multiply-accumulates of this layer in a plain vision transformer.
+      fan_out_by_rate: accumulates for each unit by the published formulas, which count taps on
+        the padding too.
+      bias_adds: additions of a bias in one time step; part of no total, because a sum can start
+        from the bias.
+      repeats: for how many identical time steps one computation stands.
+    """
+
+    macs: int
+    fan_out: int
+    time_steps: int
+    operands: dict[str, int]
+    primitives: tuple[str, ...]
+    plain_macs: int
+    fan_out_by_rate: float
+    bias_adds: int = 0
+    repeats: int = 1
+
+
+def is_counted(module):
+    """Returns whether a module is a layer that `input_units` and `layer_shape` know."""
+    return type(module) in OPERATIONS
+
+
+def named_operands(module, args):
+    """Returns {operand name: signal [B, T, ...]}, a signal without time as one step.
+
+    Args:
+      module: a bound module of a type in `OPERATIONS`.
+      args: that it is called with.
+
+    Raises:
+      ValueError: for arguments that do not fit the layer type.
+    """
+    names = OPERATIONS[type(module)].operands
+    if len(args) != len(names):
+        raise ValueError(f"{_name(module)}: expected {len(names)} arguments, got {len(args)}")
+    signals = [x if has_time(module, x) else x[:, None] for x in args]
+    return dict(zip(names, signals, strict=True))
+
+
+def input_units(module, operands):
+    """Counts a layer's input units, each as often as it reaches an output of a single channel.
+
+    Args:
+      module: a bound module of a type in `OPERATIONS`.
+      operands: from `named_operands`, whole numbers >= 0.
+
+    Returns:
+      int32 [B, T].
+    """
+    return OPERATIONS[type(module)].units(module, **operands)
+
+
+def layer_shape(module, operands):
+    """Returns a layer's `LayerShape`, with `repeats` still 1.
+
+    Args:
+      module: a bound module of a type in `OPERATIONS`.
+      operands: from `named_operands`; only their shapes matter.
+
+    Raises:
+      ValueError: for a convolution with a kind of padding or dilation that is not counted.
+    """
+    return OPERATIONS[type(module)].shape(module, **operands)
+
+
+def accumulates_by_rate(shape, units):
+    """Estimates accumulates by the published formulas: firing rate x operations of the layer.
+
+    r k² C_in C_out H W for a convolution, r C_in C_out N for a matrix product, and
+    h N d² (min(r_k, r_v) + r_q) for attention, with mean rates r of the operands (Zhou et al.,
+    Spikformer, ICLR 2023; Spikingformer, 2023).
+
+    Args:
+      shape: the layer's `LayerShape`.
+      units: {operand name: mean sum of its values at each time step [T]}.
+
+    Returns:
+      [T], of one example.
+    """
+    attention = set(units) == {"q", "k", "v"}
+    sums = np.minimum(units["k"], units["v"]) + units["q"] if attention else units["input"]
+    return sums * shape.fan_out_by_rate
+
+
+def has_time(module, x):
+    """Returns whether a layer's input has a time axis: [B, T, ...].
+
+    Args:
+      module: a bound module of a type in `OPERATIONS`.
+      x: one of the arguments it is called with.
+
+    Raises:
+      ValueError: for an input of too few or too many axes.
+    """
+    rank = _spatial_rank(module) + 1
+    if x.ndim < rank + 1 or (rank > 1 and x.ndim > rank + 2):
+        raise ValueError(
+            f"{_name(module)}: needs an input [B, T, ...] to be counted, got {x.shape}"
+        )
+    return x.ndim > rank + 1
+
+
+def _spatial_rank(module):
+    return len(_sides(module.kernel_size)) if isinstance(module, nn.Conv) else 0
+
+
+def _name(module):
+    return "/".join(module.path)
+
+
+def _sides(kernel_size):
+    return (kernel_size,) if isinstance(kernel_size, int) else tuple(kernel_size)
+
+
+def _sum_per_step(x):
+    """Sums [B, T, ...] to int32 [B, T]."""
+    return jnp.sum(x.astype(jnp.int32), axis=tuple(range(2, x.ndim)))
+
+
+def _size(x):
+    """Number of values in one time step of one example."""
+    return math.prod(x.shape[2:])
+
+
+class _Dense:
+    """Every input unit reaches every output channel once."""
+
+    operands = ("input",)
+
+    @staticmethod
+    def units(module, input):
+        return _sum_per_step(input)
+
+    @staticmethod
+    def shape(module, input):
+        features, size = module.features, _size(input)
+        return LayerShape(
+            macs=size * features,
+            fan_out=features,
+            time_steps=input.shape[1],
+            operands={"input": size},
+            primitives=("dot_general",),
+            plain_macs=size * features,
+            fan_out_by_rate=features,
+            bias_adds=size // input.shape[-1] * features * module.use_bias,
+        )
+
+
+class _Conv:
+    """An input unit reaches as many pixels of a channel as windows contain it."""
+
+    operands = ("input",)
+
+    @staticmethod
+    def units(module, input):  # B T ... C
+        covered, _ = convolution.coverage(module, input.shape[2:-1])
+        return _sum_per_step(jnp.sum(input.astype(jnp.int32), -1) * covered)
+
+    @staticmethod
+    def shape(module, input):
+        groups, features, C = module.feature_group_count, module.features, input.shape[-1]
+        pixels = math.prod(convolution.coverage(module, input.shape[2:-1])[1])
+        taps = math.prod(_sides(module.kernel_size))
+        macs = taps * pixels * C // groups * features
+        return LayerShape(
+            macs=macs,
+            fan_out=features // groups,
+            time_steps=input.shape[1],
+            operands={"input": _size(input)},
+            primitives=("conv_general_dilated",),
+            plain_macs=macs,
+            fan_out_by_rate=macs / _size(input),
+            bias_adds=pixels * features * module.use_bias,
+        )
+
+
+class _Attention:
+    """q (kᵀ v) costs a row of d additions for each spike of k or v (the sparser), then of q.
+
+    This is the published count T h N d² (min(r_k, r_v) + r_q), exact per example and step. With
+    fewer tokens than channels of a head the cheaper order is (q kᵀ) v: rows of N additions, for q
+    or k and then v. Softmax between the products of a plain transformer leaves only that order.
+    """
+
+    operands = ("q", "k", "v")
+
+    @staticmethod
+    def units(module, q, k, v):  # B T N C
+        first, second, last = (k, v, q) if _keys_meet_values(module, q) else (q, k, v)
+        return jnp.minimum(_sum_per_step(first), _sum_per_step(second)) + _sum_per_step(last)
+
+    @staticmethod
+    def shape(module, q, k, v):
+        _, T, N, C = q.shape
+        head_dim = C // module.num_heads
+        fan_out = head_dim if _keys_meet_values(module, q) else N
+        return LayerShape(
+            macs=2 * N * C * fan_out,
+            fan_out=fan_out,
+            time_steps=T,
+            operands=dict.fromkeys("qkv", N * C),
+            primitives=("dot_general",) * 2,
+            plain_macs=2 * N * C * N,
+            fan_out_by_rate=head_dim,
+        )
+
+
+def _keys_meet_values(module, q):
+    """Whether kᵀ v comes first: `spiking_attention` multiplies in the cheaper order."""
+    *_, N, C = q.shape
+    return C // module.num_heads < N
+
+
+OPERATIONS = {nn.Dense: _Dense, nn.Conv: _Conv, SpikingAttention: _Attention}

@@ -1,0 +1,86 @@
+"""What training minimises: cross entropy + penalty x time steps; and when the scores may move."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import optax
+
+from snnvit_jax import timesteps
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What is minimised: cross entropy + penalty x time steps; and when the scores may move.
+
+    Attributes:
+      label_smoothing: in [0, 1].
+      time_step_penalty: weight of the time steps, relative to T.
+      target_time_steps: average to end at, a budget; None to let the penalty alone decide.
+      min_time_steps: steps every layer keeps.
+      start_step: training step from which the scores learn.
+      anneal_steps: over so many steps from there on, the budget comes down from T to the target.
+      freeze_step: training step from which they stay as they are; None for never.
+      patience_steps: how fast the penalty grows while the budget is exceeded.
+      estimator: straight-through estimator of the penalty's gradient.
+    """
+
+    label_smoothing: float = 0.0
+    time_step_penalty: float = 0.0
+    target_time_steps: float | None = None
+    min_time_steps: int = 1
+    start_step: int = 0
+    anneal_steps: int = 0
+    freeze_step: int | None = None
+    patience_steps: int = 100
+    estimator: str = "identity"
+
+    def budget(self, step, time_steps):
+        """Returns the average number of time steps allowed after `step` steps, or None.
+
+        It comes down gradually from T to the target, so that the model gives up one step after the
+        other, the least useful first, and has time to adapt to each loss.
+
+        Args:
+          step: training steps done.
+          time_steps: T.
+        """
+        if self.target_time_steps is None:
+            return None
+        if self.anneal_steps:
+            progress = jnp.clip((step - self.start_step) / self.anneal_steps, 0.0, 1.0)
+        else:
+            progress = jnp.where(step >= self.start_step, 1.0, 0.0)
+        return time_steps + (self.target_time_steps - time_steps) * progress
+
+    def next_penalty_weight(self, state, time_steps):
+        """Returns the weight of the penalty for the next step: it grows while above the budget.
+
+        An excess of one time step adds `time_step_penalty` in `patience_steps`; being below takes
+        as much away, down to zero. (Dual ascent on the constraint average <= budget.)
+
+        Args:
+          state: the `TrainState` of this step.
+          time_steps: T.
+        """
+        budget = self.budget(state.step, time_steps)
+        if budget is None:
+            return jnp.float32(self.time_step_penalty)
+        excess = timesteps.average_time_steps(state.params) - budget
+        change = self.time_step_penalty * excess / self.patience_steps
+        learning = self.scores_learn(state.step)
+        return jnp.maximum(state.penalty_weight + jnp.where(learning, change, 0.0), 0.0)
+
+    def scores_learn(self, step):
+        """Returns whether the update after `step` steps may move the scores."""
+        started = step >= self.start_step
+        return started if self.freeze_step is None else started & (step < self.freeze_step)
+
+
+def cross_entropy(logits, labels):
+    """Returns the cross entropy of each example, [B] float32.
+
+    Args:
+      logits: [B, K].
+      labels: [B], whole numbers in [0, K).
+    """
+    return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)

@@ -1,0 +1,216 @@
+"""Looking into finished runs, and the experiments built on it, on two that hardly trained."""
+
+import importlib.util
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+import snnvit_jax as snn
+from snnvit_jax import analysis, experiment, metrics, training
+from snnvit_jax import config as config_lib
+from snnvit_jax.checkpoint import Checkpoints
+from snnvit_jax.data import loader
+from snnvit_jax.workdir import Workdir
+
+EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
+EXAMPLES = 200  # one full batch and a part of another
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / name / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def create_run(folder, lively, steps=0, **settings):
+    """A run's folder with a model that fires, after a few training steps on one batch."""
+    config = config_lib.default_config()
+    config.batch_size = 180
+    config.data.image_size = 8
+    config.model.update({"embed_dim": 16, "num_heads": 2, "depth": 1, "time_steps": 2})
+    config.update_from_flattened_dict(settings)
+    run = experiment.build(config)
+    state = training.state_from_variables(run.procedure, lively(run.model, channels=1))
+    losses = []
+    if steps:
+        with loader.eval_batches(run.train_source, run.preprocess, run.loader_options) as batches:
+            batch = next(batches)
+    for _ in range(steps):
+        state, seen = training.train_step(state, batch, procedure=run.procedure)
+        losses.append(float(metrics.means(jax.device_get(seen))["loss"]))
+    Workdir(folder).write_config(config, 0)
+    with Checkpoints(Workdir(folder).checkpoints) as checkpoints:
+        checkpoints.save(1, state)
+    return losses
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory, lively):
+    folder = tmp_path_factory.mktemp("spiking")
+    create_run(folder, lively)
+    return analysis.open_run(folder, EXAMPLES)
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory, lively):
+    """The same architecture with ReLU, and the losses of its first training steps."""
+    folder = tmp_path_factory.mktemp("relu")
+    settings = {"model.neuron.kind": "relu", "model.time_steps": 1, "optimizer.warmup_epochs": 0.0}
+    losses = create_run(folder, lively, steps=8, **settings)
+    return *analysis.open_run(folder, EXAMPLES), losses
+
+
+@pytest.fixture(scope="module")
+def evaluated(opened):
+    return analysis.evaluate(*opened)
+
+
+@pytest.fixture(scope="module")
+def at_once(opened):
+    """All labels, and a function: schedule -> (logits, spikes) of all images."""
+    run, variables = opened
+    examples = [run.preprocess(example) for example in run.eval_source.examples]
+    images, labels = (np.stack([e[key] for e in examples]) for key in ("image", "label"))
+    apply = jax.jit(lambda v: run.model.apply(v, images, mutable=["spikes"]))
+
+    def under(schedule):
+        logits, seen = apply(snn.with_schedule(variables, schedule))
+        return logits, snn.spikes(seen)
+
+    return labels, under
+
+
+# ---------------------------------------------------------------- opening and cutting
+
+
+def test_folders_without_a_finished_run_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no run: there is no config\.json"):
+        analysis.open_run(tmp_path)
+    Workdir(tmp_path).write_config(config_lib.default_config(), 0)
+    with pytest.raises(ValueError, match="there is no checkpoint in"):
+        analysis.open_run(tmp_path)
+    with pytest.raises(ValueError, match="examples=0 must be at least 1"):
+        analysis.open_run(tmp_path, examples=0)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(3, [0, 1, 2]), (9, [0, 1, 2, 3, 4])])
+def test_the_first_examples_of_a_sequence(count, expected):
+    first = analysis.First(range(5), count)
+    assert list(first) == [first[i] for i in range(len(first))] == expected
+    assert first[-1] == expected[-1]
+    with pytest.raises(IndexError):
+        first[len(expected)]
+
+
+def test_a_module_is_cut_and_nothing_else():
+    masks = {"a/x_lif": [1, 0, 1], "a/y_lif": [0, 1, 1], "b/m/x_lif": [1, 1, 1]}
+    schedule = snn.TimeStepSchedule(masks)
+    cut = analysis.cut(schedule, "a", 2)
+    assert cut == snn.TimeStepSchedule(masks | {"a/x_lif": [1, 0, 0], "a/y_lif": [0, 1, 0]})
+    assert analysis.cut(schedule, "b", 0).layers == {"a/x_lif": 2, "a/y_lif": 2, "b/m/x_lif": 0}
+    assert analysis.cut(schedule, "b/m", 3) == schedule
+    assert analysis.all_steps(schedule).average == 3
+
+
+@pytest.mark.parametrize(
+    ("module", "steps", "message"),
+    [("b", 1, "no layer belongs to module='b'; modules: a"), ("a", 3, "steps=3"), ("a", -1, "-1")],
+)
+def test_what_cannot_be_cut_is_named(module, steps, message):
+    with pytest.raises(ValueError, match=message):
+        analysis.cut(snn.TimeStepSchedule({"a/x_lif": [1, 0]}), module, steps)
+
+
+# ---------------------------------------------------------------- a whole split
+
+
+def test_the_split_is_counted_batch_by_batch_as_at_once(evaluated, at_once):
+    labels, under = at_once
+    logits, spikes = under(evaluated.schedule)
+    assert evaluated.examples == evaluated.energy.examples == EXAMPLES == len(labels)
+    assert evaluated.accuracy == np.mean(np.argmax(logits, -1) == labels)
+    for name, emitted in spikes.items():
+        by_step = np.asarray(emitted).reshape(2, -1)
+        counted = evaluated.energy.counts["active"][name]
+        np.testing.assert_array_equal(counted, by_step.sum(1))
+        np.testing.assert_allclose(evaluated.firing_rates[name], by_step.mean(1), rtol=1e-6)
+    fired = np.asarray(spikes["block_0/mlp/fc1_lif"]).sum()
+    fed = evaluated.energy.layers["block_0/mlp/fc2_linear"].accumulates.sum()
+    np.testing.assert_allclose(fed * EXAMPLES, 16 * fired)
+    assert evaluated.energy.not_spiking == ["patch_embed/proj_conv", "head"]
+
+
+def test_accuracies_under_schedules_are_those_of_the_changed_models(opened, evaluated, at_once):
+    learned = evaluated.schedule
+    schedules = [learned, analysis.cut(learned, "block_0", 1), analysis.cut(learned, "block_0", 0)]
+    found = analysis.accuracies(*opened, [*schedules, learned])
+    assert found[0] == found[-1] == evaluated.accuracy
+    labels, under = at_once
+    for schedule, accuracy in zip(schedules, found, strict=False):
+        assert accuracy == np.mean(np.argmax(under(schedule)[0], -1) == labels)
+
+
+def test_the_relu_twin_is_trained_like_any_model(twin):
+    run, variables, losses = twin
+    assert run.model.config.neuron.kind == "relu"
+    assert losses[-1] < 0.9 * losses[0]
+    assert snn.TimeStepSchedule.from_variables(variables).average == 1
+
+
+# ---------------------------------------------------------------- experiments
+
+
+def test_sensitivity_ends_where_nothing_is_cut(opened, evaluated):
+    module = script("sensitivity")
+    result = json.loads(json.dumps(module.measure(*opened)))
+    assert result["examples"] == EXAMPLES
+    assert result["uncut"]["learned"] == evaluated.accuracy
+    for start, cuts in result["cut"].items():
+        assert set(cuts) == {"patch_embed", "block_0/attn", "block_0/mlp"}
+        for accuracies in cuts.values():
+            assert len(accuracies) == 3
+            assert accuracies[-1] == result["uncut"][start]
+    axes = module.draw(result).axes
+    assert [t.get_text() for t in axes[0].get_yticklabels()] == list(cuts)
+    assert len(axes[1].texts) == 3 * 3
+
+
+def test_histograms_count_every_neuron_of_every_image(opened, twin, evaluated, at_once):
+    module = script("activation_histograms")
+    result = json.loads(json.dumps(module.measure(opened, twin[:2])))
+    spikes = at_once[1](evaluated.schedule)[1]
+    means = [np.asarray(x).mean(0).reshape(-1) for n, x in spikes.items() if "block" in n]
+    values = np.concatenate(means)
+    block = result["snn"]["block_0"]
+    np.testing.assert_array_equal(block["edges"], [-0.25, 0.25, 0.75, 1.25])
+    expected = [(values == mean).sum() for mean in (0, 0.5, 1)]
+    np.testing.assert_array_equal(block["counts"], expected)
+    np.testing.assert_allclose(block["mean"], values.mean(), rtol=1e-5)
+    np.testing.assert_allclose(block["zero_share"], (values == 0).mean())
+    relu = result["ann"]["block_0"]
+    assert sum(relu["counts"]) == values.size
+    assert 0 < relu["zero_share"] < 1
+    assert len(module.draw(result).axes) == 4
+
+
+def test_histograms_want_a_spiking_run_and_its_twin(opened, twin):
+    module = script("activation_histograms")
+    with pytest.raises(
+        ValueError, match=r"must spike and the second use ReLU, got .*'relu'.*'lif'"
+    ):
+        module.measure(twin[:2], opened)
+
+
+def test_the_energy_table_compares_schedules_with_a_plain_transformer(opened, evaluated):
+    module = script("energy")
+    found = module.measure(*opened)
+    rows = [line.strip("| ").split(" | ") for line in module.markdown(found).splitlines()]
+    assert [row[0] for row in rows[2:]] == [*found, "plain vision transformer"]
+    np.testing.assert_allclose(float(rows[2][5]), evaluated.energy.microjoule, rtol=1e-3)
+    np.testing.assert_allclose(float(rows[-1][5]), evaluated.energy.plain_microjoule, rtol=1e-3)
+    assert rows[2][2] == f"{evaluated.schedule.average:.2f} of 2"
+    assert found["all time steps"].schedule.average == 2

@@ -1,0 +1,150 @@
+import dataclasses
+import pathlib
+import pickle
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax import traverse_util
+from golden_files import read
+
+import snnvit_jax as snn
+from snnvit_jax import initial, timesteps, torch_file
+
+TORCH_FILE = pathlib.Path(__file__).parent / "golden" / "torch_checkpoint.pth"
+
+
+@pytest.fixture
+def zeros(tiny):
+    """Initial variables that no test takes for loaded ones."""
+    return jax.tree.map(jnp.zeros_like, tiny.variables)
+
+
+def assert_same(found, expected):
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_what_was_saved_is_loaded(tiny, zeros, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    initial.save(path, jax.device_get(tiny.variables))
+    assert_same(initial.load(path, tiny.model, zeros), tiny.variables)
+
+
+def test_a_head_for_other_classes_and_scores_for_other_steps_start_anew(tiny, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    initial.save(path, jax.device_get(tiny.variables))
+    config = dataclasses.replace(tiny.model.config, num_classes=7, time_steps=2)
+    model = type(tiny.model)(config)
+    fresh = jax.tree.map(
+        lambda leaf: jnp.full(leaf.shape, 9.0),
+        jax.eval_shape(model.init, jax.random.key(0), tiny.images),
+    )
+    found = initial.load(path, model, fresh)
+    assert_same(found["params"]["head"], fresh["params"]["head"])
+    assert_same(timesteps.scores(found["params"]), timesteps.scores(fresh["params"]))
+    assert_same(
+        found["params"]["patch_embed"]["rpe_conv"],
+        tiny.variables["params"]["patch_embed"]["rpe_conv"],
+    )
+    assert_same(found["batch_stats"], tiny.variables["batch_stats"])
+
+
+@pytest.mark.parametrize("classes", [10, 3])
+def test_the_authors_weights_are_loaded_with_or_without_their_head(tmp_path, classes):
+    golden = read("spikformer_small")
+    path = tmp_path / "published.safetensors"
+    safetensors.numpy.save_file(
+        {n: np.ascontiguousarray(w) for n, w in golden.weights.items()}, path
+    )
+    config = dataclasses.replace(golden.model().config, num_classes=classes)
+    model = type(golden.model())(config)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), golden.images)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
+    found = initial.load(path, model, zeros)
+    expected = snn.convert.from_torch(golden.model(), golden.weights)
+    assert found["params"]["head"]["kernel"].any() == (classes == 10)
+    for name in ("patch_embed", "block_0"):
+        assert_same(found["params"][name], expected["params"][name])
+
+
+def test_everything_that_does_not_fit_is_named(tiny, zeros, tmp_path):
+    flat = traverse_util.flatten_dict(jax.device_get(tiny.variables), sep="/")
+    path = tmp_path / "weights.safetensors"
+
+    def load_changed(changes):
+        kept = {n: a for n, a in (flat | changes).items() if a is not None}
+        safetensors.numpy.save_file(kept, path)
+        return initial.load(path, tiny.model, zeros)
+
+    kernel = "params/patch_embed/rpe_conv/kernel"
+    with pytest.raises(ValueError, match=f"another model: missing=.'{kernel}'"):
+        load_changed({kernel: None})
+    with pytest.raises(ValueError, match=r"unexpected=\['params/block_7/x'\]"):
+        load_changed({"params/block_7/x": np.zeros(1, np.float32)})
+    with pytest.raises(ValueError, match=rf"{kernel} is \(2,\), not \(3, 3, 32, 32\)"):
+        load_changed({kernel: np.zeros(2, np.float32)})
+    with pytest.raises(FileNotFoundError, match="init_from='/nowhere' does not exist"):
+        initial.load("/nowhere", tiny.model, zeros)
+    with pytest.raises(ValueError, match="holds no run"):
+        initial.load(tmp_path, tiny.model, zeros)
+    for name, message in (("a.txt", "must be a run's folder"), ("a.safetensors", "not a safetens")):
+        (tmp_path / name).write_text("text")
+        with pytest.raises(ValueError, match=message):
+            initial.load(tmp_path / name, tiny.model, zeros)
+
+
+# torch_checkpoint.pth was written by torch.save in PyTorch 2.13: {"state_dict": {...}, "args":
+# argparse.Namespace, ...}, as training scripts do, with names that start with "module.".
+
+
+def test_a_pytorch_file_is_read_without_pytorch():
+    found = torch_file.read_state_dict(TORCH_FILE)
+    assert {name: (a.shape, str(a.dtype)) for name, a in found.items()} == {
+        "whole": ((2, 3), "float32"),
+        "transposed": ((3, 2), "float32"),
+        "part": ((2, 2), "float32"),
+        "half": ((2,), "float32"),
+        "bfloat16": ((2,), "float32"),
+        "count": ((), "int64"),
+        "empty": ((0, 3), "float32"),
+        "parameter": ((2,), "float32"),
+    }
+    whole = np.arange(6, dtype=np.float32).reshape(2, 3)
+    np.testing.assert_array_equal(found["whole"], whole)
+    np.testing.assert_array_equal(found["transposed"], whole.T)
+    np.testing.assert_array_equal(found["part"], whole[:, 1:])
+    np.testing.assert_array_equal(found["half"], [0.5, -1.5])
+    np.testing.assert_array_equal(found["bfloat16"], [0.25, 3.0])
+    np.testing.assert_array_equal(found["parameter"], [1.0, 2.0])
+    assert found["count"] == 7
+
+
+class Malicious:
+    def __reduce__(self):
+        return pathlib.Path("executed").write_text, ("by unpickling",)
+
+
+def test_a_pytorch_file_cannot_run_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile("evil.pth", "w") as archive:
+        archive.writestr("evil/data.pkl", pickle.dumps({"state_dict": {"a": Malicious()}}))
+    with pytest.raises(ValueError, match=r"evil.pth' (holds no weights|is not a PyTorch)"):
+        torch_file.read_state_dict("evil.pth")
+    assert not pathlib.Path("executed").exists()
+
+
+@pytest.mark.parametrize("damage", ["text", "truncated", "no tensor file"])
+def test_a_damaged_pytorch_file_is_named(tmp_path, damage):
+    path = tmp_path / "x.pth"
+    content = TORCH_FILE.read_bytes()
+    path.write_bytes({"text": b"text", "truncated": content[:-100]}.get(damage, content))
+    if damage == "no tensor file":
+        with zipfile.ZipFile(TORCH_FILE) as old, zipfile.ZipFile(path, "w") as new:
+            for name in old.namelist():
+                if not name.endswith("/data/0"):
+                    new.writestr(name, old.read(name))
+    with pytest.raises(ValueError, match="x.pth' is not a PyTorch checkpoint"):
+        torch_file.read_state_dict(path)

@@ -1,0 +1,98 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from snnvit_jax.mixing import Mixing, cutmix_weights, mix, mixup_weights
+
+SIZE = (8, 12)
+IMAGES = np.arange(4 * 8 * 12 * 1, dtype=np.float32).reshape(4, *SIZE, 1)
+TARGETS = np.eye(4, dtype=np.float32)
+SWAPPED = [1, 0, 3, 2]
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """Returns a function: (seed, mixing, step) -> what `mix` returns, compiled once for each."""
+    compiled = jax.jit(
+        lambda key, step, mixing: mix(key, IMAGES, TARGETS, step, mixing), static_argnums=2
+    )
+    return lambda seed, mixing, step=0: jax.device_get(compiled(jax.random.key(seed), step, mixing))
+
+
+@pytest.mark.parametrize(
+    "mixing", [Mixing(mixup_alpha=0.8), Mixing(cutmix_alpha=1.0), Mixing(0.8, 1.0, 0.5)]
+)
+def test_targets_are_mixed_like_the_pixels(mixed, mixing):
+    for seed in range(20):
+        images, targets = mixed(seed, mixing)
+        np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-6)
+        # The share of each pixel's own image, from images that differ by a constant.
+        own = 1 - (images[0] - IMAGES[0]) / (IMAGES[1] - IMAGES[0])
+        np.testing.assert_allclose(own.mean(), targets[0, 0], atol=1e-5)
+        np.testing.assert_allclose(images[1], own * IMAGES[1] + (1 - own) * IMAGES[0], rtol=1e-4)
+        np.testing.assert_allclose(targets[1], targets[0][SWAPPED], rtol=1e-6)
+
+
+def test_mixup_has_one_share_and_cutmix_a_box():
+    for seed in range(20):
+        key = jax.random.key(seed)
+        assert len(np.unique(mixup_weights(key, SIZE, 0.5))) == 1
+        weights = np.asarray(cutmix_weights(key, SIZE, 1.0))
+        assert set(np.unique(weights)) <= {0.0, 1.0}
+        rows, columns = np.nonzero(weights == 0)
+        if rows.size:
+            box = weights[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+            assert not box.any()
+
+
+def test_shares_follow_the_beta_distribution():
+    keys = jax.random.split(jax.random.key(0), 4000)
+    shares = jax.vmap(lambda key: mixup_weights(key, (1, 1), 0.5)[0, 0])(keys)
+    # Beta(a, a) has mean 1/2 and variance 1 / (4 (2 a + 1)).
+    assert abs(shares.mean() - 0.5) < 0.02
+    assert abs(shares.var() - 1 / 8) < 0.01
+
+
+def test_neighbours_are_mixed_with_each_other(mixed):
+    _, targets = mixed(3, Mixing(mixup_alpha=1.0))
+    share = targets[0, 0]
+    np.testing.assert_allclose(targets, share * TARGETS + (1 - share) * TARGETS[SWAPPED], rtol=1e-6)
+
+
+def test_mixing_can_be_off(mixed):
+    off = (Mixing(), Mixing(mixup_alpha=1.0, probability=0.0))
+    for mixing, step in [(m, 0) for m in off] + [(Mixing(mixup_alpha=1.0, off_step=5), 5)]:
+        images, targets = mixed(0, mixing, step)
+        np.testing.assert_array_equal(images, IMAGES)
+        np.testing.assert_array_equal(targets, TARGETS)
+    images, _ = mixed(0, Mixing(mixup_alpha=1.0, off_step=5), 4)
+    assert not np.array_equal(images, IMAGES)
+
+
+def test_the_share_of_batches_that_are_mixed_and_of_cutmix(mixed):
+    mixing = Mixing(mixup_alpha=1.0, cutmix_alpha=1.0, cutmix_share=0.25, probability=0.5)
+    counts = {"none": 0, "mixup": 0, "cutmix": 0}
+    for seed in range(200):
+        images, targets = mixed(seed, mixing)
+        own = 1 - (images[0] - IMAGES[0]) / (IMAGES[1] - IMAGES[0])
+        whole = np.isin(np.round(own, 3), (0, 1)).all()
+        counts["none" if targets[0, 0] == 1 else "cutmix" if whole else "mixup"] += 1
+    assert 70 < counts["none"] < 140  # boxes without a pixel count as none
+    assert 10 < counts["cutmix"] < counts["mixup"]
+
+
+def test_images_keep_their_type():
+    images, _ = mix(
+        jax.random.key(0), jnp.asarray(IMAGES, jnp.bfloat16), TARGETS, 0, Mixing(mixup_alpha=1.0)
+    )
+    assert images.dtype == jnp.bfloat16
+
+
+def test_bad_values_are_named():
+    with pytest.raises(ValueError, match="an even batch, not 3"):
+        mix(jax.random.key(0), IMAGES[:3], TARGETS[:3], 0, Mixing(mixup_alpha=1.0))
+    with pytest.raises(ValueError, match="mixing.cutmix_alpha=-0.1"):
+        Mixing(cutmix_alpha=-0.1)
+    with pytest.raises(ValueError, match="mixing.cutmix_share=2"):
+        Mixing(cutmix_share=2)

@@ -1,0 +1,102 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from snnvit_jax import config as config_lib
+from snnvit_jax import optimizer, recipes, timesteps
+
+
+@pytest.fixture
+def settings():
+    return config_lib.default_config().optimizer
+
+
+PARAMS = {
+    "block_0": {
+        "q_lif": {timesteps.SCORE: jnp.ones(2)},
+        "q_linear": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)},
+    },
+    "head": {"kernel": jnp.ones((3, 2))},
+}
+
+
+def updates_of(transformation, gradients=None):
+    gradients = jax.tree.map(jnp.zeros_like, PARAMS) if gradients is None else gradients
+    return transformation.update(gradients, transformation.init(PARAMS), PARAMS)[0]
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_only_matrices_are_decayed(settings, name):
+    settings.name, settings.weight_decay = name, 0.1
+    updates = updates_of(optimizer.create_optimizer(settings, lambda step: 1.0))
+    for path, update in jax.tree_util.tree_leaves_with_path(updates):
+        assert bool((update < 0).all()) == (update.ndim > 1), path
+
+
+def test_scores_move_at_their_own_rate(settings):
+    gradients = jax.tree.map(jnp.ones_like, PARAMS)
+    updates = updates_of(optimizer.create_optimizer(settings, 0.1), gradients)["block_0"]
+    np.testing.assert_allclose(updates["q_linear"]["bias"], -0.1, rtol=1e-5)
+    np.testing.assert_allclose(
+        updates["q_lif"][timesteps.SCORE], -0.1 * settings.score_multiplier, rtol=1e-5
+    )
+
+
+def test_only_scores_are_trained_if_wanted(settings):
+    gradients = jax.tree.map(jnp.ones_like, PARAMS)
+    updates = updates_of(optimizer.create_optimizer(settings, 0.1, "scores"), gradients)
+    for path, update in jax.tree_util.tree_leaves_with_path(updates):
+        assert update.any() == (path[-1].key == timesteps.SCORE), path
+
+
+def test_multipliers_go_by_the_first_pattern_that_matches(settings):
+    gradients = jax.tree.map(jnp.ones_like, PARAMS)
+    plain = updates_of(optimizer.create_optimizer(settings, 0.1), gradients)
+    settings.multipliers = ((r"^block_0/.*kernel", 0.5), ("block_0", 0.1))
+    scaled = updates_of(optimizer.create_optimizer(settings, 0.1), gradients)
+    ratio = jax.tree.map(lambda a, b: float((a / b).reshape(-1)[0]), scaled, plain)
+    np.testing.assert_allclose(ratio["block_0"]["q_linear"]["kernel"], 0.5, rtol=1e-6)
+    np.testing.assert_allclose(ratio["block_0"]["q_linear"]["bias"], 0.1, rtol=1e-6)
+    np.testing.assert_allclose(ratio["head"]["kernel"], 1.0, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"optimizer.multipliers=\(\('\(', 1.0\),\)"):
+        optimizer.scale_by_name((("(", 1.0),))
+
+
+def test_gradients_are_clipped_by_their_global_norm(settings):
+    settings.clip_norm = 1.0
+    transformation = optimizer.create_optimizer(settings, 0.1)
+    state = transformation.init(PARAMS)
+    for size in (1e-2, 1e2):
+        gradients = jax.tree.map(lambda p, size=size: jnp.full_like(p, size), PARAMS)
+        _, state = transformation.update(gradients, state, PARAMS)
+    moment = next(leaf for leaf in jax.tree.leaves(state) if leaf.shape == (3, 2))
+    count = sum(leaf.size for leaf in jax.tree.leaves(PARAMS))
+    np.testing.assert_allclose(moment, 0.1 * (0.9 * 1e-2 + 1 / count**0.5), rtol=1e-4)
+
+
+def test_learning_rate_warms_up_and_falls(settings):
+    rate = optimizer.learning_rate_schedule(settings, epochs=10, steps_per_epoch=100)
+    at = [float(rate(step)) for step in (0, 50, 100, 1000)]
+    low, high = settings.warmup_learning_rate, settings.learning_rate
+    np.testing.assert_allclose(
+        at, [low, (low + high) / 2, high, settings.min_learning_rate], rtol=1e-5
+    )
+    with pytest.raises(ValueError, match="warmup_epochs=1.0 must be fewer than epochs=1"):
+        optimizer.learning_rate_schedule(settings, epochs=1, steps_per_epoch=100)
+
+
+def test_the_published_schedule_epoch_by_epoch():
+    config = config_lib.default_config()
+    recipes.spikformer_cifar(config)
+    rate = optimizer.learning_rate_schedule(config.optimizer, config.epochs, steps_per_epoch=10.5)
+
+    def published(epoch):
+        if epoch < 20:
+            return 1e-5 + (5e-4 - 1e-5) * epoch / 20
+        if epoch >= 300:
+            return 1e-5
+        return 1e-5 + (5e-4 - 1e-5) / 2 * (1 + np.cos(np.pi * epoch / 300))
+
+    for step in (0, 10, 11, 104, 105, 210, 211, 1600, 3149, 3150, 3254):
+        np.testing.assert_allclose(rate(step), published(int(step / 10.5)), rtol=1e-5)

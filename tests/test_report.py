@@ -1,0 +1,142 @@
+"""The report page and its figures, from an evaluation put together by hand."""
+
+import html
+import json
+import re
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+import snnvit_jax as snn
+from snnvit_jax import config as config_lib
+from snnvit_jax import evaluation, figures, page, page_tables
+
+PNG = figures.as_png(Figure(figsize=(1, 1)))
+ADDED = ("early_exit", "activation_histograms", "sensitivity")
+
+
+@pytest.fixture(scope="module")
+def result(tiny, tiny_energy):
+    return evaluation.Evaluation(
+        split="test",
+        examples=3,
+        loss=1.0,
+        accuracy=2 / 3,
+        confusion=np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0]]),
+        firing_rates={name: layer.rates for name, layer in tiny_energy.neurons.items()},
+        schedule=snn.TimeStepSchedule.from_variables(tiny.variables, list(tiny_energy.neurons)),
+        energy=tiny_energy,
+    )
+
+
+def rendered(folder, result, data="digits"):
+    """The page with a one-inch image for every figure, since drawing them takes seconds."""
+    config = config_lib.default_config()
+    config.data.name = data
+    images = dict.fromkeys(("time_steps", "firing_rates", "energy", "curves", "confusion"), PNG)
+    return page.render(result, images, {"curves": PNG}, config, folder)
+
+
+def titles(text):
+    return re.findall("<h2>(.*?)</h2>", text)
+
+
+def cells(table):
+    """Rows of an HTML table, as text."""
+    rows = re.findall("<tr>(.*?)(?=<tr>|</t)", table, re.DOTALL)
+    return [
+        [html.unescape(c.replace("<wbr>", "").strip()) for c in re.split("<t[dh][^>]*>", row)[1:]]
+        for row in rows
+    ]
+
+
+def test_the_page_says_what_was_found_and_needs_nothing_else(tmp_path, result):
+    text = rendered(tmp_path, result)
+    assert "66.67 %" in text
+    assert 'name="viewport"' in text
+    assert "@media print" in text
+    assert not re.search(r'(?:src|href)="(?!data:)', text)
+    assert titles(text) == [
+        *("What each layer learned", "Time steps of each module", "How often neurons fire"),
+        *("Operations and energy of one image", "Where the energy goes"),
+        *("Is it accumulate-only?", "Layer by layer"),
+        *("How it was learned", "Which classes are confused", "Configuration"),
+    ]
+
+
+def test_the_page_shows_what_experiments_left(tmp_path, result):
+    for name in ADDED:
+        (tmp_path / f"{name}.png").write_bytes(PNG)
+    programs = {"masked": {"flops": 4e6, "seconds": 0.5}, "<b>": {"flops": 1e6, "seconds": 0.1}}
+    content = {"programs": programs, "batch_size": 2, "equality": {"images_of_the_split": 7}}
+    (tmp_path / "deployed.json").write_text(json.dumps(content))
+    text = rendered(tmp_path, result)
+    shown = ["The deployed model", *(page.FIGURES[name][0] for name in ADDED)]
+    assert titles(text)[7:11] == shown
+    assert "images of the split: 7" in text
+    table = page_tables.deployment(tmp_path / "deployed.json")
+    assert cells(table)[1:] == [
+        ["masked", "2", "100.0 %", "500", "100.0 %"],
+        ["<b>", "0.5", "25.0 %", "100", "20.0 %"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", "{}", '{"programs": {}, "batch_size": 1}', '{"programs": {"a": {}}}'],
+)
+def test_measurements_that_cannot_be_read_are_named(tmp_path, content):
+    path = tmp_path / "deployed.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"deployed\.json does not hold measured programs"):
+        page_tables.deployment(path)
+
+
+def test_names_cannot_break_the_page(tmp_path, result):
+    text = rendered(tmp_path, result, data="<script>x</script>")
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_totals_stand_under_each_convention_beside_a_plain_transformer(tiny_energy):
+    rows = cells(page_tables.energy_totals(tiny_energy))
+    by_name = {row[0]: row[1:] for row in rows[1:]}
+    multiply = tiny_energy.under(integers="multiply")
+    for name, energy in (("integers accumulate", tiny_energy), ("integers multiply", multiply)):
+        np.testing.assert_allclose(float(by_name[name][2]), energy.microjoule, rtol=5e-3)
+        share = 100 * energy.microjoule / tiny_energy.plain_microjoule
+        np.testing.assert_allclose(float(by_name[name][3].rstrip(" %")), share, atol=0.05)
+    np.testing.assert_allclose(
+        float(by_name["plain transformer"][2]), tiny_energy.plain_microjoule, rtol=5e-3
+    )
+
+
+def test_the_verdict_lists_every_operand_that_is_not_spikes(tiny_energy):
+    text = page_tables.verdict(tiny_energy)
+    assert [row[:2] for row in cells(text)[1:]] == [
+        [name, operand.kind] for name, operand in tiny_energy.not_binary.items()
+    ]
+    assert "7 saw nothing but 0 and 1 in 3 images, 4 also small integers, and 2 real" in text
+
+
+def test_the_table_of_layers_has_their_energies(tiny_energy):
+    rows = cells(page_tables.layers(tiny_energy))[1:]
+    assert [row[0] for row in rows] == list(tiny_energy.layers)
+    multiply = tiny_energy.under(integers="multiply").layers
+    for name, _, operations, nanojoule, multiplied in rows:
+        layer = tiny_energy.layers[name]
+        assert operations.endswith("MAC" if layer.macs else "AC")
+        for shown, picojoule in ((nanojoule, layer), (multiplied, multiply[name])):
+            shown = float(shown.replace(",", ""))
+            np.testing.assert_allclose(shown, picojoule.picojoule * 1e-3, rtol=5e-3)
+
+
+def test_the_figure_of_energies_marks_every_layer(tiny_energy):
+    axes = figures.draw_energy(tiny_energy).axes[0]
+    marks = {c.get_label(): np.ma.filled(c.get_offsets(), np.nan) for c in axes.collections}
+    nanojoule = [layer.picojoule * 1e-3 for layer in tiny_energy.layers.values()]
+    both = np.nansum([marks["accumulates"][:, 0], marks["multiply-accumulates"][:, 0]], axis=0)
+    np.testing.assert_allclose(both, nanojoule)
+    integers = [i for i, x in enumerate(tiny_energy.layers.values()) if x.kind == "integers"]
+    assert np.flatnonzero(~np.isnan(marks["if integers multiply"][:, 0])).tolist() == integers
