@@ -93,7 +93,7 @@ def _evaluate(run):
 def _export(run):
     deployed, path = run.export()
     model, channels = run.experiment.model, run.experiment.image_shape[-1]
-    before, after = model_flops(model, run.state.variables, 1, channels), deployed.flops(1)
+    before, after = model_flops(model, run.state.eval_variables, 1, channels), deployed.flops(1)
     print(
         f"average time steps {deployed.schedule.average:.2f} of {deployed.schedule.time_steps}, "
         f"{after / 1e6:.4g} MFLOPs an image, {after / before:.3f} of the masked model's\n"
