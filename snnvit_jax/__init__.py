@@ -1,6 +1,7 @@
 """Spiking vision transformers whose layers learn how many time steps they need."""
 
 from snnvit_jax import convert
+from snnvit_jax.deploy import deploy, load_deployed
 from snnvit_jax.energy import energy_report
 from snnvit_jax.models import create_model, layer_names
 from snnvit_jax.neurons import lif_scan
@@ -13,9 +14,11 @@ __all__ = [
     "__version__",
     "convert",
     "create_model",
+    "deploy",
     "energy_report",
     "layer_names",
     "lif_scan",
+    "load_deployed",
     "spikes",
     "with_schedule",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 from snnvit_jax import evaluation, metrics, report, training
 from snnvit_jax.checkpoint import Checkpoints, restore
 from snnvit_jax.data import loader
+from snnvit_jax.deploy import deploy
 from snnvit_jax.experiment import build
 from snnvit_jax.interrupts import StopRequest
 from snnvit_jax.logs import ProgressLog
@@ -171,6 +172,18 @@ class Run:
             class_names=self.experiment.eval_source.class_names,
             config=self.experiment.config,
         )
+
+    def export(self):
+        """Deploys the current state and writes it as deployed.snn and deployed.safetensors.
+
+        Returns:
+          (deployed, path): a `deploy.Deployed` and the file that `load_deployed` reads.
+        """
+        deployed = deploy(self.experiment.model, jax.device_get(self.state.eval_variables))
+        path = self.workdir.path / "deployed.snn"
+        deployed.save(path)
+        deployed.save_weights(path.with_suffix(".safetensors"))
+        return deployed, path
 
     def _train_one(self, step, batches, log, stop):
         """Takes a training step and does what is due after it; returns an evaluation if one was."""

@@ -8,9 +8,10 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from snnvit_jax import loop
+from snnvit_jax.deploy.flops import model_flops
 from snnvit_jax.workdir import Workdir
 
-MODES = ("train", "evaluate", "report")
+MODES = ("train", "evaluate", "report", "export")
 USAGE = """\
 snnvit_jax trains spiking vision transformers whose layers learn how many time steps they need.
 
@@ -19,6 +20,7 @@ snnvit_jax trains spiking vision transformers whose layers learn how many time s
       --config.seed=1            any key of the configuration
   python -m snnvit_jax.main --workdir=DIR --mode=evaluate           evaluate what DIR holds
   python -m snnvit_jax.main --workdir=DIR --mode=report             draw its report again
+  python -m snnvit_jax.main --workdir=DIR --mode=export             write it as one file
 """
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, see configs/.")
@@ -40,7 +42,8 @@ def main(argv):
         return 0 if len(sys.argv) == 1 else 2
     try:
         run = loop.Run(*_config_and_workdir(), training=_MODE.value == "train")
-        return _train(run) if _MODE.value == "train" else _evaluate(run)
+        actions = {"train": _train, "export": _export}
+        return actions.get(_MODE.value, _evaluate)(run)
     except (ValueError, OSError, FloatingPointError) as error:
         return _fail(error)
 
@@ -84,6 +87,18 @@ def _evaluate(run):
     if _MODE.value == "report":
         run.write_report(result)
     _print_summary(run, summary)
+    return 0
+
+
+def _export(run):
+    deployed, path = run.export()
+    model, channels = run.experiment.model, run.experiment.image_shape[-1]
+    before, after = model_flops(model, run.state.eval_variables, 1, channels), deployed.flops(1)
+    print(
+        f"average time steps {deployed.schedule.average:.2f} of {deployed.schedule.time_steps}, "
+        f"{after / 1e6:.4g} MFLOPs an image, {after / before:.3f} of the masked model's\n"
+        f"deployed {path}\nweights  {path.with_suffix('.safetensors')}"
+    )
     return 0
 
 

@@ -1,0 +1,114 @@
+"""Early exit beside the learned schedule: python measure.py WORKDIR [WORKDIR ...].
+
+For each trained model, sweeps the threshold of both criteria over the evaluation split and draws
+accuracy against the average time steps of a layer, with the model's own schedule (no exit) as a
+point. Writes early_exit.json and early_exit.png into the first WORKDIR.
+"""
+
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from snnvit_jax import loop
+from snnvit_jax.data import loader
+from snnvit_jax.deploy import early_exit
+from snnvit_jax.schedule import TimeStepSchedule
+from snnvit_jax.workdir import Workdir
+
+THRESHOLDS = 41
+MARKERS = {"confidence": "o-", "entropy": "s--"}
+
+
+def main():
+    folders = [pathlib.Path(argument) for argument in sys.argv[1:]]
+    if not folders:
+        sys.exit(__doc__)
+    results = {folder.name: measure(folder) for folder in folders}
+    text = json.dumps(results, indent=1)
+    (folders[0] / "early_exit.json").write_text(text + "\n")
+    draw(results).savefig(folders[0] / "early_exit.png", dpi=120)
+    print_table(results)
+
+
+def measure(folder):
+    config = Workdir(folder).read_config()
+    if config is None:
+        raise ValueError(f"the workdir {folder} holds no run")
+    run = loop.Run(config, folder)
+    variables = jax.device_get(run.state.variables)
+    logits, labels = evaluate(run.experiment, variables)
+    schedule = TimeStepSchedule.from_variables(variables)
+    spent = early_exit.steps_spent(schedule)
+    thresholds = {
+        "confidence": np.linspace(1 / logits.shape[-1], 1.0, THRESHOLDS),
+        "entropy": np.linspace(0.0, np.log(logits.shape[-1]), THRESHOLDS),
+    }
+    right = np.argmax(logits, axis=-1) == labels
+    return {
+        "examples": len(labels),
+        "steps_spent": spent.tolist(),
+        "accuracy_after_each_step": right.mean(1).tolist(),
+        "no_exit": {"average_time_steps": schedule.average, "accuracy": right[-1].mean()},
+        "sweeps": {
+            criterion: {
+                name: values.tolist()
+                for name, values in early_exit.sweep(logits, labels, t, criterion, spent)
+                ._asdict()
+                .items()
+            }
+            for criterion, t in thresholds.items()
+        },
+    }
+
+
+def evaluate(experiment, variables):
+    """Running logits [T, B, K] and labels [B] of the whole evaluation split."""
+    function = jax.jit(lambda v, x: early_exit.running_logits(experiment.model, v, x))
+    logits, labels = [], []
+    with loader.eval_batches(
+        experiment.eval_source, experiment.preprocess, batch_size=experiment.config.batch_size
+    ) as batches:
+        for batch in batches:
+            logits.append(np.asarray(function(variables, batch["image"]))[:, batch["mask"]])
+            labels.append(batch["label"][batch["mask"]])
+    return np.concatenate(logits, axis=1), np.concatenate(labels)
+
+
+def draw(results):
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for i, (name, result) in enumerate(results.items()):
+        for criterion, sweep in result["sweeps"].items():
+            x, y = np.array(sweep["average_time_steps"]), 100 * np.array(sweep["accuracy"])
+            order = np.argsort(x)
+            label = f"{name}: exit by {criterion}"
+            axes.plot(x[order], y[order], MARKERS[criterion], color=f"C{i}", ms=3, label=label)
+        end = result["no_exit"]
+        axes.plot(end["average_time_steps"], 100 * end["accuracy"], "*", color=f"C{i}", ms=14)
+        axes.plot([], [], "*", color=f"C{i}", ms=10, label=f"{name}: schedule alone, no exit")
+    axes.set_xlabel("average time steps of a layer")
+    axes.set_ylabel("accuracy / %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def print_table(results):
+    for name, result in results.items():
+        end = result["no_exit"]
+        print(f"{name}: no exit {end['accuracy']:.4f} at {end['average_time_steps']:.3f} steps")
+        for step, (spent, accuracy) in enumerate(
+            zip(result["steps_spent"], result["accuracy_after_each_step"], strict=True), start=1
+        ):
+            print(f"  all images stop after step {step}: {accuracy:.4f} at {spent:.3f} steps")
+        for criterion, sweep in result["sweeps"].items():
+            for t, accuracy, steps in zip(*sweep.values(), strict=True):
+                print(f"  {criterion} {t:.3f}: {accuracy:.4f} at {steps:.3f} steps")
+
+
+if __name__ == "__main__":
+    main()

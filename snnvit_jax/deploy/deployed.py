@@ -1,0 +1,146 @@
+"""A deployed model: a function of images, its weights, and its file."""
+
+import json
+
+import jax
+import jax.export
+import jax.numpy as jnp
+
+from snnvit_jax.deploy import container
+from snnvit_jax.deploy.flops import compiled_flops
+from snnvit_jax.schedule import TimeStepSchedule
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def check_dtype(dtype):
+    """Raises ValueError for a dtype that spikes and kernels cannot have.
+
+    Args:
+      dtype: NumPy dtype.
+    """
+    if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 2:
+        raise ValueError(f"cannot deploy with dtype={dtype.name!r}; use float32 or bfloat16")
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise ValueError(f"dtype={dtype.name!r} needs jax.config.update('jax_enable_x64', True)")
+
+
+class Deployed:
+    """A model with its time steps compiled in: images [B, H, W, C], normalised -> logits [B, K].
+
+    Attributes:
+      schedule: the `TimeStepSchedule` it was made from.
+      steps: {layer name: steps that are computed}, those of the schedule that have an effect.
+      weights: {name: array}, what is left of the model's, normalisations folded in.
+      about: what else is known of it, as plain values: "model", "config", "image_shape", "dtype",
+        "jax" and "snnvit_jax" (versions that made it).
+    """
+
+    def __init__(self, function, weights, schedule, about, exported=None):
+        """Keeps what makes up a deployed model; use `deploy` or `load_deployed`.
+
+        Args:
+          function: pure function of (weights, images).
+          weights: its first argument.
+          schedule: a `TimeStepSchedule`.
+          about: dictionary that JSON can hold, with the keys above and "steps".
+          exported: the `jax.export.Exported` that `function` calls, if it came from a file.
+        """
+        self.schedule, self.weights, self.about = schedule, weights, about
+        self._function, self._exported = function, exported
+        self._compiled = jax.jit(function)
+
+    @property
+    def steps(self):
+        """{layer name: steps that are computed}, in forward order."""
+        return {name: tuple(steps) for name, steps in self.about["steps"].items()}
+
+    def __call__(self, images):
+        """Returns the logits [B, K].
+
+        Args:
+          images: [B, H, W, C], floating point, normalised as for training.
+
+        Raises:
+          ValueError: for images of another shape or kind.
+        """
+        shape, kind = jnp.shape(images), jnp.result_type(images)
+        if len(shape) != 4 or shape[0] < 1 or list(shape[1:]) != self.about["image_shape"]:
+            raise ValueError(f"images must be [B, *{self.about['image_shape']}], got {shape}")
+        if not jnp.issubdtype(kind, jnp.floating):
+            raise ValueError(f"images must be floating point and normalised, got {kind}")
+        return self._compiled(self.weights, jnp.asarray(images, self._image_dtype))
+
+    def flops(self, batch_size):
+        """Returns the floating-point operations of one call, as compiled for this machine.
+
+        Args:
+          batch_size: number of images, >= 1.
+        """
+        if batch_size < 1:
+            raise ValueError(f"{batch_size=} must be at least 1")
+        images = jax.ShapeDtypeStruct((batch_size, *self.about["image_shape"]), self._image_dtype)
+        return compiled_flops(self._function, self.weights, images)
+
+    def save(self, path):
+        """Writes everything into one file, for any batch size on CPU, GPU (CUDA) and TPU.
+
+        Args:
+          path: file to write; its folder must exist. `load_deployed` reads it.
+        """
+        masks = {name: mask.astype(int).tolist() for name, mask in self.schedule.masks.items()}
+        parts = {
+            "about.json": container.pack_json(self.about),
+            "schedule.json": container.pack_json({"masks": masks}),
+            "weights.safetensors": container.pack_weights(self.weights),
+            "program.jax": bytes(self._export().serialize()),
+        }
+        container.write(path, parts)
+
+    def save_weights(self, path):
+        """Writes the weights as safetensors: "module/kernel" and "module/bias", as in `weights`.
+
+        Args:
+          path: file to write; its folder must exist.
+        """
+        container.write_bytes(path, container.pack_weights(self.weights))
+
+    @property
+    def _image_dtype(self):
+        return jnp.promote_types(self.about["dtype"], jnp.float32)
+
+    def _export(self):
+        if self._exported is not None:
+            return self._exported
+        shape = ", ".join(["batch", *map(str, self.about["image_shape"])])
+        images = jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape), self._image_dtype)
+        return jax.export.export(self._compiled, platforms=PLATFORMS)(self.weights, images)
+
+
+def load_deployed(path):
+    """Reads a deployed model; nothing of the model's code is needed.
+
+    Args:
+      path: file written by `Deployed.save`.
+
+    Returns:
+      A `Deployed`.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: naming the file, if it is no deployed model, of another format, damaged, or
+        written by a version of JAX that this one cannot read.
+    """
+    parts = container.read(path)
+    about = json.loads(parts["about.json"])
+    try:
+        exported = jax.export.deserialize(bytearray(parts["program.jax"]))
+    except Exception as error:  # whatever JAX's reader stumbles over
+        raise ValueError(
+            f"{str(path)!r} was written with jax {about['jax']}; jax {jax.__version__} cannot read "
+            f"it ({error}): export the model again"
+        ) from error
+    check_dtype(jnp.dtype(about["dtype"]))
+    schedule = TimeStepSchedule(json.loads(parts["schedule.json"])["masks"])
+    weights = container.unpack_weights(parts["weights.safetensors"])
+    return Deployed(exported.call, weights, schedule, about, exported)

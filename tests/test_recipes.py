@@ -1,0 +1,137 @@
+"""The published recipes from their configuration files to the end of a short run."""
+
+import importlib.util
+import io
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from snnvit_jax import experiment, loop, timesteps
+from snnvit_jax.checkpoint import load_variables
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+
+
+def load(name, variant=None):
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*([variant] if variant else []))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """CIFAR-10 with 50 training images, as TensorFlow Datasets prepares it; one is damaged."""
+    folder = tmp_path_factory.mktemp("tfds")
+    rng = np.random.default_rng(0)
+
+    def encoded(i):
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(buffer, "PNG")
+        return io.BytesIO(buffer.getvalue()[: 60 if i == 3 else None])
+
+    builder = tfds.builder("cifar10", data_dir=folder, file_format="array_record")
+    builder._split_generators = lambda _: {
+        "train": ((i, {"id": str(i), "image": encoded(i), "label": i % 10}) for i in range(50))
+    }
+    builder.download_and_prepare()
+    return folder
+
+
+def tiny(folder, variant="smoke", **changes):
+    """A recipe for CIFAR-10 with a network that compiles and trains in seconds."""
+    config = load("cifar10", variant)
+    config.epochs = 1
+    config.batch_size = 8
+    config.model.time_steps = 2
+    config.model.embed_dim = 16
+    config.model.depth = 1
+    config.model.num_heads = 2
+    config.model.pool = (True, True, True, True)
+    config.target_time_steps = 1.5
+    config.time_step_start_epoch = config.time_step_anneal_epochs = 0.0
+    config.time_step_freeze_epoch = None
+    config.mixing.off_epoch = 1.0
+    config.optimizer.warmup_epochs = config.optimizer.cooldown_epochs = 0.0
+    config.data.dir = str(folder)
+    config.data.train_split = "train[:90%]"
+    config.data.eval_split = "train[90%:]"
+    config.update(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained(prepared, tmp_path_factory):
+    """A finished run with everything on: mixup, RandAugment, erasing, a damaged image."""
+    config = tiny(prepared)
+    config.data.on_damaged = "skip"
+    config.model.drop_path = 0.2
+    folder = tmp_path_factory.mktemp("run") / "work"
+    return folder, loop.Run(config, folder).train()
+
+
+def test_a_recipe_trains_from_a_prepared_directory(trained):
+    _, summary = trained
+    assert (summary["examples"], summary["split"]) == (5, "train[90%:]")
+    assert summary["steps"] == round(45 / 8)
+    assert summary["damaged_images"] == 1
+    assert 0 <= summary["data_wait_fraction"] <= 1
+    assert summary["images_per_second"] > 0
+
+
+def test_a_damaged_image_ends_a_run_unless_it_is_skipped(prepared, tmp_path):
+    config = tiny(prepared)
+    with pytest.raises(
+        ValueError, match=r"record \d+ of split 'train\[:90%\]' of data set 'cifar10'"
+    ):
+        loop.Run(config, tmp_path / "run").train()
+
+
+def test_only_the_time_steps_of_a_trained_model_can_be_learned(trained, prepared, tmp_path):
+    config = tiny(prepared, "finetune_time_steps", init_from=str(trained[0]), trainable="scores")
+    config.data.on_damaged = "skip"
+    config.optimizer.score_multiplier = 1e4
+    run = loop.Run(config, tmp_path / "run")
+    start = run.state.params
+    first = load_variables(trained[0] / "checkpoints")["params"]
+    np.testing.assert_array_equal(start["head"]["kernel"], first["head"]["kernel"])
+    run.train()
+    np.testing.assert_array_equal(run.state.params["head"]["kernel"], first["head"]["kernel"])
+    before, after = (timesteps.scores(p) for p in (first, run.state.params))
+    assert any(not np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_fine_tuning_without_weights_says_which_key_is_missing(prepared):
+    with pytest.raises(FileNotFoundError, match="init_from='WEIGHTS' does not exist; give a run's"):
+        experiment.build(tiny(prepared, "finetune_time_steps"))
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "imagenet"])
+@pytest.mark.parametrize("variant", ["smoke", "finetune_time_steps", None])
+def test_every_variant_is_a_valid_configuration(name, variant):
+    config = load(name, variant)
+    experiment.config_lib.validate(config)
+    assert config.mixing.mixup_alpha > 0
+    assert config.data.erasing_probability == 0.25
+    assert config.optimizer.schedule == "epoch_cosine"
+
+
+def test_the_published_settings():
+    cifar, imagenet = load("cifar10", "spikformer_4_384"), load("imagenet", "spikformer_8_512")
+    assert (cifar.epochs, cifar.batch_size, cifar.optimizer.weight_decay) == (310, 128, 0.06)
+    assert (imagenet.epochs, imagenet.batch_size, imagenet.optimizer.weight_decay) == (
+        310,
+        192,
+        0.05,
+    )
+    assert cifar.mixing.to_dict() == {
+        **{"mixup_alpha": 0.5, "cutmix_alpha": 0.0, "cutmix_share": 0.5, "probability": 1.0},
+        "off_epoch": 200.0,
+    }
+    assert (imagenet.mixing.mixup_alpha, imagenet.mixing.cutmix_alpha) == (0.8, 1.0)
+    assert imagenet.mixing.off_epoch is None
+    assert (cifar.data.randaugment.num_ops, cifar.data.randaugment.operations) == (1, "cifar")
+    assert (imagenet.data.randaugment.num_ops, imagenet.data.randaugment.operations) == (2, "all")
