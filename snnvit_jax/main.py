@@ -50,6 +50,10 @@ def main(argv):
 
 def _parse_flags(argv):
     """Parses the command line; what the configuration file or a key does not allow ends here."""
+    names = [argument.lstrip("-").partition("=")[0] for argument in argv[1:]]
+    override = next((name for name in names if name.startswith("config.")), None)
+    if override and "config" not in names:
+        sys.exit(_fail(f"--{override} changes a configuration file: give it too, as --config=FILE"))
     try:
         return app.parse_flags_with_usage(argv)
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
