@@ -13,7 +13,7 @@ from snnvit_jax.deploy import deploy
 from snnvit_jax.experiment import build
 from snnvit_jax.interrupts import StopRequest
 from snnvit_jax.logs import ProgressLog
-from snnvit_jax.sharding import shard_batch
+from snnvit_jax.sharding import shard_batch, to_host
 from snnvit_jax.workdir import Workdir, check_same_run
 
 # Parameters and two moments of the optimiser, with room for a checkpoint being written.
@@ -120,7 +120,7 @@ class Run:
         experiment = self.experiment
         return evaluation.evaluate(
             experiment.model,
-            self.state.eval_variables,
+            jax.jit(experiment.procedure.placement.gather)(self.state.eval_variables),
             experiment.eval_source,
             experiment.preprocess,
             experiment.loader_options,
@@ -179,7 +179,9 @@ class Run:
         Returns:
           (deployed, path): a `deploy.Deployed` and the file that `load_deployed` reads.
         """
-        deployed = deploy(self.experiment.model, jax.device_get(self.state.eval_variables))
+        deployed = deploy(
+            self.experiment.model, to_host(self.state.eval_variables, self.experiment.mesh)
+        )
         path = self.workdir.path / "deployed.snn"
         deployed.save(path)
         deployed.save_weights(path.with_suffix(".safetensors"))
