@@ -198,6 +198,8 @@ def _gradients(state, batch, key, procedure):
         gradients, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(
             params, batch_stats, state, batch, key, procedure
         )
+        # Whole first: the compiler would split the activations as the gradients are kept.
+        gradients = procedure.placement.gather(gradients)
         return procedure.placement.keep(gradients), batch_stats, metrics
 
     parts = procedure.accumulate
