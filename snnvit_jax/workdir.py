@@ -42,7 +42,7 @@ class Workdir:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".write-test-{os.getpid()}"
             probe.write_bytes(b"\0" * 4096)
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # a process elsewhere may have the same number
         except OSError as error:
             raise OSError(
                 f"cannot write to the workdir {self.path}: {error.strerror}; "

@@ -53,4 +53,7 @@ def scores(experiment, state):
     """Returns {layer name: its scores}."""
     from snnvit_jax import timesteps
 
-    return {k: np.asarray(v).tolist() for k, v in timesteps.scores(to_host(state.params, experiment.mesh)).items()}
+    return {
+        k: np.asarray(v).tolist()
+        for k, v in timesteps.scores(to_host(state.params, experiment.mesh)).items()
+    }
