@@ -131,9 +131,7 @@ class Spikformer(nn.Module):
             )
         x = PatchEmbedding(config, name="patch_embed")(images.astype(config.dtype), train)
         x = x.reshape(*x.shape[:2], -1, config.embed_dim)  # B T N D
-        # Only in training: what a recomputed block records cannot be told apart from outside.
-        recompute = train and config.remat == "block"
-        block = nn.remat(Block, static_argnums=(2,)) if recompute else Block
+        block = block_type(config, train)
         for i in range(config.depth):
             drop_path = config.drop_path * i / max(config.depth - 1, 1)
             x = block(config, drop_path, name=f"block_{i}")(x, train)
@@ -172,6 +170,18 @@ class PatchEmbedding(nn.Module):
         repeats = self.config.time_steps if x.shape[1] == 1 else 1
         x = layers.conv3x3(features, x.shape[-1], self.config.dtype, conv_name)(x)
         return layers.BatchNorm(repeats, name=bn_name)(x, train)
+
+
+def block_type(config, train):
+    """Returns the class of the blocks: `Block`, or one that computes again what it did not keep.
+
+    The latter only in training: nothing can be recorded from inside a block computed again.
+
+    Args:
+      config: the `SpikformerConfig`.
+      train: whether the block is trained.
+    """
+    return nn.remat(Block, static_argnums=(2,)) if train and config.remat == "block" else Block
 
 
 class Block(nn.Module):
