@@ -14,17 +14,17 @@ from snnvit_jax.config import default_config
 def get_config():
     """Returns the configuration."""
     config = default_config()
-    config.epochs = 100
+    config.epochs = 88
     config.batch_size = 64
     config.eval_every_epochs = 2.0
 
-    # Ten epochs with all steps, then 35 in which the model gives them up one by one, 20 more in
+    # Eight epochs with all steps, then 32 in which the model gives them up one by one, 16 more in
     # which it may exchange them, and the rest with fixed masks.
     config.time_step_penalty = 1.0
     config.target_time_steps = 1.9
-    config.time_step_start_epoch = 10.0
-    config.time_step_anneal_epochs = 35.0
-    config.time_step_freeze_epoch = 65.0
+    config.time_step_start_epoch = 8.0
+    config.time_step_anneal_epochs = 32.0
+    config.time_step_freeze_epoch = 56.0
 
     config.model.embed_dim = 64
     config.model.num_heads = 4

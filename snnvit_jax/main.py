@@ -96,6 +96,10 @@ def _leave(status):
 
 def _parse_flags(argv):
     """Parses the command line; what the configuration file or a key does not allow ends here."""
+    names = [argument.lstrip("-").partition("=")[0] for argument in argv[1:]]
+    override = next((name for name in names if name.startswith("config.")), None)
+    if override and "config" not in names:
+        sys.exit(_fail(f"--{override} changes a configuration file: give it too, as --config=FILE"))
     try:
         return app.parse_flags_with_usage(argv)
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
@@ -143,8 +147,13 @@ def _evaluate(run):
 def _export(run):
     deployed, path = run.export()
     model, channels = run.experiment.model, run.experiment.image_shape[-1]
+<<<<<<< HEAD
     before, after = model_flops(model, run.state.variables, 1, channels), deployed.flops(1)
     _say(
+=======
+    before, after = model_flops(model, run.state.eval_variables, 1, channels), deployed.flops(1)
+    print(
+>>>>>>> main
         f"average time steps {deployed.schedule.average:.2f} of {deployed.schedule.time_steps}, "
         f"{after / 1e6:.4g} MFLOPs an image, {after / before:.3f} of the masked model's\n"
         f"deployed {path}\nweights  {path.with_suffix('.safetensors')}"

@@ -232,7 +232,7 @@ def test_a_run_is_exported(tiny, names, tmp_path, capsys):
     variables = snn.with_schedule(tiny.variables, snn.TimeStepSchedule(masks))
     run = object.__new__(loop.Run)  # as it stands after training
     run.experiment = types.SimpleNamespace(model=tiny.model, image_shape=(16, 16, 3))
-    run.state = types.SimpleNamespace(variables=variables)
+    run.state = types.SimpleNamespace(eval_variables=variables)
     run.workdir = Workdir(tmp_path)
     assert main._export(run) == 0
     output = capsys.readouterr().out

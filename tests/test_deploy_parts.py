@@ -1,12 +1,15 @@
 """What deployment is made of: signals, folding, and which steps have an effect."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import snnvit_jax as snn
-from snnvit_jax.deploy import folding, signals, steps
+from snnvit_jax.deploy import folding, signals, spikformer, steps
 from snnvit_jax.models import layers
+from snnvit_jax.models.pooling import max_pool
 from snnvit_jax.neurons import NeuronConfig
 
 T = 5
@@ -67,6 +70,13 @@ def test_neurons_integrate_the_bias_where_nothing_arrives(active, wanted, tau, r
 def test_the_mean_counts_silent_steps():
     x = signal((1, 4), (2, 6, 3))
     np.testing.assert_allclose(signals.mean(x, T), dense(x).mean((1, 2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 6, 5), (1, 1, 2, 2, 1), (2, 0, 4, 4, 1)])
+def test_pooling_is_that_of_the_model(shape):
+    x = np.random.default_rng(0).integers(0, 2, shape).astype(np.float32)
+    expected = layers.fold_time(max_pool, jnp.asarray(x))
+    np.testing.assert_array_equal(spikformer.pool_spikes(x), expected)
 
 
 # ---------------------------------------------------------------- folding
@@ -163,3 +173,11 @@ def test_where_a_layer_is_said_to_be_silent_it_is(kind, bias, reset, threshold):
 def test_a_bias_that_can_make_a_layer_fire_rules_nothing_out(kind, bias):
     neuron = NeuronConfig(kind=kind)
     assert steps.can_fire(np.zeros(3, bool), np.array([bias, -9.0]), 1.0, neuron).all()
+
+
+def test_a_network_without_time_steps_is_refused(tiny):
+    config = tiny.model.config
+    neuron = dataclasses.replace(config.neuron, kind="relu")
+    model = type(tiny.model)(dataclasses.replace(config, neuron=neuron))
+    with pytest.raises(ValueError, match="cannot deploy neuron kind 'relu'"):
+        snn.deploy(model, tiny.variables)

@@ -10,6 +10,8 @@ import snnvit_jax as snn
 from snnvit_jax import neurons, timesteps
 from snnvit_jax.deploy import early_exit
 
+QUICKLY = {"xla_backend_optimization_level": 0}  # to compile; each program runs once
+
 
 @pytest.fixture(scope="module")
 def masked(tiny):
@@ -22,7 +24,9 @@ def masked(tiny):
 
 @pytest.fixture(scope="module")
 def running(tiny, masked):
-    function = jax.jit(lambda v, x: early_exit.running_logits(tiny.model, v, x))
+    function = jax.jit(
+        lambda v, x: early_exit.running_logits(tiny.model, v, x), compiler_options=QUICKLY
+    )
     return np.asarray(function(masked, tiny.images))
 
 
@@ -36,7 +40,7 @@ def test_earlier_logits_are_those_of_a_model_with_fewer_steps(running, tiny, mas
     model = type(tiny.model)(dataclasses.replace(tiny.model.config, time_steps=2))
     scores = {name: s[:2] for name, s in timesteps.scores(masked["params"]).items()}
     shorter = masked | {"params": timesteps.replace_scores(masked["params"], scores)}
-    expected = jax.jit(model.apply)(shorter, tiny.images)
+    expected = jax.jit(model.apply, compiler_options=QUICKLY)(shorter, tiny.images)
     np.testing.assert_allclose(running[1], expected, rtol=1e-5, atol=1e-5)
 
 

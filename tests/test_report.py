@@ -117,7 +117,9 @@ def test_the_verdict_lists_every_operand_that_is_not_spikes(tiny_energy):
     assert [row[:2] for row in cells(text)[1:]] == [
         [name, operand.kind] for name, operand in tiny_energy.not_binary.items()
     ]
-    assert "7 saw nothing but 0 and 1 in 3 images, 4 also small integers, and 2 real" in text
+    assert (
+        "7 saw nothing but 0 and 1 in 3 images, 4 also small integers, and 2 real numbers." in text
+    )
 
 
 def test_the_table_of_layers_has_their_energies(tiny_energy):

@@ -30,7 +30,7 @@ def measure(snn, ann):
     Raises:
       ValueError: if the runs are not of such models.
     """
-    _check_twins(snn[0].model.config, ann[0].model.config)
+    check_twins(snn[0].model.config, ann[0].model.config)
     return {
         "examples": len(snn[0].eval_source),
         "split": snn[0].eval_source.split,
@@ -82,7 +82,13 @@ def draw(result):
     return figure
 
 
-def _check_twins(spiking, relu):
+def check_twins(spiking, relu):
+    """Raises ValueError unless two models are the same but for their neurons.
+
+    Args:
+      spiking: configuration of the one with spikes.
+      relu: configuration of the one with ReLU.
+    """
     kinds = spiking.neuron.kind, relu.neuron.kind
     if kinds[0] == "relu" or kinds[1] != "relu":
         raise ValueError(f"the first run must spike and the second use ReLU, got {kinds=}")
@@ -154,8 +160,12 @@ def main():
         parser.add_argument(name, type=pathlib.Path)
     parser.add_argument("--examples", type=int, help="look only at the first N held-out examples")
     args = parser.parse_args()
-    workdirs = args.snn_workdir, args.ann_workdir
-    result = measure(*(analysis.open_run(workdir, args.examples) for workdir in workdirs))
+    try:
+        runs = [analysis.open_run(w, args.examples) for w in (args.snn_workdir, args.ann_workdir)]
+        check_twins(*(experiment.model.config for experiment, _ in runs))
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    result = measure(*runs)
     args.out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=1) + "\n"
     (args.out / "activation_histograms.json").write_text(text)

@@ -1,9 +1,9 @@
-"""What deployment saves on a trained model: python measure.py WORKDIR [--batch_size=64].
+"""What deployment saves on a trained model: python measure.py WORKDIR [--batch_size 1 64].
 
 Compares the masked model (`model.apply`, compiled), its deployment with all time steps on, and its
-deployment with the schedule that it learned: FLOPs as compiled, median time of interleaved calls,
-and on the whole evaluation split how far the logits are from the masked model's. Writes
-WORKDIR/deployed.json and prints a table.
+deployment with the schedule that it learned: FLOPs as compiled, median and shortest time of calls
+made in turn, and on the whole evaluation split how far the logits are from the masked model's.
+Writes WORKDIR/deployed.json and prints a table.
 """
 
 import argparse
@@ -27,16 +27,17 @@ FLIP = 1e-4  # logits further apart than this have seen another spike, not anoth
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workdir", type=pathlib.Path)
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--repetitions", type=int, default=15)
+    parser.add_argument("--batch_size", type=int, nargs="+", default=[1, 64])
+    parser.add_argument("--seconds", type=float, default=15.0, help="of timing, at least 7 calls")
     arguments = parser.parse_args()
-    result = measure(arguments.workdir, arguments.batch_size, arguments.repetitions)
-    text = json.dumps(result, indent=1)
+    results = [measure(arguments.workdir, b, arguments.seconds) for b in arguments.batch_size]
+    text = json.dumps(results, indent=1)
     (arguments.workdir / "deployed.json").write_text(text + "\n")
-    print_table(result)
+    for result in results:
+        print_table(result)
 
 
-def measure(folder, batch_size, repetitions):
+def measure(folder, batch_size, duration):
     config = Workdir(folder).read_config()
     if config is None:
         raise ValueError(f"the workdir {folder} holds no run")
@@ -55,16 +56,16 @@ def measure(folder, batch_size, repetitions):
     channels = run.experiment.image_shape[-1]
     flops = [model_flops(model, variables, batch_size, channels)]
     flops += [program.flops(batch_size) for program in (everything, learned)]
-    seconds = interleaved_medians(programs.values(), batches[0]["image"], repetitions)
+    seconds = interleaved_calls(programs.values(), batches[0]["image"], duration)
     return {
         "average_time_steps": learned.schedule.average,
         "time_steps": learned.schedule.time_steps,
         "computed_steps": float(np.mean([len(steps) for steps in learned.steps.values()])),
         "batch_size": batch_size,
-        "repetitions": repetitions,
+        "repetitions": len(seconds[0]),
         "device": f"{jax.devices()[0].device_kind}, {platform.machine()}",
         "programs": {
-            name: {"flops": f, "seconds": s}
+            name: {"flops": f, "seconds": float(np.median(s)), "fastest": min(s)}
             for name, f, s in zip(programs, flops, seconds, strict=True)
         },
         "equality": compare(programs["model.apply, masked"], learned, batches),
@@ -78,17 +79,19 @@ def read_batches(experiment, batch_size):
         return list(batches)
 
 
-def interleaved_medians(programs, images, repetitions):
-    """Median seconds of each, called in turn so that all see the same load of the machine."""
+def interleaved_calls(programs, images, duration):
+    """Seconds of every call, the programs in turn so that all see the same load of the machine."""
     programs, images = list(programs), jax.device_put(images)
     seconds = [[] for _ in programs]
-    for repetition in range(-2, repetitions):  # the first call compiles, the second warms up
+    for program in programs:
+        jax.block_until_ready(program(images))  # compiles
+    end = time.perf_counter() + duration
+    while len(seconds[0]) < 7 or time.perf_counter() < end:
         for program, times in zip(programs, seconds, strict=True):
             start = time.perf_counter()
             jax.block_until_ready(program(images))
-            if repetition >= 0:
-                times.append(time.perf_counter() - start)
-    return [float(np.median(times)) for times in seconds]
+            times.append(time.perf_counter() - start)
+    return seconds
 
 
 def compare(masked, deployed, batches):
@@ -114,12 +117,14 @@ def compare(masked, deployed, batches):
 
 def print_table(result):
     full = next(iter(result["programs"].values()))
-    print(f"{'program':26} {'MFLOPs an image':>16} {'ratio':>6} {'ms a batch':>11} {'ratio':>6}")
+    print(f"batch size {result['batch_size']}, {result['repetitions']} calls each, in turn")
+    print(f"{'':24} MFLOPs an image  ratio  median ms  ratio  fastest ms  ratio")
     for name, entry in result["programs"].items():
-        flops, seconds = entry["flops"], entry["seconds"]
+        flops, median, fastest = (entry[key] for key in ("flops", "seconds", "fastest"))
         print(
-            f"{name:26} {flops / result['batch_size'] / 1e6:16.3f} {flops / full['flops']:6.3f} "
-            f"{seconds * 1e3:11.2f} {seconds / full['seconds']:6.3f}"
+            f"{name:24} {flops / result['batch_size'] / 1e6:15.3f} {flops / full['flops']:6.3f} "
+            f"{median * 1e3:10.2f} {median / full['seconds']:6.3f} "
+            f"{fastest * 1e3:11.2f} {fastest / full['fastest']:6.3f}"
         )
     print(json.dumps({k: v for k, v in result.items() if k != "programs"}, indent=1))
 

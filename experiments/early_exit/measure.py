@@ -43,9 +43,10 @@ def measure(folder):
     logits, labels = evaluate(run.experiment, variables)
     schedule = TimeStepSchedule.from_variables(variables)
     spent = early_exit.steps_spent(schedule)
-    thresholds = {
-        "confidence": np.linspace(1 / logits.shape[-1], 1.0, THRESHOLDS),
-        "entropy": np.linspace(0.0, np.log(logits.shape[-1]), THRESHOLDS),
+    classes = logits.shape[-1]
+    thresholds = {  # from an exit for almost nobody to one for all after the first step
+        "confidence": 1 - np.geomspace(1e-3, 1 - 1 / classes, THRESHOLDS),
+        "entropy": np.geomspace(1e-3, np.log(classes), THRESHOLDS),
     }
     right = np.argmax(logits, axis=-1) == labels
     return {
@@ -106,8 +107,8 @@ def print_table(results):
         ):
             print(f"  all images stop after step {step}: {accuracy:.4f} at {spent:.3f} steps")
         for criterion, sweep in result["sweeps"].items():
-            for t, accuracy, steps in zip(*sweep.values(), strict=True):
-                print(f"  {criterion} {t:.3f}: {accuracy:.4f} at {steps:.3f} steps")
+            for t, accuracy, steps in list(zip(*sweep.values(), strict=True))[:: THRESHOLDS // 8]:
+                print(f"  {criterion} {t:.4f}: {accuracy:.4f} at {steps:.3f} steps")
 
 
 if __name__ == "__main__":

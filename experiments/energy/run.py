@@ -17,7 +17,8 @@ from snnvit_jax.schedule import with_schedule
 
 COLUMNS = (
     *("network", "accuracy", "time steps", "additions", "MAC", "µJ"),
-    *("MAC if integers multiply", "µJ", "membrane updates", "µJ"),
+    *("MAC if integers multiply", "µJ if integers multiply"),
+    *("membrane updates", "µJ of these, besides"),
 )
 
 
@@ -76,8 +77,12 @@ def main():
     parser.add_argument("--twin", type=pathlib.Path, help="a run with model.neuron.kind=relu")
     parser.add_argument("--examples", type=int, help="look only at the first N held-out examples")
     args = parser.parse_args()
-    twin = args.twin and analysis.open_run(args.twin, args.examples)
-    found = measure(*analysis.open_run(args.workdir, args.examples), twin)
+    try:
+        run = analysis.open_run(args.workdir, args.examples)
+        twin = args.twin and analysis.open_run(args.twin, args.examples)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    found = measure(*run, twin)
     args.out.mkdir(parents=True, exist_ok=True)
     counts = {name: json.loads(result.energy.to_json()) for name, result in found.items()}
     (args.out / "energy_table.json").write_text(json.dumps(counts, indent=1) + "\n")

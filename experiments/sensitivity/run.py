@@ -79,7 +79,11 @@ def main():
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--examples", type=int, help="look only at the first N held-out examples")
     args = parser.parse_args()
-    result = measure(*analysis.open_run(args.workdir, args.examples))
+    try:
+        run = analysis.open_run(args.workdir, args.examples)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    result = measure(*run)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "sensitivity.json").write_text(json.dumps(result, indent=1) + "\n")
     with figures.style():

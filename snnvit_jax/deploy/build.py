@@ -38,12 +38,14 @@ def deploy(model, variables, schedule=None, dtype=None):
       A `Deployed`.
 
     Raises:
-      ValueError: for a model of a family that cannot be deployed, variables or a schedule of
-        another model, a dtype that cannot be used, or weights that are not finite.
+      ValueError: for a model of a family or with neurons that cannot be deployed, variables or a
+        schedule of another model, a dtype that cannot be used, or weights that are not finite.
     """
     if type(model) not in PROGRAMS:
         known = ", ".join(module.__name__ for module in PROGRAMS)
         raise ValueError(f"cannot deploy a {type(model).__name__}; only: {known}")
+    if model.config.neuron.kind == "relu":
+        raise ValueError("cannot deploy neuron kind 'relu': it has no time steps to leave out")
     wire, program = PROGRAMS[type(model)]
     wirings, outputs = wire(model.config)
     dtype = jnp.dtype(model.config.dtype if dtype is None else dtype)
@@ -56,7 +58,12 @@ def deploy(model, variables, schedule=None, dtype=None):
     biases = {name: folded[name][1] if name in folded else np.zeros(1) for name in wirings}
     steps = effective_steps(schedule.masks, wirings, outputs, biases, model.config.neuron)
     weights = _weights(flat, {n: wirings[n] for n in wirings if steps[n]}, folded, dtype)
-    about = {
+    about = _about(model, channels, dtype, steps)
+    return Deployed(program(model.config, wirings, steps, dtype), weights, schedule, about)
+
+
+def _about(model, channels, dtype, steps):
+    return {
         "model": type(model).__name__,
         "config": _as_plain(dataclasses.asdict(model.config)),
         "image_shape": [*model.config.image_size, channels],
@@ -65,7 +72,6 @@ def deploy(model, variables, schedule=None, dtype=None):
         "jax": jax.__version__,
         "snnvit_jax": __version__,
     }
-    return Deployed(program(model.config, wirings, steps, dtype), weights, schedule, about)
 
 
 def _checked(model, variables, first_linear):
@@ -76,11 +82,12 @@ def _checked(model, variables, first_linear):
     channels = 3 if kernel is None else kernel.shape[-2]
     expected = _shapes(model, channels)
     for path in sorted(expected.keys() | flat.keys()):
-        want, have = expected.get(path), np.shape(flat[path]) if path in flat else None
+        want = expected.get(path, "absent")
+        have = np.shape(flat[path]) if path in flat else "absent"
         if want != have:
             raise ValueError(
-                f"the variables are not those of the model: {'/'.join(path)} has shape {have}, "
-                f"the model's {want}"
+                f"the variables are not those of the model: the shape of {'/'.join(path)} is "
+                f"{have}, in the model {want}"
             )
     return {path: np.asarray(leaf) for path, leaf in flat.items()}, channels
 

@@ -13,7 +13,6 @@ from snnvit_jax.deploy import signals
 from snnvit_jax.deploy.signals import Signal
 from snnvit_jax.deploy.steps import Wiring
 from snnvit_jax.models import layers
-from snnvit_jax.models.pooling import max_pool
 from snnvit_jax.models.spikformer import ATTENTION_THRESHOLD, SpikformerConfig
 
 # number of each stage of the patch embedding -> its channels are D / this
@@ -112,7 +111,26 @@ def _attention(run, x, path):
 
 
 def _pool(x, halve):
-    return x.map(lambda values: layers.fold_time(max_pool, values)) if halve else x
+    return x.map(pool_spikes) if halve else x
+
+
+def pool_spikes(values):
+    """Max-pools as the model does: 3x3 windows, stride 2, padding 1; but one axis after the other.
+
+    Args:
+      values: [B, K, H, W, C], >= 0, H and W even.
+
+    Returns:
+      [B, K, H / 2, W / 2, C].
+    """
+    for axis in (2, 3):
+        side = values.shape[axis]
+        even, odd = (jax.lax.slice_in_dim(values, i, side, 2, axis) for i in (0, 1))
+        shift = [(0, 0, 0)] * values.ndim
+        shift[axis] = (1, -1, 0)  # zero before the first: no spike, and no value is smaller
+        before = jax.lax.pad(odd, jnp.zeros((), values.dtype), shift)
+        values = jnp.maximum(jnp.maximum(before, even), odd)
+    return values
 
 
 def _convolve(x, kernel):  # N H W C
