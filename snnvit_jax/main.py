@@ -147,13 +147,8 @@ def _evaluate(run):
 def _export(run):
     deployed, path = run.export()
     model, channels = run.experiment.model, run.experiment.image_shape[-1]
-<<<<<<< HEAD
-    before, after = model_flops(model, run.state.variables, 1, channels), deployed.flops(1)
-    _say(
-=======
     before, after = model_flops(model, run.state.eval_variables, 1, channels), deployed.flops(1)
-    print(
->>>>>>> main
+    _say(
         f"average time steps {deployed.schedule.average:.2f} of {deployed.schedule.time_steps}, "
         f"{after / 1e6:.4g} MFLOPs an image, {after / before:.3f} of the masked model's\n"
         f"deployed {path}\nweights  {path.with_suffix('.safetensors')}"
