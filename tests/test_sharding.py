@@ -321,7 +321,7 @@ def lines_of(folder):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def wait_until(seen, pair, seconds=150):
+def wait_until(seen, pair, seconds=300):
     end = time.monotonic() + seconds
     while not seen():
         assert time.monotonic() < end and all(p.poll() is None for p in pair.processes), (

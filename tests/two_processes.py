@@ -58,7 +58,7 @@ class Pair:
             process.kill()
             process.wait()
 
-    def wait(self, seconds=60):
+    def wait(self, seconds=120):
         """Returns the exit statuses of both."""
         return [process.wait(timeout=seconds) for process in self.processes]
 
