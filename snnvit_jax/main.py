@@ -26,8 +26,8 @@ snnvit_jax trains spiking vision transformers whose layers learn how many time s
   python -m snnvit_jax.main --workdir=DIR --mode=report             draw its report again
   python -m snnvit_jax.main --workdir=DIR --mode=export             write it as one file
 
-Several processes share a run if each runs the same command (docs/sharding.md): under srun, mpirun or
-on GKE as it is, on a TPU pod with --distributed, elsewhere with
+Several processes share a run if each runs the same command (docs/sharding.md): under srun, mpirun
+or on GKE as it is, on a TPU pod with --distributed, elsewhere with
       --coordinator_address=HOST:PORT --num_processes=N --process_id=I
 """
 
