@@ -20,7 +20,8 @@ def default_config():
     config.epochs = 10
     config.batch_size = 64  # over all devices
     config.accumulate = 1  # parts of a batch computed one after the other, to save memory
-    config.average_decay = optional(float)  # evaluate an exponential moving average of the weights
+    # evaluate an exponential moving average of weights and statistics, 0.99 for example
+    config.average_decay = optional(float)
     config.mesh = {"data": -1, "model": 1}  # devices along each axis; -1 takes all there are
     config.sharding = "replicate"  # of the training state: replicate, fsdp, tensor (heads and MLP)
 

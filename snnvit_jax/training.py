@@ -243,9 +243,14 @@ def _settle_scores(old_params, params, step, objective):
 
 
 def _next_average(old, new, decay):
-    """Moves the average on; the scores in it are the present ones, so that the masks are."""
+    """Moves the average on; the scores in it are the present ones, so that the masks are.
+
+    At first the average reaches less far back, so that it soon forgets the initial values: the rule
+    min(decay, (1 + t) / (10 + t)) of TensorFlow's ExponentialMovingAverage.
+    """
     if decay is None:
         return None
+    decay = jnp.minimum(decay, (1 + old.step) / (10 + old.step))
     average = optax.incremental_update(new.variables, old.average, 1 - decay)
     present = timesteps.scores(new.params)
     return average | {"params": timesteps.replace_scores(average["params"], present)}
