@@ -1,7 +1,8 @@
 """Checkpoints of a training run; the only file that knows Orbax.
 
 A checkpoint is written to a temporary folder and renamed when complete, so that one cut short is
-never taken for a finished one.
+never taken for a finished one. Then the checksums of its files are written beside it, so that a
+byte that changes later is found.
 """
 
 import json
@@ -13,6 +14,8 @@ from collections import Counter
 import jax
 from absl import logging
 from orbax.checkpoint import v1 as ocp
+
+from snnvit_jax import checksums
 
 _STATE = "state"
 
@@ -75,12 +78,16 @@ class Checkpoints:
         if step not in self.steps:
             metrics = None if accuracy is None else {"accuracy": float(accuracy)}
             self._checkpointer.save(step, state, metrics=metrics)
+            if jax.process_index() == 0:
+                checksums.write(self.directory / str(step))
+                checksums.remove_orphans(self.directory)
 
     def _set_aside(self, steps):
         for step in steps:
             target = self.directory.parent / f"damaged-checkpoint-{step}"
             shutil.rmtree(target, ignore_errors=True)
             shutil.move(self.directory / str(step), target)
+            checksums.path_for(self.directory / str(step)).unlink(missing_ok=True)
             logging.warning("damaged checkpoint %d is now %s", step, target)
 
 
@@ -103,6 +110,7 @@ def restore(directory, template):
     damaged = []
     for step, folder in reversed(_finished(directory)):
         try:
+            _check_sums(folder)
             stored = _stored_shapes(folder)
             _check_same_shapes(folder, stored, template)
             return (step, _load(folder, _abstract(template))), damaged
@@ -138,6 +146,7 @@ def load_variables(directory):
     folder = finished[-1][1]
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     try:
+        _check_sums(folder)
         state = _load(
             folder,
             jax.tree.map(
@@ -180,6 +189,11 @@ def _with_unreadable_metrics(directory):
         except (OSError, ValueError):
             damaged.append(step)
     return damaged
+
+
+def _check_sums(folder):
+    if not checksums.check(folder):  # killed between renaming and writing them, or an older version
+        logging.warning("checkpoint %s has no checksums; it is used unchecked", folder)
 
 
 def _stored_shapes(folder):
