@@ -1,7 +1,8 @@
 """Checkpoints of a training run; the only file that knows Orbax.
 
 A checkpoint is written to a temporary folder and renamed when complete, so that one cut short is
-never taken for a finished one.
+never taken for a finished one. Then the checksums of its files are written beside it, so that a
+byte that changes later is found.
 """
 
 import json
@@ -14,6 +15,7 @@ import jax
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
+from snnvit_jax import checksums
 from snnvit_jax.distributed import is_writer, true_for_all
 
 _STATE = "state"
@@ -77,12 +79,16 @@ class Checkpoints:
         if step not in self.steps:
             metrics = None if accuracy is None else {"accuracy": float(accuracy)}
             self._checkpointer.save(step, state, metrics=metrics)
+            if is_writer():
+                checksums.write(self.directory / str(step))
+                checksums.remove_orphans(self.directory)
 
     def _set_aside(self, steps):
         for step in steps if is_writer() else ():
             target = self.directory.parent / f"damaged-checkpoint-{step}"
             shutil.rmtree(target, ignore_errors=True)
             shutil.move(self.directory / str(step), target)
+            checksums.path_for(self.directory / str(step)).unlink(missing_ok=True)
             logging.warning("damaged checkpoint %d is now %s", step, target)
         true_for_all(True)  # the others wait, so that none opens the folder before
 
@@ -106,6 +112,7 @@ def restore(directory, template):
     damaged = []
     for step, folder in reversed(_finished(directory)):
         try:
+            _check_sums(folder)
             stored = _stored_shapes(folder)
             _check_same_shapes(folder, stored, template)
             state, problem = _load(folder, _abstract(template)), None
@@ -145,6 +152,7 @@ def load_variables(directory):
     folder = finished[-1][1]
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     try:
+        _check_sums(folder)
         state = _load(
             folder,
             jax.tree.map(
@@ -187,6 +195,11 @@ def _with_unreadable_metrics(directory):
         except (OSError, ValueError):
             damaged.append(step)
     return damaged
+
+
+def _check_sums(folder):
+    if not checksums.check(folder):  # killed between renaming and writing them, or an older version
+        logging.warning("checkpoint %s has no checksums; it is used unchecked", folder)
 
 
 def _stored_shapes(folder):

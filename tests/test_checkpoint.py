@@ -1,3 +1,4 @@
+import hashlib
 import os
 import pathlib
 import shutil
@@ -85,6 +86,44 @@ def test_damage_to_any_file_never_gives_wrong_numbers(tmp_path, how):
         assert restore(folder, state(0))[0][0] == 3
 
 
+def test_a_flipped_bit_in_any_file_is_found(tmp_path):
+    original = tmp_path / "original"
+    save_all(original, {1: 0.5, 2: 0.6})
+    files = [p.relative_to(original) for p in (original / "2").rglob("*") if p.is_file()]
+    for file in [*files, pathlib.Path("2.sha256")]:
+        folder = shutil.copytree(original, tmp_path / "copy")
+        data = bytearray((folder / file).read_bytes())
+        data[len(data) // 2] ^= 1
+        (folder / file).write_bytes(data)
+        (step, found), damaged = restore(folder, state(0))
+        assert (step, damaged) == (1, [2]), file
+        np.testing.assert_array_equal(found["a"], state(1)["a"])
+        shutil.rmtree(folder)
+
+
+def test_variables_of_a_damaged_checkpoint_are_not_loaded(tmp_path):
+    save_all(tmp_path, {1: None})
+    (tmp_path / "1" / "state" / "manifest.ocdbt").write_bytes(b"")
+    with pytest.raises(ValueError, match="cannot be read: .*manifest.ocdbt is not what"):
+        load_variables(tmp_path)
+
+
+def test_checksums_go_with_their_checkpoints(tmp_path):
+    save_all(tmp_path, {1: 0.5, 2: 0.9, 3: 0.7, 4: 0.8})
+    sums = sorted(path.name for path in tmp_path.glob("*.sha256"))
+    assert sums == ["2.sha256", "3.sha256", "4.sha256"]
+    for line in (tmp_path / "4.sha256").read_text().splitlines():
+        digest, name = line.split("  ")
+        assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
+
+
+def test_a_checkpoint_without_checksums_is_used_and_said_to_be_unchecked(tmp_path, caplog):
+    save_all(tmp_path, {1: None})
+    (tmp_path / "1.sha256").unlink()
+    assert restore(tmp_path, state(0))[0][0] == 1
+    assert "has no checksums; it is used unchecked" in caplog.text
+
+
 def test_a_checkpoint_of_another_model_is_not_taken_for_a_damaged_one(tmp_path):
     save_all(tmp_path, {1: None})
     with pytest.raises(ValueError, match=r"another model .* float32\[5000\] .* float32\[7\]"):
@@ -110,7 +149,7 @@ def test_an_error_if_none_can_be_read_and_nothing_is_lost(tmp_path):
         truncate(folder, step)
     with pytest.raises(ValueError, match=r"none of the checkpoints \[2, 1\] in .* can be read"):
         restore(folder, state(0))
-    assert sorted(p.name for p in folder.iterdir()) == ["1", "2"]
+    assert sorted(p.name for p in folder.iterdir()) == ["1", "1.sha256", "2", "2.sha256"]
 
 
 def test_a_checkpoint_half_written_is_ignored(tmp_path):

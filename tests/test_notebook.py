@@ -16,7 +16,7 @@ NOTEBOOK = REPOSITORY / "experiments" / "colab_tpu.ipynb"
 # The notebook's own recipe on a network that compiles quickly.
 SMALL = {
     **{"model.embed_dim": 16, "model.num_heads": 2, "model.depth": 1},
-    **{"model.time_steps": 2, "target_time_steps": 1.2},
+    **{"model.time_steps": 2, "target_time_steps": 1.2, "batch_size": 180},
 }
 
 
