@@ -17,6 +17,7 @@ def get_config():
     config.epochs = 88
     config.batch_size = 64
     config.eval_every_epochs = 2.0
+    config.average_decay = 0.99
 
     # Eight epochs with all steps, then 32 in which the model gives them up one by one, 16 more in
     # which it may exchange them, and the rest with fixed masks.
@@ -33,6 +34,9 @@ def get_config():
     config.data.name = "digits"
     config.data.image_size = 8
     config.data.crop_padding = 1
+    config.data.randaugment.num_ops = 1  # mild: a digit stays what it is
+    config.data.randaugment.magnitude = 3.0
+    config.data.randaugment.operations = "cifar"
     config.data.mean = (0.3,)
     config.data.std = (0.4,)
 

@@ -16,6 +16,7 @@ from absl import logging
 from orbax.checkpoint import v1 as ocp
 
 from snnvit_jax import checksums
+from snnvit_jax.distributed import is_writer, true_for_all
 
 _STATE = "state"
 
@@ -78,17 +79,18 @@ class Checkpoints:
         if step not in self.steps:
             metrics = None if accuracy is None else {"accuracy": float(accuracy)}
             self._checkpointer.save(step, state, metrics=metrics)
-            if jax.process_index() == 0:
+            if is_writer():
                 checksums.write(self.directory / str(step))
                 checksums.remove_orphans(self.directory)
 
     def _set_aside(self, steps):
-        for step in steps:
+        for step in steps if is_writer() else ():
             target = self.directory.parent / f"damaged-checkpoint-{step}"
             shutil.rmtree(target, ignore_errors=True)
             shutil.move(self.directory / str(step), target)
             checksums.path_for(self.directory / str(step)).unlink(missing_ok=True)
             logging.warning("damaged checkpoint %d is now %s", step, target)
+        true_for_all(True)  # the others wait, so that none opens the folder before
 
 
 def restore(directory, template):
@@ -113,13 +115,17 @@ def restore(directory, template):
             _check_sums(folder)
             stored = _stored_shapes(folder)
             _check_same_shapes(folder, stored, template)
-            return (step, _load(folder, _abstract(template))), damaged
+            state, problem = _load(folder, _abstract(template)), None
         except _OtherModelError:
             raise
         except Exception as error:  # Orbax, TensorStore and the file system each raise their own
-            damaged.append(step)
+            problem = error
+        if true_for_all(problem is None):
+            return (step, state), damaged
+        damaged.append(step)
+        if problem is not None:
             text = "checkpoint %d in %s cannot be read (%s); trying the one before it"
-            logging.warning(text, step, directory, _first_line(error))
+            logging.warning(text, step, directory, _first_line(problem))
     if damaged:
         raise ValueError(
             f"none of the checkpoints {damaged} in {directory} can be read; "

@@ -5,7 +5,7 @@ import math
 
 from ml_collections import config_dict
 
-from snnvit_jax import timesteps
+from snnvit_jax import sharding, timesteps
 
 
 def default_config():
@@ -20,8 +20,10 @@ def default_config():
     config.epochs = 10
     config.batch_size = 64  # over all devices
     config.accumulate = 1  # parts of a batch computed one after the other, to save memory
-    config.average_decay = optional(float)  # evaluate an exponential moving average of the weights
-    config.mesh = {"data": -1}  # devices along each axis; -1 takes all there are
+    # evaluate an exponential moving average of weights and statistics, 0.99 for example
+    config.average_decay = optional(float)
+    config.mesh = {"data": -1, "model": 1}  # devices along each axis; -1 takes all there are
+    config.sharding = "replicate"  # of the training state: replicate, fsdp, tensor (heads and MLP)
 
     # Start from the weights of a run's folder, a safetensors file, or a PyTorch checkpoint in the
     # authors' names; a head for other classes is replaced.
@@ -49,6 +51,7 @@ def default_config():
         "depth": optional(int),
         "mlp_ratio": optional(float),
         "pool": optional(tuple),  # stages of the patch embedding that halve the image
+        "remat": "none",  # compute again in the backward pass, to save memory: none, block
         "drop_path": 0.0,  # stochastic depth: probability of leaving out the last block's branches
         "neuron": {
             "kind": "lif",  # lif, if, plif (learned time constant), relu (an ANN, no spikes)
@@ -241,6 +244,8 @@ def _check_choices(config):
     choices = {
         "model.dtype": (config.model.dtype, ("float32", "bfloat16")),
         "trainable": (config.trainable, ("all", "scores")),
+        "sharding": (config.sharding, tuple(sharding.SHARDINGS)),
+        "model.remat": (config.model.remat, ("none", "block")),
         "optimizer.name": (config.optimizer.name, ("adamw", "lamb")),
         "optimizer.schedule": (config.optimizer.schedule, ("cosine", "epoch_cosine")),
         "data.on_damaged": (config.data.on_damaged, ("fatal", "skip")),

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from snnvit_jax import energy, metrics, training
 from snnvit_jax.data import loader
 from snnvit_jax.schedule import TimeStepSchedule
-from snnvit_jax.sharding import shard_batch
+from snnvit_jax.sharding import shard_batch, to_host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,22 +65,22 @@ def evaluate(model, variables, source, preprocess, options, *, mesh, progress=Tr
             batches, f"evaluate {source.split}", count, leave=False, disable=not progress
         ):
             seen = training.eval_step(variables, shard_batch(batch, mesh), model=model)
-            seen = _on_host(seen)
+            seen = _on_host(to_host(seen, mesh))
             total = seen if total is None else metrics.merge(total, seen)
+    variables = to_host(variables, mesh)
     return _summarise(model, variables, source, total, batch["image"].shape[1:])
 
 
 def _on_host(seen):
     """One batch's sums as NumPy numbers that stay exact however many are added."""
     operations = energy.decode(seen.pop("operations"))
-    wide = jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(seen))
+    wide = jax.tree.map(lambda x: np.asarray(x, np.float64), seen)
     return wide | {"operations": operations}
 
 
 def _summarise(model, variables, source, total, image_shape):
     examples = int(total["metrics"]["loss"][1])
     means = metrics.means(total["metrics"])
-    variables = jax.device_get(variables)
     counted = energy.report_from_counts(
         model, variables, total["operations"], examples, image_shape
     )

@@ -14,7 +14,7 @@ from snnvit_jax.data import loader, pipeline, sources
 from snnvit_jax.mixing import Mixing
 from snnvit_jax.models import create_model
 from snnvit_jax.objective import Objective
-from snnvit_jax.sharding import check_batch, create_mesh, replicate
+from snnvit_jax.sharding import Placement, check_batch, check_model, create_mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +23,7 @@ class Experiment:
 
     Attributes:
       config: the configuration, validated.
-      procedure: how a training step is taken; holds the model.
-      mesh: the devices.
+      procedure: how a training step is taken; holds the model and the devices.
       train_source: training examples.
       eval_source: held-out examples.
       preprocess: what is done to an image in evaluation.
@@ -36,7 +35,6 @@ class Experiment:
 
     config: ml_collections.ConfigDict
     procedure: training.Procedure
-    mesh: jax.sharding.Mesh
     train_source: sources.Source
     eval_source: sources.Source
     preprocess: pipeline.Preprocess
@@ -49,6 +47,11 @@ class Experiment:
     def model(self):
         """The Linen module."""
         return self.procedure.model
+
+    @property
+    def mesh(self):
+        """The devices."""
+        return self.procedure.placement.mesh
 
     @property
     def image_shape(self):
@@ -84,11 +87,20 @@ class Experiment:
         def create(key):
             return training.create_state(self.procedure, key, self.image_shape)
 
-        state = jax.jit(create)(jax.random.key(self.config.seed))
-        if self.config.init_from is not None:
-            variables = initial.load(self.config.init_from, self.model, state.variables)
-            state = jax.jit(lambda v: training.state_from_variables(self.procedure, v))(variables)
-        return replicate(state, self.mesh)
+        key, path = jax.random.key(self.config.seed), self.config.init_from
+        if path is None:
+            return self._place(create, key)
+        own = jax.device_get(jax.jit(create)(key).variables)
+        variables = jax.device_get(initial.load(path, self.model, own))
+        return self._place(
+            lambda given: training.state_from_variables(self.procedure, given), variables
+        )
+
+    def _place(self, create, argument):
+        """Creates a state, every device only the part that it keeps."""
+        shapes = jax.eval_shape(create, argument)
+        shardings = self.procedure.placement.shardings(shapes)
+        return jax.jit(create, out_shardings=shardings)(argument)
 
 
 def build(config):
@@ -105,8 +117,8 @@ def build(config):
       FileNotFoundError: if the data set is not prepared.
     """
     config_lib.validate(config)
-    mesh = create_mesh(config.mesh)
-    check_batch(config.batch_size, mesh)
+    placement = Placement(create_mesh(config.mesh), config.sharding)
+    check_batch(config.batch_size, placement.mesh, config.accumulate)
     data = config.data
     train_source, eval_source = (
         sources.load(data.name, split, data.dir) for split in (data.train_split, data.eval_split)
@@ -121,12 +133,13 @@ def build(config):
     learning_rate = optimizer_lib.learning_rate_schedule(
         config.optimizer, config.epochs, steps_per_epoch
     )
+    procedure = _create_procedure(
+        config, placement, train_source.num_classes, steps_per_epoch, learning_rate
+    )
+    check_model(procedure.model.config, placement)
     return Experiment(
         config=config,
-        procedure=_create_procedure(
-            config, train_source.num_classes, steps_per_epoch, learning_rate
-        ),
-        mesh=mesh,
+        procedure=procedure,
         train_source=train_source,
         eval_source=eval_source,
         preprocess=pipeline.create_preprocess(data, channels),
@@ -143,7 +156,7 @@ def build(config):
     )
 
 
-def _create_procedure(config, num_classes, steps_per_epoch, learning_rate):
+def _create_procedure(config, placement, num_classes, steps_per_epoch, learning_rate):
     def steps(epochs):
         return None if epochs is None else round(epochs * steps_per_epoch)
 
@@ -157,6 +170,7 @@ def _create_procedure(config, num_classes, steps_per_epoch, learning_rate):
         accumulate=config.accumulate,
         average_decay=config.average_decay,
         seed=config.seed,
+        placement=placement,
     )
 
 

@@ -19,6 +19,7 @@ def load(path, model, initial):
 
     The head is replaced by the initial one if it is for other classes, and scores start with every
     step active if they are for another number of time steps or missing. Everything else must fit.
+    (The image size may differ: Spikformer's position embedding is a convolution.)
 
     Args:
       path: a run's folder, a .safetensors file, or a PyTorch checkpoint of the authors' classes.

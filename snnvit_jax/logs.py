@@ -9,6 +9,40 @@ from tqdm import tqdm
 from snnvit_jax.workdir import plain
 
 
+def create_log(workdir, total_steps, start_step, writes=True):
+    """Returns a `ProgressLog`, or a `SilentLog` for a process that leaves writing to another.
+
+    Args:
+      workdir: a `Workdir`.
+      total_steps: of the whole training.
+      start_step: steps done already.
+      writes: whether this process writes.
+    """
+    return ProgressLog(workdir, total_steps, start_step) if writes else SilentLog()
+
+
+class SilentLog:
+    """Stands in for `ProgressLog` and writes nothing."""
+
+    def __init__(self):
+        self.bar = tqdm(disable=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def write(self, step, values):
+        """Does nothing."""
+
+    def show(self, values):
+        """Does nothing."""
+
+    def say(self, text):
+        """Does nothing."""
+
+
 class ProgressLog:
     """Shows progress and writes metrics as they come; a context manager.
 

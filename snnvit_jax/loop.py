@@ -1,5 +1,6 @@
 """A run from start, or from where it stopped, to its end: what happens between training steps."""
 
+import contextlib
 import math
 import time
 
@@ -10,10 +11,11 @@ from snnvit_jax import evaluation, metrics, report, training
 from snnvit_jax.checkpoint import Checkpoints, restore
 from snnvit_jax.data import loader
 from snnvit_jax.deploy import deploy
+from snnvit_jax.distributed import CommonStop, is_writer
 from snnvit_jax.experiment import build
 from snnvit_jax.interrupts import StopRequest
-from snnvit_jax.logs import ProgressLog
-from snnvit_jax.sharding import shard_batch
+from snnvit_jax.logs import create_log
+from snnvit_jax.sharding import shard_batch, to_host
 from snnvit_jax.workdir import Workdir, check_same_run
 
 # Parameters and two moments of the optimiser, with room for a checkpoint being written.
@@ -75,7 +77,7 @@ class Run:
         """
         keep = self.experiment.config.keep_checkpoints
         with (
-            self.workdir.lock(),
+            self.workdir.lock() if is_writer() else contextlib.nullcontext(),
             Checkpoints(self.workdir.checkpoints, keep, self._damaged) as self._checkpoints,
         ):
             return self._train()
@@ -83,13 +85,15 @@ class Run:
     def _train(self):
         self.stop_signal = None
         config, start = self.experiment.config, int(self.state.step)
-        self.workdir.write_config(config, start)
-        history = self.workdir.cut_metrics(start)
+        history = []
+        if is_writer():
+            self.workdir.write_config(config, start)
+            history = self.workdir.cut_metrics(start)
         self._clock = _Clock(history[-1]["seconds"] if history else 0.0)
         last = None
         with (
-            StopRequest() as stop,
-            ProgressLog(self.workdir, self.experiment.total_steps, start) as log,
+            StopRequest() as request,
+            create_log(self.workdir, self.experiment.total_steps, start, is_writer()) as log,
             loader.train_batches(
                 self.experiment.train_source,
                 self.experiment.augment,
@@ -102,7 +106,9 @@ class Run:
             if start:
                 log.say(f"continuing {self.workdir.path} from step {start}")
                 log.say("\n".join(f"changed: {line}" for line in self._changed))
+            stop = CommonStop(request, self.experiment.mesh)
             for step in range(start + 1, self.experiment.total_steps + 1):
+                stop.exchange()
                 last = self._train_one(step, batches, log, stop)
                 if stop:
                     self._save(step)
@@ -120,15 +126,16 @@ class Run:
         experiment = self.experiment
         return evaluation.evaluate(
             experiment.model,
-            self.state.eval_variables,
+            jax.jit(experiment.procedure.placement.gather)(self.state.eval_variables),
             experiment.eval_source,
             experiment.preprocess,
             experiment.loader_options,
             mesh=experiment.mesh,
+            progress=is_writer(),
         )
 
     def write_results(self, result):
-        """Writes schedule.json and summary.json.
+        """Writes schedule.json and summary.json, if this process is the one that writes.
 
         Args:
           result: an `evaluation.Evaluation` of the current state.
@@ -156,16 +163,19 @@ class Run:
             "firing_rate": result.firing_rate,
             "devices": self.experiment.mesh.size,
         }
-        result.schedule.save(self.workdir.schedule)
-        self.workdir.write_summary(summary)
+        if is_writer():
+            result.schedule.save(self.workdir.schedule)
+            self.workdir.write_summary(summary)
         return summary
 
     def write_report(self, result):
-        """Draws the figures and writes report.html.
+        """Draws the figures and writes report.html, if this process is the one that writes.
 
         Args:
           result: an `evaluation.Evaluation` of the current state.
         """
+        if not is_writer():
+            return
         report.write(
             self.workdir,
             result,
@@ -179,10 +189,13 @@ class Run:
         Returns:
           (deployed, path): a `deploy.Deployed` and the file that `load_deployed` reads.
         """
-        deployed = deploy(self.experiment.model, jax.device_get(self.state.eval_variables))
+        deployed = deploy(
+            self.experiment.model, to_host(self.state.eval_variables, self.experiment.mesh)
+        )
         path = self.workdir.path / "deployed.snn"
-        deployed.save(path)
-        deployed.save_weights(path.with_suffix(".safetensors"))
+        if is_writer():
+            deployed.save(path)
+            deployed.save_weights(path.with_suffix(".safetensors"))
         return deployed, path
 
     def _train_one(self, step, batches, log, stop):
@@ -192,7 +205,7 @@ class Run:
         self.state, seen = training.train_step(
             self.state, shard_batch(batch, experiment.mesh), procedure=experiment.procedure
         )
-        self._clock.count(seen, batch["mask"])
+        self._clock.count(seen, experiment.config.batch_size)
         log.bar.update()
         evaluate = step % experiment.steps_per_evaluation == 0 or step == experiment.total_steps
         save = evaluate or experiment.ends_epoch(step)
@@ -294,17 +307,18 @@ class _Clock:
             self._waited += time.perf_counter() - start
         return batch
 
-    def count(self, seen, mask):
+    def count(self, seen, batch_size):
         self._metrics.append(seen)
-        self._images += mask.size
-        self._damaged += int(mask.size - mask.sum())
+        self._images += batch_size
 
     def read(self):
         """Returns the means since the last reading; waits for the devices."""
-        values = metrics.means(metrics.merge(*jax.device_get(self._metrics)))
+        sums = metrics.merge(*jax.device_get(self._metrics))
+        self._damaged += self._images - int(sums["loss"][1])
+        values = metrics.means(sums)
         elapsed = time.perf_counter() - self._start
         values |= {
-            "images_per_second": self._images * jax.process_count() / elapsed,
+            "images_per_second": self._images / elapsed,
             "data_wait_fraction": self._waited / elapsed,
             "damaged_images": self._damaged,
             "seconds": self.seconds,

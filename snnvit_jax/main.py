@@ -1,17 +1,21 @@
 """The command line: python -m snnvit_jax.main --config=configs/digits.py."""
 
 import datetime
+import os
 import pathlib
 import sys
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from snnvit_jax import loop
+from snnvit_jax import distributed, loop
 from snnvit_jax.deploy.flops import model_flops
 from snnvit_jax.workdir import Workdir
 
 MODES = ("train", "evaluate", "report", "export")
+# Exit status if another process is lost: EX_TEMPFAIL, "try again later".
+LOST_PROCESS = 75
 USAGE = """\
 snnvit_jax trains spiking vision transformers whose layers learn how many time steps they need.
 
@@ -21,10 +25,25 @@ snnvit_jax trains spiking vision transformers whose layers learn how many time s
   python -m snnvit_jax.main --workdir=DIR --mode=evaluate           evaluate what DIR holds
   python -m snnvit_jax.main --workdir=DIR --mode=report             draw its report again
   python -m snnvit_jax.main --workdir=DIR --mode=export             write it as one file
+
+Several processes share a run if each runs the same command (docs/sharding.md): under srun, mpirun
+or on GKE as it is, on a TPU pod with --distributed, elsewhere with
+      --coordinator_address=HOST:PORT --num_processes=N --process_id=I
 """
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/CONFIG/TIME.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator_address", None, "host:port of process 0 of several; SLURM and others tell it."
+)
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes of this run.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", None, "Join other processes; by default if a launcher started several."
+)
+_HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat_timeout", distributed.HEARTBEAT_TIMEOUT, "Seconds until a silent process is lost."
+)
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 
 
@@ -41,15 +60,50 @@ def main(argv):
         print(USAGE)
         return 0 if len(sys.argv) == 1 else 2
     try:
+        _join()
         run = loop.Run(*_config_and_workdir(), training=_MODE.value == "train")
         actions = {"train": _train, "export": _export}
         return actions.get(_MODE.value, _evaluate)(run)
     except (ValueError, OSError, FloatingPointError) as error:
-        return _fail(error)
+        return _leave(_fail(error))
+    except jax.errors.JaxRuntimeError as error:
+        if not jax.distributed.is_initialized():
+            raise
+        return _leave(_fail(_lost(error), LOST_PROCESS))
+
+
+def _join():
+    distributed.initialize(
+        _DISTRIBUTED.value,
+        coordinator_address=_COORDINATOR.value,
+        num_processes=_PROCESSES.value,
+        process_id=_PROCESS.value,
+        heartbeat_timeout=_HEARTBEAT.value,
+    )
+
+
+def _lost(error):
+    return (
+        "lost contact with another process of this run; the last checkpoint is kept: start all "
+        f"processes again with the same workdir ({str(error).splitlines()[0][:200]})"
+    )
+
+
+def _leave(status):
+    """Ends one of several processes at once: to leave orderly, it would wait for the others."""
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _parse_flags(argv):
     """Parses the command line; what the configuration file or a key does not allow ends here."""
+    names = [argument.lstrip("-").partition("=")[0] for argument in argv[1:]]
+    override = next((name for name in names if name.startswith("config.")), None)
+    if override and "config" not in names:
+        sys.exit(_fail(f"--{override} changes a configuration file: give it too, as --config=FILE"))
     try:
         return app.parse_flags_with_usage(argv)
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
@@ -68,14 +122,18 @@ def _config_and_workdir():
 
 def _new_workdir():
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    return pathlib.Path("runs") / name / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    now = datetime.datetime.now()
+    date, time = distributed.same_for_all(
+        [int(now.strftime(part)) for part in ("%Y%m%d", "%H%M%S")]
+    )
+    return pathlib.Path("runs") / name / f"{date}-{time:06}"
 
 
 def _train(run):
-    print(f"workdir {run.workdir.path}")
+    _say(f"workdir {run.workdir.path}")
     summary = run.train()
     if summary is None:
-        print(f"run the same command with --workdir={run.workdir.path} to continue")
+        _say(f"run the same command with --workdir={run.workdir.path} to continue")
         return 128 + run.stop_signal
     _print_summary(run, summary)
     return 0
@@ -94,7 +152,7 @@ def _export(run):
     deployed, path = run.export()
     model, channels = run.experiment.model, run.experiment.image_shape[-1]
     before, after = model_flops(model, run.state.eval_variables, 1, channels), deployed.flops(1)
-    print(
+    _say(
         f"average time steps {deployed.schedule.average:.2f} of {deployed.schedule.time_steps}, "
         f"{after / 1e6:.4g} MFLOPs an image, {after / before:.3f} of the masked model's\n"
         f"deployed {path}\nweights  {path.with_suffix('.safetensors')}"
@@ -103,7 +161,7 @@ def _export(run):
 
 
 def _print_summary(run, summary):
-    print(
+    _say(
         f"{summary['split']} accuracy {summary['accuracy']:.4f} on {summary['examples']} examples, "
         f"average time steps {summary['average_time_steps']:.2f} of {summary['time_steps']}, "
         f"energy {summary['energy_uj']:.3g} µJ an image\n"
@@ -111,9 +169,14 @@ def _print_summary(run, summary):
     )
 
 
-def _fail(message):
+def _say(text):
+    if distributed.is_writer():
+        print(text)
+
+
+def _fail(message, status=2):
     print(f"error: {message}", file=sys.stderr)
-    return 2
+    return status
 
 
 if __name__ == "__main__":

@@ -163,8 +163,11 @@ class NeuronConfig:
         if self.reset not in RESETS:
             raise ValueError(f"unknown reset={self.reset!r}; use one of {', '.join(RESETS)}")
         check_neuron(self.tau, 1.0)
-        fire(jnp.zeros(()), self.surrogate, self.alpha)
-        timesteps.binary_mask(jnp.zeros(()), self.estimator)
+        # Traced, not computed: importing this must not start the devices, because several processes
+        # have to find each other before.
+        scalar = jax.ShapeDtypeStruct((), jnp.float32)
+        jax.eval_shape(lambda h: fire(h, self.surrogate, self.alpha), scalar)
+        jax.eval_shape(lambda s: timesteps.binary_mask(s, self.estimator), scalar)
 
 
 class LIF(nn.Module):

@@ -1,8 +1,131 @@
-"""Which device holds what: the mesh, and the placement of states and batches on it."""
+"""Which device holds what: the mesh, and the placement of states and batches on it.
+
+A mesh has two axes. Batches are split over "data"; with tensor parallelism, attention heads and the
+hidden channels of the MLP are split over "model". Where a variable lies follows from its name, and
+everything that belongs to it (its moments in the optimiser, its average) has a name that ends the
+same way, and so lies in the same place.
+"""
+
+import dataclasses
+import functools
+import re
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+DATA, MODEL = "data", "model"
+
+# Smaller arrays than this many elements are replicated: to send them costs more than to keep them.
+FSDP_MIN_SIZE = 1024
+
+
+def largest_axis(shape, mesh):
+    """Returns the spec that splits an array's largest divisible axis over "data".
+
+    Args:
+      shape: of the array.
+      mesh: with an axis "data".
+
+    Returns:
+      A `PartitionSpec`; the empty one for an array of fewer than `FSDP_MIN_SIZE` elements or
+      without a divisible axis.
+    """
+    divisible = [i for i, size in enumerate(shape) if size % mesh.shape[DATA] == 0]
+    if np.prod(shape) < FSDP_MIN_SIZE or not divisible:
+        return PartitionSpec()
+    axis = max(divisible, key=lambda i: shape[i])
+    return PartitionSpec(*[DATA if i == axis else None for i in range(axis + 1)])
+
+
+_SPLIT_OUTPUT, _SPLIT_INPUT = PartitionSpec(None, MODEL), PartitionSpec(MODEL, None)
+
+# Name of a sharding -> ((pattern of variable names, spec or function of (shape, mesh)), ...); the
+# first pattern found in a name decides, and what none is found in is replicated.
+SHARDINGS = {
+    "replicate": (),
+    "fsdp": (("", largest_axis),),
+    "tensor": (
+        (r"/attn/[qkv]_(linear|conv)/kernel$", _SPLIT_OUTPUT),
+        (r"/attn/[qkv]_(linear|conv)/bias$", PartitionSpec(MODEL)),
+        (r"/attn/[qkv]_bn/", PartitionSpec(MODEL)),
+        (r"/attn/proj_(linear|conv)/kernel$", _SPLIT_INPUT),
+        (r"/mlp/fc1_(linear|conv)/kernel$", _SPLIT_OUTPUT),
+        (r"/mlp/fc1_(linear|conv)/bias$", PartitionSpec(MODEL)),
+        (r"/mlp/fc1_bn/", PartitionSpec(MODEL)),
+        (r"/mlp/fc2_(linear|conv)/kernel$", _SPLIT_INPUT),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where the variables of a training lie.
+
+    Attributes:
+      mesh: the devices; None leaves everything where it is.
+      sharding: a key of `SHARDINGS`. "replicate": every device holds everything. "fsdp": every
+        device holds a part of each large array, and gathers the weights while it computes (Zhao et
+        al., "PyTorch FSDP", VLDB 2023). "tensor": heads and hidden channels are split over the
+        axis "model" (Shoeybi et al., "Megatron-LM", arXiv 1909.08053).
+
+    Raises:
+      ValueError: for an unknown sharding, or a mesh whose axis "model" it leaves without work.
+    """
+
+    mesh: Mesh | None = None
+    sharding: str = "replicate"
+
+    def __post_init__(self):
+        if self.sharding not in SHARDINGS:
+            known = ", ".join(SHARDINGS)
+            raise ValueError(f"sharding={self.sharding!r} must be one of {known}")
+        if (
+            self.mesh is not None
+            and self.mesh.shape.get(MODEL, 1) > 1
+            and self.sharding != "tensor"
+        ):
+            raise ValueError(
+                f"sharding={self.sharding!r} leaves the axis 'model' of mesh="
+                f'{dict(self.mesh.shape)} without work; set sharding="tensor" or mesh.model=1'
+            )
+
+    def shardings(self, tree):
+        """Returns where each array of a tree is kept, as a tree of `NamedSharding`.
+
+        Args:
+          tree: of arrays or their shapes, such as a `TrainState`.
+        """
+        return jax.tree_util.tree_map_with_path(self._sharding, tree)
+
+    def keep(self, tree):
+        """Returns a tree of arrays where they are kept; for use inside `jax.jit`.
+
+        Args:
+          tree: of arrays.
+        """
+        if self.mesh is None:
+            return tree
+        return jax.lax.with_sharding_constraint(tree, self.shardings(tree))
+
+    def gather(self, tree):
+        """Returns a tree of arrays as they are computed with; for use inside `jax.jit`.
+
+        That is where they are kept, except that "fsdp" gathers whole arrays: left to itself, the
+        compiler may move the activations to the weights instead.
+
+        Args:
+          tree: of arrays.
+        """
+        if self.mesh is None or self.sharding != "fsdp":
+            return tree
+        return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, PartitionSpec()))
+
+    def _sharding(self, path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        rules = SHARDINGS[self.sharding]
+        spec = next((spec for pattern, spec in rules if re.search(pattern, name)), PartitionSpec())
+        return NamedSharding(self.mesh, spec(leaf.shape, self.mesh) if callable(spec) else spec)
 
 
 def create_mesh(axes, devices=None):
@@ -10,10 +133,11 @@ def create_mesh(axes, devices=None):
 
     Args:
       axes: {axis name: number of devices}; one of them may be -1 and takes what is left.
-      devices: to use; None for all.
+      devices: to use; None for all of all processes.
 
     Raises:
-      ValueError: if the axes do not use all devices exactly.
+      ValueError: if the axes do not use all devices exactly, or split the work on one example
+        between processes.
     """
     devices = jax.devices() if devices is None else devices
     sizes = dict(axes)
@@ -23,21 +147,43 @@ def create_mesh(axes, devices=None):
         sizes[free[0]] = len(devices) // fixed
     if any(size < 1 for size in sizes.values()) or np.prod(list(sizes.values())) != len(devices):
         raise ValueError(f"mesh={dict(axes)} does not fit {len(devices)} devices")
+    if jax.process_count() > 1 and jax.local_device_count() % sizes.get(MODEL, 1):
+        raise ValueError(
+            f"mesh={dict(axes)}: the axis 'model' must divide the {jax.local_device_count()} "
+            "devices of each process"
+        )
     return Mesh(np.reshape(devices, tuple(sizes.values())), tuple(sizes))
 
 
-def check_batch(batch_size, mesh):
-    """Raises ValueError if a batch does not divide evenly over the mesh.
+def check_batch(batch_size, mesh, accumulate=1):
+    """Raises ValueError if a batch, or each of its parts, does not divide evenly over the mesh.
 
     Args:
-      batch_size: over all devices.
+      batch_size: over all devices, divisible by `accumulate`.
       mesh: with an axis "data".
+      accumulate: parts computed one after the other, >= 1.
     """
-    if batch_size % mesh.shape["data"]:
+    if batch_size // accumulate % mesh.shape[DATA]:
+        parts = f" x {accumulate=}" if accumulate > 1 else ""
         raise ValueError(
-            f"{batch_size=} must be divisible by the {mesh.shape['data']} devices "
-            "of the mesh's axis 'data'"
+            f"{batch_size=} must be divisible by the {mesh.shape[DATA]} devices "
+            f"of the mesh's axis 'data'{parts}"
         )
+
+
+def check_model(config, placement):
+    """Raises ValueError if a model's heads or hidden channels do not divide over the mesh.
+
+    Args:
+      config: a model's configuration, with `num_heads` and `hidden_dim`.
+      placement: a `Placement`.
+    """
+    parts = placement.mesh.shape.get(MODEL, 1)
+    for name in ("num_heads", "hidden_dim"):
+        if getattr(config, name) % parts:
+            raise ValueError(
+                f"model.{name}={getattr(config, name)} must be divisible by mesh.model={parts}"
+            )
 
 
 def replicate(tree, mesh):
@@ -52,5 +198,20 @@ def shard_batch(batch, mesh):
       batch: {name: array [B, ...]} of this process.
       mesh: with an axis "data".
     """
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    sharding = NamedSharding(mesh, PartitionSpec(DATA))
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+
+def to_host(tree, mesh):
+    """Returns a tree of arrays as NumPy arrays; all processes must call it together.
+
+    Args:
+      tree: of arrays on the mesh, split in whatever way.
+      mesh: their devices.
+    """
+    return jax.device_get(tree if jax.process_count() == 1 else _replicated(tree, mesh))
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def _replicated(tree, mesh):
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))

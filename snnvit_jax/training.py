@@ -16,6 +16,7 @@ import optax
 from snnvit_jax import energy, timesteps
 from snnvit_jax.mixing import Mixing, mix
 from snnvit_jax.objective import Objective, cross_entropy
+from snnvit_jax.sharding import Placement
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -60,6 +61,7 @@ class Procedure:
       accumulate: parts of a batch that are computed one after the other, to save memory, >= 1.
       average_decay: of the exponential moving average of the variables, in [0, 1); None for none.
       seed: of everything random inside a step.
+      placement: where the state is kept and computed with.
     """
 
     model: object
@@ -69,6 +71,7 @@ class Procedure:
     accumulate: int = 1
     average_decay: float | None = None
     seed: int = 0
+    placement: Placement = dataclasses.field(default_factory=Placement)
 
 
 def create_state(procedure, key, image_shape):
@@ -169,7 +172,8 @@ def train_step(state, batch, *, procedure):
         opt_state=opt_state,
         penalty_weight=objective.next_penalty_weight(state, model.config.time_steps),
     )
-    return new.replace(average=_next_average(state, new, procedure.average_decay)), metrics
+    new = new.replace(average=_next_average(state, new, procedure.average_decay))
+    return procedure.placement.keep(new), metrics
 
 
 def _step_key(seed, step):
@@ -188,28 +192,29 @@ def _prepare(batch, key, step, procedure):
 
 def _gradients(state, batch, key, procedure):
     """Returns (gradients, new batch_stats, metrics), computed part after part."""
-    gradient = jax.grad(loss_fn, has_aux=True)
+    params = procedure.placement.gather(state.params)
+
+    def gradient(batch_stats, batch, key):
+        gradients, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(
+            params, batch_stats, state, batch, key, procedure
+        )
+        # Whole first: the compiler would split the activations as the gradients are kept.
+        gradients = procedure.placement.gather(gradients)
+        return procedure.placement.keep(gradients), batch_stats, metrics
+
     parts = procedure.accumulate
     if parts == 1:
-        gradients, (batch_stats, metrics) = gradient(
-            state.params, state.batch_stats, state, batch, key, procedure
-        )
-        return gradients, batch_stats, metrics
+        return gradient(state.batch_stats, batch, key)
 
     divided = {"batch": _divide(batch, parts), "key": jax.random.split(key, parts)}
 
     def add_part(carry, part):
         total, batch_stats = carry
-        gradients, (batch_stats, metrics) = gradient(
-            state.params, batch_stats, state, part["batch"], part["key"], procedure
-        )
+        gradients, batch_stats, metrics = gradient(batch_stats, **part)
         return (jax.tree.map(jnp.add, total, (gradients, metrics)), batch_stats), None
 
-    gradients, (_, metrics) = jax.eval_shape(
-        lambda part: gradient(
-            state.params, state.batch_stats, state, part["batch"], part["key"], procedure
-        ),
-        jax.tree.map(lambda x: x[0], divided),
+    gradients, _, metrics = jax.eval_shape(
+        lambda part: gradient(state.batch_stats, **part), jax.tree.map(lambda x: x[0], divided)
     )
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (gradients, metrics))
     (total, batch_stats), _ = jax.lax.scan(add_part, (zeros, state.batch_stats), divided)
@@ -238,9 +243,14 @@ def _settle_scores(old_params, params, step, objective):
 
 
 def _next_average(old, new, decay):
-    """Moves the average on; the scores in it are the present ones, so that the masks are."""
+    """Moves the average on; the scores in it are the present ones, so that the masks are.
+
+    At first the average reaches less far back, so that it soon forgets the initial values: the rule
+    min(decay, (1 + t) / (10 + t)) of TensorFlow's ExponentialMovingAverage.
+    """
     if decay is None:
         return None
+    decay = jnp.minimum(decay, (1 + old.step) / (10 + old.step))
     average = optax.incremental_update(new.variables, old.average, 1 - decay)
     present = timesteps.scores(new.params)
     return average | {"params": timesteps.replace_scores(average["params"], present)}

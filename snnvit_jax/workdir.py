@@ -42,7 +42,7 @@ class Workdir:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".write-test-{os.getpid()}"
             probe.write_bytes(b"\0" * 4096)
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # a process elsewhere may have the same number
         except OSError as error:
             raise OSError(
                 f"cannot write to the workdir {self.path}: {error.strerror}; "
@@ -132,6 +132,7 @@ _FIXED = (
     *("model.", "data.name", "data.train_split", "data.repeats", "seed", "batch_size"),
     *("optimizer.name", "average_decay"),
 )
+_FREE = ("model.remat",)
 
 
 def check_same_run(workdir, config):
@@ -148,7 +149,7 @@ def check_same_run(workdir, config):
     if old is None:
         return []
     different = config_lib.differences(old, config)
-    fixed = [line for line in different if line.startswith(_FIXED)]
+    fixed = [line for line in different if line.startswith(_FIXED) and not line.startswith(_FREE)]
     if fixed:
         raise ValueError(
             f"the workdir {workdir.path} holds another run ({'; '.join(fixed)}); "

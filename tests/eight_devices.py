@@ -1,49 +1,74 @@
-"""Run by test_sharding.py in a process of its own: the number of devices is set at start."""
+"""Run by test_sharding.py in a process of its own: the number of devices is set at start.
+
+Trains on eight devices in every layout, and writes what it saw as JSON on the last line.
+"""
 
 import json
 import os
+import pathlib
+import sys
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+import parallel_run
+
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {parallel_run.XLA_FLAGS}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
-import snnvit_jax as snn
-from snnvit_jax import metrics, sharding, training
+from snnvit_jax.checkpoint import Checkpoints, restore
+from snnvit_jax.collectives import collectives
+
+LAYOUTS = {
+    "replicate": {"mesh.data": 8},
+    "fsdp": {"sharding": "fsdp"},
+    "tensor": {"sharding": "tensor", "mesh.data": 4, "mesh.model": 2},
+}
 
 
-def main():
-    model = snn.create_model(
-        "spikformer_2_384", 4, image_size=16, time_steps=4, embed_dim=32, num_heads=2
-    )
-    procedure = training.Procedure(model, optax.sgd(1e-2))
-    rng = np.random.default_rng(0)
-    batch = {
-        "image": rng.normal(size=(16, 16, 16, 3)).astype(np.float32),
-        "label": np.arange(16) % 4,
+def describe(experiment, state, losses, program):
+    """What the tests look at."""
+    placement = experiment.procedure.placement
+    kept, wanted = (jax.tree.leaves(x) for x in (state, placement.shardings(state)))
+    return {
+        "losses": losses,
+        "masks": parallel_run.masks(experiment, state),
+        "parameters": [list(leaf.shape) for leaf in jax.tree.leaves(state.params)],
+        "collectives": [(c.kind, c.shape) for c in collectives(program)],
+        "as_kept": all(
+            leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
+            for leaf, sharding in zip(kept, wanted, strict=True)
+        ),
+        "share": sum(leaf.addressable_shards[0].data.size for leaf in kept)
+        / sum(leaf.size for leaf in kept),
     }
-    found = {}
-    for count in (1, 8):
-        mesh = sharding.create_mesh({"data": -1}, jax.devices()[:count])
-        state = training.create_state(procedure, jax.random.key(0), (16, 16, 3))
-        state, placed = sharding.replicate(state, mesh), sharding.shard_batch(batch, mesh)
-        text = training.train_step.lower(state, placed, procedure=procedure).compile().as_text()
-        losses = []
-        for _ in range(3):
-            state, seen = training.train_step(state, placed, procedure=procedure)
-            losses.append(float(metrics.means(jax.device_get(seen))["loss"]))
-        total = float(sum(jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(state.params)))
-        found[count] = {
-            "losses": losses,
-            "parameters": total,
-            "all_gathers": text.count(" all-gather("),
-            "all_reduces": text.count(" all-reduce("),
-        }
+
+
+def restored_alike(folder, old, new):
+    """Whether a state that was saved in one layout is the same after restoring it in another."""
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(parallel_run.STEPS, old)
+    (_, found), _ = restore(folder, new)
+    same_place = jax.tree.map(lambda a, b: a.sharding == b.sharding, found, new)
+    same = jax.tree.map(
+        lambda a, b: np.array_equal(a, b), jax.device_get(found), jax.device_get(old)
+    )
+    return all(jax.tree.leaves((same, same_place)))
+
+
+def main(weights, folder):
+    """Prints what is seen in each layout, and whether checkpoints pass between them."""
+    runs = {
+        name: parallel_run.train(parallel_run.small_config(weights, **changes))
+        for name, changes in LAYOUTS.items()
+    }
+    found = {name: describe(*run) for name, run in runs.items()}
+    found["restored"] = {
+        f"{old} to {new}": restored_alike(pathlib.Path(folder) / old, runs[old][1], runs[new][1])
+        for old, new in (("fsdp", "tensor"), ("tensor", "fsdp"))
+    }
     print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

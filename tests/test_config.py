@@ -74,6 +74,8 @@ def test_differences_are_named():
         ("data.repeats", 0, "data.repeats=0"),
         ("data.on_damaged", "ignore", "data.on_damaged='ignore'"),
         ("model.dtype", "float16", "model.dtype='float16'"),
+        ("model.remat", "all", "model.remat='all' must be one of none, block"),
+        ("sharding", "zero", "sharding='zero' must be one of replicate, fsdp, tensor"),
         ("optimizer.label_smoothing", 1.5, "optimizer.label_smoothing=1.5"),
         ("optimizer.learning_rate", 0.0, "optimizer.learning_rate=0.0"),
         ("log_every_steps", 0, "log_every_steps=0"),
@@ -113,7 +115,7 @@ def test_unknown_and_missing_keys_are_named():
         ("mixing.probability", 1.5, "mixing.probability=1.5"),
         ("optimizer.multipliers", (("(", 1.0),), "optimizer.multipliers="),
         ("model.drop_path", 1.0, "drop_path=1.0"),
-        ("mesh.data", 64, "mesh={'data': 64} does not fit"),
+        ("mesh.data", 64, "mesh={'data': 64, 'model': 1} does not fit"),
     ],
 )
 def test_what_needs_data_or_devices_is_checked_before_any_work(key, value, message):

@@ -56,6 +56,7 @@ def create(lively):
         )
         model = type(model)(dataclasses.replace(model.config, dtype=jnp.dtype("float64")))
         variables = jax.tree.map(lambda x: np.asarray(x, np.float64), lively(model))
+        quieten(variables["params"]["block_0"]["mlp"])
         images = np.random.default_rng(0).normal(size=(2, 8, 8, 3))
         with jax.enable_x64(True):
             apply = jax.jit(
@@ -70,6 +71,13 @@ def create(lively):
         return Masked(model, variables, images, names, run)
 
     return create_variant
+
+
+def quieten(params):
+    """Lowers the biases of an MLP such that they alone make no neuron fire; those of others do."""
+    for name, layer in params.items():
+        if "bias" in layer:
+            layer["bias"] *= 0.2 if name.endswith("_bn") else 0.0
 
 
 def schedules(names, time_steps, count, seed=0):
@@ -166,6 +174,16 @@ def test_layers_without_effect_are_removed(create, x64):
     deployed = snn.deploy(masked.model, masked.variables, snn.TimeStepSchedule(masks))
     assert not any(deployed.steps[f"block_0/attn/{x}_lif"] for x in ("q", "k", "v", "attn", "proj"))
     assert not any("attn" in name for name in deployed.weights)
+
+
+def test_steps_at_which_a_bias_cannot_fire_are_removed(create, x64):
+    masked = create("lif")
+    masks = {name: [1, 1, 1] for name in masked.names}
+    masks |= {name: [0, 1, 0] for name in masked.names if "fc1" in name or "attn_lif" in name}
+    steps = snn.deploy(masked.model, masked.variables, snn.TimeStepSchedule(masks)).steps
+    assert steps["block_0/mlp/fc2_lif"] == (1,)  # its bias is low
+    assert steps["block_0/attn/proj_lif"] == (0, 1, 2)  # its bias is not
+    assert steps["block_0/attn/q_lif"] == (0, 1)  # what came before the last spike counts
 
 
 # ---------------------------------------------------------------- published classes

@@ -1,5 +1,7 @@
 """What deployment is made of: signals, folding, and which steps have an effect."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -171,3 +173,11 @@ def test_where_a_layer_is_said_to_be_silent_it_is(kind, bias, reset, threshold):
 def test_a_bias_that_can_make_a_layer_fire_rules_nothing_out(kind, bias):
     neuron = NeuronConfig(kind=kind)
     assert steps.can_fire(np.zeros(3, bool), np.array([bias, -9.0]), 1.0, neuron).all()
+
+
+def test_a_network_without_time_steps_is_refused(tiny):
+    config = tiny.model.config
+    neuron = dataclasses.replace(config.neuron, kind="relu")
+    model = type(tiny.model)(dataclasses.replace(config, neuron=neuron))
+    with pytest.raises(ValueError, match="cannot deploy neuron kind 'relu'"):
+        snn.deploy(model, tiny.variables)

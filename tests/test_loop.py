@@ -248,6 +248,12 @@ def config_file(tmp_path_factory):
     return path
 
 
+def test_a_key_without_a_configuration_file_is_explained(environment):
+    done = call(environment, "--workdir=somewhere", "--config.epochs=3")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --config.epochs changes a configuration file")
+
+
 def call(environment, *flags):
     return subprocess.run(
         command(*flags), cwd=REPOSITORY, env=environment, capture_output=True, text=True

@@ -188,11 +188,11 @@ def test_parts_of_a_batch_add_up_to_the_whole(tiny):
     for a, b in zip(*(jax.tree.leaves(s.params) for s in (whole, parts)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(seen[0]["loss"], seen_in_parts[0]["loss"], rtol=1e-5)
-    # The average after one step; its scores are the present ones.
+    # The average after one step, with a decay of 1 / 10; its scores are the present ones.
     assert parts.eval_variables is parts.average
     head = [tree["head"]["kernel"] for tree in (tiny.variables["params"], parts.params)]
     np.testing.assert_allclose(
-        parts.average["params"]["head"]["kernel"], 0.75 * head[0] + 0.25 * head[1], rtol=1e-5
+        parts.average["params"]["head"]["kernel"], 0.1 * head[0] + 0.9 * head[1], rtol=1e-5
     )
     present, averaged = (timesteps.scores(p) for p in (parts.params, parts.average["params"]))
     jax.tree.map(np.testing.assert_array_equal, present, averaged)

@@ -7,6 +7,7 @@ Writes WORKDIR/deployed.json and prints a table.
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import platform
@@ -41,8 +42,8 @@ def measure(folder, batch_size, duration):
     config = Workdir(folder).read_config()
     if config is None:
         raise ValueError(f"the workdir {folder} holds no run")
-    run = loop.Run(config, folder)
-    model, variables = run.experiment.model, jax.device_get(run.state.variables)
+    run = loop.Run(config, folder, training=False)
+    model, variables = run.experiment.model, jax.device_get(run.state.eval_variables)
     batches = read_batches(run.experiment, batch_size)
     names = snn.layer_names(model, run.experiment.image_shape[-1])
     all_steps = snn.TimeStepSchedule({n: [1] * model.config.time_steps for n in names})
@@ -73,9 +74,8 @@ def measure(folder, batch_size, duration):
 
 
 def read_batches(experiment, batch_size):
-    with loader.eval_batches(
-        experiment.eval_source, experiment.preprocess, batch_size=batch_size
-    ) as batches:
+    options = dataclasses.replace(experiment.loader_options, batch_size=batch_size)
+    with loader.eval_batches(experiment.eval_source, experiment.preprocess, options) as batches:
         return list(batches)
 
 

@@ -38,8 +38,8 @@ def measure(folder):
     config = Workdir(folder).read_config()
     if config is None:
         raise ValueError(f"the workdir {folder} holds no run")
-    run = loop.Run(config, folder)
-    variables = jax.device_get(run.state.variables)
+    run = loop.Run(config, folder, training=False)
+    variables = jax.device_get(run.state.eval_variables)
     logits, labels = evaluate(run.experiment, variables)
     schedule = TimeStepSchedule.from_variables(variables)
     spent = early_exit.steps_spent(schedule)
@@ -71,7 +71,7 @@ def evaluate(experiment, variables):
     function = jax.jit(lambda v, x: early_exit.running_logits(experiment.model, v, x))
     logits, labels = [], []
     with loader.eval_batches(
-        experiment.eval_source, experiment.preprocess, batch_size=experiment.config.batch_size
+        experiment.eval_source, experiment.preprocess, experiment.loader_options
     ) as batches:
         for batch in batches:
             logits.append(np.asarray(function(variables, batch["image"]))[:, batch["mask"]])

@@ -38,12 +38,14 @@ def deploy(model, variables, schedule=None, dtype=None):
       A `Deployed`.
 
     Raises:
-      ValueError: for a model of a family that cannot be deployed, variables or a schedule of
-        another model, a dtype that cannot be used, or weights that are not finite.
+      ValueError: for a model of a family or with neurons that cannot be deployed, variables or a
+        schedule of another model, a dtype that cannot be used, or weights that are not finite.
     """
     if type(model) not in PROGRAMS:
         known = ", ".join(module.__name__ for module in PROGRAMS)
         raise ValueError(f"cannot deploy a {type(model).__name__}; only: {known}")
+    if model.config.neuron.kind == "relu":
+        raise ValueError("cannot deploy neuron kind 'relu': it has no time steps to leave out")
     wire, program = PROGRAMS[type(model)]
     wirings, outputs = wire(model.config)
     dtype = jnp.dtype(model.config.dtype if dtype is None else dtype)

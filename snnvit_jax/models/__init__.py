@@ -11,7 +11,8 @@ from snnvit_jax.neurons import NeuronConfig
 from snnvit_jax.recording import spikes
 
 OVERRIDES = (
-    *("embed_dim", "num_heads", "depth", "mlp_ratio", "pool", "neuron", "drop_path", "dtype"),
+    *("embed_dim", "num_heads", "depth", "mlp_ratio", "pool", "neuron", "remat", "drop_path"),
+    "dtype",
 )
 
 
@@ -50,7 +51,8 @@ def create_model(name, num_classes=10, image_size=None, time_steps=4, **override
       time_steps: T, the most time steps a layer can use.
       **overrides: `embed_dim`, `num_heads`, `depth`, `mlp_ratio`, `pool` (for each of the four
         stages of the patch embedding, whether it halves the image), `drop_path` (stochastic depth
-        in training), `dtype` of the computation, and `neuron`, a `NeuronConfig` or a mapping of
+        in training), `remat` (what is computed again in the backward pass: "none" or "block"),
+        `dtype` of the computation, and `neuron`, a `NeuronConfig` or a mapping of
         its fields. None keeps the published value.
 
     Returns:

@@ -56,6 +56,9 @@ class SpikformerConfig:
       neuron: what all neurons share.
       drop_path: probability, in training, that an example skips a branch of the last block; it
         grows linearly from 0 in the first block.
+      remat: "block" keeps only the inputs of the blocks for the backward pass and computes the
+        rest again, in training (Chen et al., "Training Deep Nets with Sublinear Memory Cost",
+        arXiv 1604.06174); "none" keeps everything.
       dtype: of the computation (parameters and batch statistics are float32).
 
     Raises:
@@ -73,6 +76,7 @@ class SpikformerConfig:
     form: LinearForm = CIFAR_FORM
     neuron: NeuronConfig = dataclasses.field(default_factory=NeuronConfig)
     drop_path: float = 0.0
+    remat: str = "none"
     dtype: DTypeLike = jnp.float32
 
     def __post_init__(self):
@@ -95,6 +99,8 @@ class SpikformerConfig:
             raise ValueError(f"embed_dim={self.embed_dim} must be divisible by 8")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path={self.drop_path} must lie in [0, 1)")
+        if self.remat not in ("none", "block"):
+            raise ValueError(f"remat={self.remat!r} must be one of none, block")
         if self.hidden_dim < 1:
             raise ValueError(f"mlp_ratio={self.mlp_ratio} leaves the MLP without hidden channels")
 
@@ -125,9 +131,10 @@ class Spikformer(nn.Module):
             )
         x = PatchEmbedding(config, name="patch_embed")(images.astype(config.dtype), train)
         x = x.reshape(*x.shape[:2], -1, config.embed_dim)  # B T N D
+        block = block_type(config, train)
         for i in range(config.depth):
             drop_path = config.drop_path * i / max(config.depth - 1, 1)
-            x = Block(config, drop_path, name=f"block_{i}")(x, train)
+            x = block(config, drop_path, name=f"block_{i}")(x, train)
         features = jnp.mean(x.astype(jnp.float32), axis=(1, 2))  # B D
         return nn.Dense(config.num_classes, kernel_init=nn.initializers.normal(0.02), name="head")(
             features
@@ -163,6 +170,18 @@ class PatchEmbedding(nn.Module):
         repeats = self.config.time_steps if x.shape[1] == 1 else 1
         x = layers.conv3x3(features, x.shape[-1], self.config.dtype, conv_name)(x)
         return layers.BatchNorm(repeats, name=bn_name)(x, train)
+
+
+def block_type(config, train):
+    """Returns the class of the blocks: `Block`, or one that computes again what it did not keep.
+
+    The latter only in training: nothing can be recorded from inside a block computed again.
+
+    Args:
+      config: the `SpikformerConfig`.
+      train: whether the block is trained.
+    """
+    return nn.remat(Block, static_argnums=(2,)) if train and config.remat == "block" else Block
 
 
 class Block(nn.Module):

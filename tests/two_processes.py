@@ -1,0 +1,84 @@
+"""Starts the command line in two processes of four devices each, which meet over loopback."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import parallel_run
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+
+
+def write_config(path, weights):
+    """Writes the small configuration, over two processes with FSDP, as a file."""
+    path.write_text(
+        f"import sys\nsys.path.insert(0, {str(REPOSITORY / 'tests')!r})\n"
+        "import parallel_run\n\n\ndef get_config():\n"
+        f"    return parallel_run.small_config({str(weights)!r}, sharding='fsdp')\n"
+    )
+    return path
+
+
+class Pair:
+    """Two running processes of one training; a context manager that ends them.
+
+    Attributes:
+      processes: both, the first of which writes.
+    """
+
+    def __init__(self, config_file, workdir, *flags):
+        self.processes = []
+        port = _free_port()
+        self._logs = [workdir.parent / f"{workdir.name}-{port}-{i}.log" for i in range(2)]
+        for i, log in enumerate(self._logs):
+            command = [
+                *(sys.executable, "-m", "snnvit_jax.main"),
+                *(f"--config={config_file}", f"--workdir={workdir}", "--heartbeat_timeout=10"),
+                *(f"--coordinator_address=localhost:{port}", "--num_processes=2"),
+                *(f"--process_id={i}", *flags),
+            ]
+            with log.open("w") as file:
+                self.processes.append(
+                    subprocess.Popen(
+                        command,
+                        cwd=REPOSITORY,
+                        env=environment(devices=4),
+                        stdout=file,
+                        stderr=file,
+                    )
+                )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def wait(self, seconds=120):
+        """Returns the exit statuses of both."""
+        return [process.wait(timeout=seconds) for process in self.processes]
+
+    def output(self, which):
+        """Returns what a process has printed until now."""
+        return self._logs[which].read_text()
+
+
+def environment(devices):
+    """Returns the variables of a process with so many CPU devices."""
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(REPOSITORY / ".jax_cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+    }
+    flags = f"--xla_force_host_platform_device_count={devices} {parallel_run.XLA_FLAGS}"
+    return {**os.environ, **cache, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+
+def _free_port():
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
