@@ -22,7 +22,7 @@ import damage
 import trial
 from trial import Trial
 
-AIMS = ("random", "save", "random", "evaluation", "random", "start")
+AIMS = ("step", "save", "random", "evaluation", "step", "start")
 
 
 class Campaign:
@@ -96,7 +96,8 @@ def _killed(one, aim, generator):
     """Starts a run and kills it; returns False if it ended before, as it should."""
     process = one.start()
     condition, most = {
-        "random": (one.stepped, 3.0),
+        "step": (one.stepped, 0.3),
+        "random": (one.stepped, 6.0),
         "save": (lambda: one.stepped() and one.saving(), 0.05),
         "evaluation": (lambda: one.stepped() and one.evaluating(), 0.2),
         "start": (lambda: True, 8.0),

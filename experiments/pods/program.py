@@ -1,11 +1,10 @@
-"""What one training step computes, keeps and sends: counted from its trace, or from its compilation.
+"""What one training step computes, keeps and sends: counted from its trace, or from compiling it.
 
 Nothing is run and no weights exist: shapes are enough.
 """
 
 import math
 import os
-import re
 
 import jax
 import jax.numpy as jnp
@@ -16,18 +15,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import snnvit_jax as snn
 from snnvit_jax import config as config_lib
 from snnvit_jax import optimizer, recipes, training
+from snnvit_jax.collectives import collectives
 from snnvit_jax.mixing import Mixing
 from snnvit_jax.objective import Objective
-
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8}
+from snnvit_jax.sharding import Placement
 
 
-def procedure(batch_size, image_size=224, **sizes):
+def procedure(batch_size, mesh=None, image_size=224, **sizes):
     """Returns the published ImageNet recipe for Spikformer-8-768, as a `training.Procedure`.
 
     Args:
       batch_size: over all devices; the recipe's durations are epochs.
+      mesh: the devices; None leaves the placement open.
       image_size: pixels.
       **sizes: of another model, as `create_model` takes them.
     """
@@ -42,6 +41,7 @@ def procedure(batch_size, image_size=224, **sizes):
         optimizer=optimizer.create_optimizer(config.optimizer, rate),
         objective=Objective(0.1, 1.0, 2.0, start_step=1000, freeze_step=10_000),
         mixing=Mixing(config.mixing.mixup_alpha, config.mixing.cutmix_alpha),
+        placement=Placement(mesh),
     )
 
 
@@ -83,15 +83,14 @@ def count(batch_size, **sizes):
     step = procedure(batch_size, **sizes)
     state, batch = shapes(step, batch_size)
     traced = training.train_step.trace(state, batch, procedure=step)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     channels = sum(leaf.size for leaf in jax.tree.leaves(state.batch_stats))
     return {
-        "parameters": parameters,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "state_bytes": _tree_bytes(state),
         "flops": _flops(traced.jaxpr.jaxpr),
         "kept_bytes": _kept_bytes(step, state, batch),
-        # float32: a gradient for each parameter; mean and variance forward, and as many backward.
-        "collective_bytes": 4 * (parameters + 2 * channels),
+        # Mean and variance of each normalisation in float32, forward and, as gradients, backward.
+        "collective_bytes": _gradient_bytes(state.params) + 2 * 4 * channels,
     }
 
 
@@ -106,13 +105,13 @@ def compile_for_tpu(topology, slices, batch_size, **sizes):
 
     Returns:
       {"devices", "flops", "hbm_bytes", "argument_bytes", "temporary_bytes", "collectives"}, all of
-      one device; the last {kind: {"count", "bytes"}}.
+      one device; the last as from `sent`.
     """
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     options = {"num_slices": slices} if slices > 1 else {}
     devices = topologies.get_topology_desc(topology, "tpu", **options).devices
     mesh = Mesh(np.array(devices), ("data",))
-    step = procedure(batch_size * mesh.size, **sizes)
+    step = procedure(batch_size * mesh.size, mesh, **sizes)
     state, batch = shapes(step, batch_size * mesh.size, mesh)
     traced = training.train_step.trace(state, batch, procedure=step)
     compiled = traced.lower(lowering_platforms=("tpu",)).compile()
@@ -123,24 +122,21 @@ def compile_for_tpu(topology, slices, batch_size, **sizes):
         "hbm_bytes": cost["bytes accessed"],
         "argument_bytes": memory.argument_size_in_bytes,
         "temporary_bytes": memory.temp_size_in_bytes,
-        "collectives": collectives(compiled.as_text()),
+        "collectives": sent(compiled.as_text()),
     }
 
 
-def collectives(text):
-    """Returns {kind: {"count", "bytes"}} of a compiled program's collective operations.
+def sent(text):
+    """Returns {kind: {"arrays", "bytes"}} of a compiled program's collective operations.
 
     Args:
       text: of the program; bytes are those of the results on one device.
     """
     found = {}
-    kinds = "|".join(COLLECTIVES)
-    for result, kind in re.findall(rf"= (.*?) ({kinds})(?:-start)?\(", text):
-        entry = found.setdefault(kind, {"count": 0, "bytes": 0})
-        entry["count"] += 1
-        for dtype, dimensions in re.findall(r"(\w+)\[([\d,]*)\]", result):
-            size = math.prod(int(d) for d in dimensions.split(",") if d)
-            entry["bytes"] += size * _BYTES[dtype]
+    for one in collectives(text):
+        entry = found.setdefault(one.kind, {"arrays": 0, "bytes": 0})
+        entry["arrays"] += 1
+        entry["bytes"] += one.bytes
     return found
 
 
@@ -153,6 +149,19 @@ def _placed(tree, mesh, spec):
 
 def _tree_bytes(tree):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _gradient_bytes(params):
+    """Bytes of the gradients as they leave the devices.
+
+    The kernels' are added up over the devices in the type of the computation and widened after
+    that; the head, normalisations and scores are computed in float32.
+    """
+    return sum(
+        leaf.size * (4 if name == "head" or leaf.ndim < 2 else 2)
+        for name, part in params.items()
+        for leaf in jax.tree.leaves(part)
+    )
 
 
 def _kept_bytes(step, state, batch):
