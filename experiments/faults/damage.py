@@ -82,12 +82,16 @@ def _verdict(state, true):
 
 def workers(pid):
     """Returns the ids of a process's children that prepare batches."""
-    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [
+    threads = pathlib.Path(f"/proc/{pid}/task").glob("*/children")
+    children = [child for path in threads for child in path.read_text().split()]
+    found = [
         int(child)
         for child in children
         if "spawn_main" in pathlib.Path(f"/proc/{child}/cmdline").read_text()
     ]
+    if not found:
+        raise RuntimeError(f"process {pid} has no worker among its children {children}")
+    return found
 
 
 @contextlib.contextmanager

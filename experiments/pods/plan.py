@@ -3,8 +3,8 @@
 Prints a table for 8, 64 and 512 devices of each kind, from what `program.count` finds in the trace
 of a training step, and writes it to OUT/plan.json. With --compile also compiles the step for TPU
 v5e, which needs no TPU but libtpu (`pip install libtpu`, the version that jax asks for), of the
-depths in COMPILED and writes OUT/v5e.json, against which the counts are checked. That takes some
-minutes of one core for each.
+sizes in COMPILED and writes OUT/v5e.json, against which the counts are checked. That takes minutes
+of one core for each.
 """
 
 import argparse
@@ -17,6 +17,11 @@ from machines import MACHINES, all_reduce_seconds
 
 TRAIN_IMAGES = 1_281_167
 EPOCHS = 310
+
+# What the compiler's program for TPU v5e, with one block (OUT/v5e.json), needs beyond the counts:
+# memory for what it computes with, and traffic for what does not stay on the chip.
+TEMPORARY = 1.37  # temporary bytes / bytes kept for the backward pass
+TRAFFIC = 6.5  # bytes read and written / the least there can be
 
 # (machine, devices): (images over all devices, parts of them computed one after the other)
 BATCHES = {
@@ -48,11 +53,8 @@ def row(name, devices, counts):
     batch, parts = BATCHES[name, devices]
     local = batch // devices // parts
     counted = counts[local]
-    gradients = 4 * counted["parameters"]
-    memory = counted["state_bytes"] + gradients + counted["kept_bytes"]
-    # At least: what is kept is written and read, weights are read twice, the update reads and
-    # writes the state and reads the gradient.
-    moved = parts * 2 * counted["kept_bytes"] + 3 * counted["state_bytes"] + 2 * gradients
+    memory = counted["state_bytes"] + TEMPORARY * counted["kept_bytes"]
+    moved = least_moved(counted, parts)
     work = parts * counted["flops"]
     sent = parts * counted["collective_bytes"]
     seconds = {
@@ -60,14 +62,29 @@ def row(name, devices, counts):
         "memory": moved / machine.memory_rate,
         "network": all_reduce_seconds(machine, devices, sent),
     }
+    bounds = (max(seconds.values()), sum(seconds.values()) + (TRAFFIC - 1) * seconds["memory"])
     steps = TRAIN_IMAGES / batch
     return {
         **{"machine": name, "devices": devices, "batch_size": batch, "accumulate": parts},
         **{"images_per_device": local, "memory_bytes": memory, "memory_of": machine.memory},
         **{"flops": work, "moved_bytes": moved, "collective_bytes": sent, "seconds": seconds},
-        "step_seconds": (max(seconds.values()), sum(seconds.values())),
-        "hours": tuple(EPOCHS * steps * bound(seconds.values()) / 3600 for bound in (max, sum)),
+        "step_seconds": bounds,
+        "hours": tuple(EPOCHS * steps * bound / 3600 for bound in bounds),
     }
+
+
+def least_moved(counted, parts=1):
+    """Returns the fewest bytes that a step reads from and writes to a device's memory.
+
+    What is kept is written and read once; the update reads and writes the state, forward and
+    backward pass read the parameters, and gradients are written and read.
+
+    Args:
+      counted: from `program.count`.
+      parts: of the batch, computed one after the other.
+    """
+    passes = 2 * counted["kept_bytes"] + 4 * 4 * counted["parameters"]
+    return parts * passes + 2 * counted["state_bytes"]
 
 
 def markdown(rows):
