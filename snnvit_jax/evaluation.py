@@ -11,6 +11,8 @@ from snnvit_jax.data import loader
 from snnvit_jax.schedule import TimeStepSchedule
 from snnvit_jax.sharding import shard_batch, to_host
 
+SATURATED_RATE = 0.99
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -41,6 +43,17 @@ class Evaluation:
     def firing_rate(self):
         """Mean firing rate over layers and all T steps."""
         return float(np.mean(list(self.firing_rates.values())))
+
+    @property
+    def dead_layers(self):
+        """Names of the layers that have active time steps and no neuron that ever fires."""
+        masks = self.schedule.masks
+        return [n for n, rate in self.firing_rates.items() if masks[n].any() and not rate.any()]
+
+    @property
+    def saturated_layers(self):
+        """Names of the layers whose neurons all fire, or nearly, at some time step."""
+        return [n for n, rate in self.firing_rates.items() if rate.max() > SATURATED_RATE]
 
 
 def evaluate(model, variables, source, preprocess, options, *, mesh, progress=True):

@@ -161,6 +161,8 @@ class Run:
             "damaged_images": int(max([x.get("damaged_images", 0) for x in history], default=0)),
             "energy_uj": result.energy.microjoule,
             "firing_rate": result.firing_rate,
+            "dead_layers": result.dead_layers,
+            "saturated_layers": result.saturated_layers,
             "devices": self.experiment.mesh.size,
         }
         if is_writer():
@@ -250,6 +252,8 @@ class Run:
             "eval_accuracy": result.accuracy,
             "eval_average_time_steps": result.schedule.average,
             "eval_firing_rate": result.firing_rate,
+            "eval_dead_layers": len(result.dead_layers),
+            "eval_saturated_layers": len(result.saturated_layers),
             "eval_energy_uj": result.energy.microjoule,
             "seconds": self._clock.seconds,
         }
@@ -258,6 +262,12 @@ class Run:
             f"epoch {epoch:.4g}: {result.split} accuracy {result.accuracy:.4f}, "
             f"average time steps {result.schedule.average:.2f} of {result.schedule.time_steps}"
         )
+        for state, names in (
+            ("does not fire any more", result.dead_layers),
+            ("fires always", result.saturated_layers),
+        ):
+            for name in names:
+                log.say(f"warning: {name} {state}")
         return result
 
     def _finish(self, result):

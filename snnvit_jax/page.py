@@ -118,6 +118,7 @@ def render(result, images, narrow, config, folder):
     shown = {name: _figure(name, images[name], narrow.get(name)) for name in images}
     sections = (
         *(shown["time_steps"], page_tables.modules(result.schedule), shown["firing_rates"]),
+        page_tables.silent_and_saturated(result),
         *(page_tables.energy_totals(result.energy), shown["energy"]),
         *(page_tables.verdict(result.energy), page_tables.layers(result.energy)),
         page_tables.deployment(folder / "deployed.json"),

@@ -37,6 +37,19 @@ def modules(schedule):
     return _section("Time steps of each module", table(("module", ">mean over layers"), rows))
 
 
+def silent_and_saturated(result):
+    """Returns the list of layers that never fire, or always; nothing if there are none.
+
+    Args:
+      result: an `evaluation.Evaluation`.
+    """
+    rows = [(name, "never") for name in result.dead_layers]
+    rows += [(name, "always, at some step") for name in result.saturated_layers]
+    if not rows:
+        return ""
+    return _section("Layers that carry no information", table(("layer", "fires"), rows))
+
+
 def energy_totals(energy):
     """Returns operations and energy of one image under each convention, and a plain transformer.
 

@@ -1,5 +1,6 @@
 """The report page and its figures, from an evaluation put together by hand."""
 
+import dataclasses
 import html
 import json
 import re
@@ -142,3 +143,22 @@ def test_the_figure_of_energies_marks_every_layer(tiny_energy):
     np.testing.assert_allclose(both, nanojoule)
     integers = [i for i, x in enumerate(tiny_energy.layers.values()) if x.kind == "integers"]
     assert np.flatnonzero(~np.isnan(marks["if integers multiply"][:, 0])).tolist() == integers
+
+
+def test_layers_that_never_or_always_fire_are_named(tmp_path, result):
+    assert "Layers that carry no information" not in rendered(tmp_path, result)
+    first, second, third = list(result.firing_rates)[:3]
+    rates = result.firing_rates | {
+        first: np.zeros(4),
+        second: np.array([0.2, 1.0, 0.0, 0.0]),
+        third: np.zeros(4),
+    }
+    masks = {n: np.full(4, n != third) for n in rates}  # the third is switched off: no surprise
+    changed = dataclasses.replace(result, firing_rates=rates, schedule=snn.TimeStepSchedule(masks))
+    assert (changed.dead_layers, changed.saturated_layers) == ([first], [second])
+    assert cells(page_tables.silent_and_saturated(changed)) == [
+        ["layer", "fires"],
+        [first, "never"],
+        [second, "always, at some step"],
+    ]
+    assert "Layers that carry no information" in rendered(tmp_path, changed)
