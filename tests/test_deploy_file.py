@@ -6,6 +6,7 @@ import re
 import types
 import zipfile
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -14,6 +15,7 @@ import snnvit_jax as snn
 from snnvit_jax import loop, main
 from snnvit_jax.deploy import build, container, spikformer
 from snnvit_jax.deploy.flops import compiled_flops, model_flops
+from snnvit_jax.sharding import create_mesh
 from snnvit_jax.workdir import Workdir
 
 BATCH = 3
@@ -231,7 +233,11 @@ def test_a_run_is_exported(tiny, names, tmp_path, capsys):
     masks = {name: [0, 1, 0, 0] for name in names}
     variables = snn.with_schedule(tiny.variables, snn.TimeStepSchedule(masks))
     run = object.__new__(loop.Run)  # as it stands after training
-    run.experiment = types.SimpleNamespace(model=tiny.model, image_shape=(16, 16, 3))
+    run.experiment = types.SimpleNamespace(
+        model=tiny.model,
+        image_shape=(16, 16, 3),
+        mesh=create_mesh({"data": 1, "model": 1}, jax.devices()[:1]),
+    )
     run.state = types.SimpleNamespace(eval_variables=variables)
     run.workdir = Workdir(tmp_path)
     assert main._export(run) == 0
