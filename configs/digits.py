@@ -16,7 +16,7 @@ def get_config():
     config = default_config()
     config.epochs = 88
     config.batch_size = 64
-    config.eval_every_epochs = 2.0
+    config.eval_every_epochs = 4.0
     config.average_decay = 0.99
 
     # Eight epochs with all steps, then 32 in which the model gives them up one by one, 16 more in

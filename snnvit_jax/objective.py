@@ -52,6 +52,24 @@ class Objective:
             progress = jnp.where(step >= self.start_step, 1.0, 0.0)
         return time_steps + (self.target_time_steps - time_steps) * progress
 
+    def floor(self, params, step):
+        """Returns the average number of time steps that the update after `step` steps must leave.
+
+        Of many scores that cross zero together, no more steps are lost than the budget allows by
+        now. A model that starts with fewer, learned before, need not take back any above the
+        target.
+
+        Args:
+          params: the model's "params" before the update.
+          step: training steps done.
+        """
+        if self.target_time_steps is None:
+            return None
+        (time_steps,) = next(iter(timesteps.scores(params).values())).shape
+        budget = self.budget(step, time_steps)
+        average = timesteps.average_time_steps(params, self.estimator)
+        return jnp.maximum(jnp.minimum(budget, average), self.target_time_steps)
+
     def next_penalty_weight(self, state, time_steps):
         """Returns the weight of the penalty for the next step: it grows while above the budget.
 

@@ -232,8 +232,9 @@ def _divide(batch, parts):
 def _settle_scores(old_params, params, step, objective):
     """Projects the updated scores while they learn, and takes their update back otherwise."""
     old = timesteps.scores(old_params)
+    floor = objective.floor(old_params, step)
     projected = timesteps.project_scores(
-        params, objective.min_time_steps, objective.target_time_steps, objective.estimator
+        params, objective.min_time_steps, floor, objective.estimator
     )
     new = timesteps.scores(projected)
     learning = objective.scores_learn(step)

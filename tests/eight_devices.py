@@ -8,13 +8,12 @@ import os
 import pathlib
 import sys
 
-import parallel_run
-
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {parallel_run.XLA_FLAGS}"
+os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"  # besides those of conftest
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
 import numpy as np
+import parallel_run
 
 from snnvit_jax.checkpoint import Checkpoints, restore
 from snnvit_jax.collectives import collectives

@@ -10,12 +10,6 @@ from snnvit_jax.experiment import build
 from snnvit_jax.sharding import shard_batch, to_host
 
 STEPS = 20
-# What the compiler would win by optimising here, it loses several times over by compiling longer.
-COMPILER_OPTIONS = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
-XLA_FLAGS = " ".join(f"--{name}={value}" for name, value in COMPILER_OPTIONS.items())
 
 
 def small_config(weights, **changes):
@@ -56,7 +50,7 @@ def train(config, steps=STEPS):
             batch = shard_batch(next(batches), mesh)
             if step is None:
                 lowered = training.train_step.lower(state, batch, procedure=experiment.procedure)
-                step = lowered.compile(COMPILER_OPTIONS)
+                step = lowered.compile()
             state, seen = step(state, batch)
             losses.append(float(metrics.means(jax.device_get(seen))["loss"]))
     return experiment, state, losses, step.as_text()

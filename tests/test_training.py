@@ -118,6 +118,34 @@ def test_the_budget_comes_down_linearly():
     assert Objective().budget(3, 5) is None
 
 
+def test_the_floor_is_the_budget_unless_there_were_fewer_steps_before(tiny):
+    objective = Objective(target_time_steps=1.0, start_step=10, anneal_steps=20)
+    params = tiny.variables["params"]
+    assert [float(objective.floor(params, step)) for step in (0, 15, 20, 30)] == [4, 3.25, 2.5, 1]
+    fewer = snn.with_schedule(
+        tiny.variables,
+        snn.TimeStepSchedule({name: [1, 0, 1, 0] for name in timesteps.scores(params)}),
+    )["params"]
+    assert [float(objective.floor(fewer, step)) for step in (0, 15, 25)] == [2, 2, 1.75]
+    dropped = dataclasses.replace(objective, target_time_steps=3.0)
+    assert float(dropped.floor(fewer, 30)) == 3
+    assert Objective().floor(params, 0) is None
+
+
+def test_scores_that_cross_zero_together_cost_only_what_the_budget_allows(tiny):
+    # One update pushes every score far below zero; the budget is down by a tenth of the way.
+    transformation = optax.masked(optax.set_to_zero(), lambda p: _without_scores(p))
+    transformation = optax.chain(optax.sign_sgd(10.0), transformation)
+    objective = Objective(
+        time_step_penalty=1e4, target_time_steps=2.0, anneal_steps=20, patience_steps=1
+    )
+    layers = len(timesteps.scores(tiny.variables["params"]))
+    for steps, budget in ((3, 3.8), (12, 2.9), (30, 2.0)):
+        state, _ = take_steps(tiny, transformation, objective, steps)
+        average = snn.TimeStepSchedule.from_variables({"params": state.params}).average
+        assert abs(average - budget) <= 1 / layers, steps
+
+
 def test_eval_step_leaves_padding_out(tiny):
     padded = np.concatenate([tiny.images, 100 + tiny.images])
     batch = {"image": padded, "label": np.array([0, 1, 2, 0, 0, 0]), "mask": np.arange(6) < 3}

@@ -6,8 +6,6 @@ import socket
 import subprocess
 import sys
 
-import parallel_run
-
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
 
@@ -74,7 +72,7 @@ def environment(devices):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
     }
-    flags = f"--xla_force_host_platform_device_count={devices} {parallel_run.XLA_FLAGS}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     return {**os.environ, **cache, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 
