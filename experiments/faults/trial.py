@@ -55,7 +55,7 @@ class Trial:
                 [*command, f"--workdir={self.folder}"], cwd=REPOSITORY, stdout=log, stderr=log
             )
 
-    def end(self, process, seconds=300):
+    def end(self, process, seconds=1800):
         """Waits for a process to end and returns its exit status; None if it hangs, and is killed.
 
         Args:
@@ -81,7 +81,7 @@ class Trial:
         clear = [line for line in lines if line.startswith("error: ")]
         return (clear or lines or [""])[-1].replace(str(self.folder), "WORKDIR")
 
-    def wait(self, process, condition, seconds=300):
+    def wait(self, process, condition, seconds=1800):
         """Returns whether a condition came true before the process ended.
 
         Args:
