@@ -116,7 +116,8 @@ def default_config():
         "label_smoothing": 0.1,
     }
     config.log_every_steps = 20
-    config.eval_every_epochs = 1.0  # may be a fraction; checkpoints are saved at least as often
+    config.eval_every_epochs = 1.0  # may be a fraction; a checkpoint is saved with each evaluation
+    config.save_every_seconds = 60.0  # besides, at the first end of an epoch after so long
     config.keep_checkpoints = 2  # newest ones; the best is kept besides
     return config
 
@@ -136,7 +137,7 @@ def validate(config):
     )
     positive = ("epochs", "batch_size", "accumulate", "log_every_steps", "keep_checkpoints")
     _check_range(config, positive, low=1)
-    _check_range(config, ("seed",), low=0)
+    _check_range(config, ("seed", "save_every_seconds"), low=0)
     _check_range(config, ("eval_every_epochs",), low=1e-6)
     _check_range(config, ("time_step_penalty", "time_step_start_epoch"), low=0)
     _check_range(config, ("time_step_anneal_epochs",), low=0)

@@ -11,7 +11,7 @@ from snnvit_jax import evaluation, metrics, report, training
 from snnvit_jax.checkpoint import Checkpoints, restore
 from snnvit_jax.data import loader
 from snnvit_jax.deploy import deploy
-from snnvit_jax.distributed import CommonStop, is_writer
+from snnvit_jax.distributed import CommonStop, is_writer, same_for_all
 from snnvit_jax.experiment import build
 from snnvit_jax.interrupts import StopRequest
 from snnvit_jax.logs import create_log
@@ -84,6 +84,7 @@ class Run:
 
     def _train(self):
         self.stop_signal = None
+        self._saved_at = time.perf_counter()
         config, start = self.experiment.config, int(self.state.step)
         history = []
         if is_writer():
@@ -210,7 +211,7 @@ class Run:
         self._clock.count(seen, experiment.config.batch_size)
         log.bar.update()
         evaluate = step % experiment.steps_per_evaluation == 0 or step == experiment.total_steps
-        save = evaluate or experiment.ends_epoch(step)
+        save = evaluate or (experiment.ends_epoch(step) and self._is_save_due())
         if save or step % config.log_every_steps == 0:
             self._log(step, log)
         if not save:
@@ -220,12 +221,18 @@ class Run:
         self._clock.restart()
         return result
 
+    def _is_save_due(self):
+        """Whether the last save is long enough ago, by the clock of the process that writes."""
+        due = time.perf_counter() - self._saved_at >= self.experiment.config.save_every_seconds
+        return bool(same_for_all([due])[0])
+
     def _save(self, step, accuracy=None):
         if not training.is_finite(self.state):
             raise FloatingPointError(
                 f"a parameter is not finite any more after step {step}; {_LAST_GOOD}"
             )
         self._checkpoints.save(step, self.state, accuracy)
+        self._saved_at = time.perf_counter()
 
     def _log(self, step, log):
         values = self._clock.read()

@@ -280,6 +280,7 @@ def start(environment, config_file, tmp_path):
 
     def start_run(folder):
         flags = (f"--config={config_file}", f"--workdir={folder}", "--config.epochs=12")
+        flags += ("--config.save_every_seconds=0.0",)
         processes.append(
             subprocess.Popen(
                 command(*flags, "--config.eval_every_epochs=12.0"),
