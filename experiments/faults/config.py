@@ -14,6 +14,7 @@ def get_config():
     config.epochs = 15
     config.batch_size = 120
     config.eval_every_epochs = 2.0
+    config.save_every_seconds = 0.0
     config.log_every_steps = 1
     config.time_step_penalty = 2.0
     config.target_time_steps = 1.5

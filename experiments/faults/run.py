@@ -71,18 +71,22 @@ def sigkill(campaign):
     """Kills runs at random and at aimed moments, again and again, until they end."""
     diary = campaign.scratch / "kills.json"  # a campaign that was interrupted goes on
     kills, runs = json.loads(diary.read_text()) if diary.exists() else ([], [])
-    while len(kills) < campaign.kills:
+    while True:
         one = Trial(campaign.scratch / f"kills-{len(runs)}")
-        while _killed(one, AIMS[len(kills) % len(AIMS)], campaign.random):
-            kills.append({"phase": one.phase(), "steps_lost": max(0, one.done - one.newest)})
-            diary.write_text(json.dumps((kills, runs)))
-            print(f"kill {len(kills)}: {kills[-1]}, step {one.done}", flush=True)
-            if len(kills) == campaign.kills:
-                one.finish()
-                break
+        killed = True
+        while killed and len(kills) < campaign.kills:
+            killed = _killed(one, AIMS[len(kills) % len(AIMS)], campaign.random)
+            if killed:
+                kills.append({"phase": one.phase(), "steps_lost": max(0, one.done - one.newest)})
+                diary.write_text(json.dumps((kills, runs)))
+                print(f"kill {len(kills)}: {kills[-1]}, step {one.done}", flush=True)
+        if killed and one.finish():
+            raise RuntimeError(f"{one.folder} could not be finished: {one.error()}")
         runs.append(campaign.compare(one.folder))
         diary.write_text(json.dumps((kills, runs)))
         print(f"run {len(runs)} ended, identical: {runs[-1]}", flush=True)
+        if len(kills) >= campaign.kills:
+            break
     phases = collections.defaultdict(list)
     for kill in kills:
         phases[kill["phase"]].append(kill["steps_lost"])

@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -78,7 +79,7 @@ class Trial:
     def error(self):
         """Returns the line in which the last process said what was wrong."""
         lines = [line.strip() for line in self.output.splitlines() if line.strip()]
-        clear = [line for line in lines if line.startswith("error: ")]
+        clear = [line for line in lines if re.match(r"error: |[\w.]+(Error|Exception)\b", line)]
         return (clear or lines or [""])[-1].replace(str(self.folder), "WORKDIR")
 
     def wait(self, process, condition, seconds=1800):
