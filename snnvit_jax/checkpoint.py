@@ -1,10 +1,11 @@
 """Checkpoints of a training run; the only file that knows Orbax.
 
-A checkpoint is written to a temporary folder and renamed when complete, so that one cut short is
-never taken for a finished one. Then the checksums of its files are written beside it, so that a
-byte that changes later is found.
+A checkpoint is written while training goes on, to a temporary folder that is renamed when complete,
+so that one cut short is never taken for a finished one. Then the checksums of its files are written
+beside it, so that a byte that changes later is found.
 """
 
+import concurrent.futures
 import json
 import pathlib
 import shutil
@@ -12,6 +13,7 @@ import warnings
 from collections import Counter
 
 import jax
+import jax.numpy as jnp
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
@@ -57,11 +59,18 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
             )
 
+        self._background = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        self._pending = None
+
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._checkpointer.close()
+        try:
+            self.wait()
+        finally:
+            self._background.shutdown()
+            self._checkpointer.close()
 
     @property
     def steps(self):
@@ -69,19 +78,44 @@ class Checkpoints:
         return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
 
     def save(self, step, state, accuracy=None):
-        """Writes a checkpoint and removes those that are neither new nor best.
+        """Begins to write a checkpoint; those that are neither new nor best are removed after it.
+
+        The state is copied before this returns. A save under way is waited for first.
 
         Args:
           step: its number; one that exists already is left as it is.
           state: a pytree of arrays.
           accuracy: by which the best is chosen; None leaves this one out of the choice.
+
+        Raises:
+          OSError: if the one before could not be written.
         """
+        self.wait()
         if step not in self.steps:
             metrics = None if accuracy is None else {"accuracy": float(accuracy)}
-            self._checkpointer.save(step, state, metrics=metrics)
-            if is_writer():
-                checksums.write(self.directory / str(step))
-                checksums.remove_orphans(self.directory)
+            response = self._checkpointer.save_async(step, _own_copy(state), metrics=metrics)
+            self._pending = self._background.submit(self._finish, step, response)
+
+    def wait(self):
+        """Waits for the save under way.
+
+        Raises:
+          OSError: if it failed.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def check(self):
+        """Raises OSError if the save under way has failed by now; never waits."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def _finish(self, step, response):
+        response.result()
+        if is_writer():
+            checksums.write(self.directory / str(step))
+            checksums.remove_orphans(self.directory)
 
     def _set_aside(self, steps):
         for step in steps if is_writer() else ():
@@ -177,6 +211,16 @@ class _SaveAlways(ocp.training.save_decision_policies.SaveDecisionPolicy):
     def should_save(self, *args, **kwargs):
         """Returns True."""
         return True
+
+
+def _own_copy(state):
+    """Copies what lies in the host's memory, which the next step may write to.
+
+    From other devices Orbax itself copies to the host before it goes on in the background.
+    """
+    return jax.tree.map(
+        lambda leaf: jnp.copy(leaf) if jax.default_backend() == "cpu" else leaf, state
+    )
 
 
 def _finished(directory):

@@ -5,7 +5,7 @@ import math
 
 from ml_collections import config_dict
 
-from snnvit_jax import sharding, timesteps
+from snnvit_jax import nonfinite, sharding, timesteps
 
 
 def default_config():
@@ -22,6 +22,8 @@ def default_config():
     config.accumulate = 1  # parts of a batch computed one after the other, to save memory
     # evaluate an exponential moving average of weights and statistics, 0.99 for example
     config.average_decay = optional(float)
+    # a step whose numbers are not finite is taken back and named: stop then, or skip it (counted)
+    config.on_nonfinite = "stop"
     config.mesh = {"data": -1, "model": 1}  # devices along each axis; -1 takes all there are
     config.sharding = "replicate"  # of the training state: replicate, fsdp, tensor (heads and MLP)
 
@@ -249,6 +251,7 @@ def _check_choices(config):
         "model.remat": (config.model.remat, ("none", "block")),
         "optimizer.name": (config.optimizer.name, ("adamw", "lamb")),
         "optimizer.schedule": (config.optimizer.schedule, ("cosine", "epoch_cosine")),
+        "on_nonfinite": (config.on_nonfinite, nonfinite.ON_NONFINITE),
         "data.on_damaged": (config.data.on_damaged, ("fatal", "skip")),
     }
     for key, (value, allowed) in choices.items():

@@ -11,6 +11,7 @@ from snnvit_jax import config as config_lib
 from snnvit_jax import initial, training
 from snnvit_jax import optimizer as optimizer_lib
 from snnvit_jax.data import loader, pipeline, sources
+from snnvit_jax.data.order import TrainingOrder
 from snnvit_jax.mixing import Mixing
 from snnvit_jax.models import create_model
 from snnvit_jax.objective import Objective
@@ -75,6 +76,18 @@ class Experiment:
           step: training steps done, >= 1.
         """
         return int(step / self.steps_per_epoch) > int((step - 1) / self.steps_per_epoch)
+
+    def examples_of(self, step):
+        """Returns the indices of the training examples in a step's batch, [B] whole numbers.
+
+        Args:
+          step: number of the step, from 1.
+        """
+        data, size = self.config.data, self.config.batch_size
+        order = TrainingOrder(
+            self.train_source.examples, self.augment, self.config.seed, data.repeats
+        )
+        return [order.place(p)[1] for p in range((step - 1) * size, step * size)]
 
     def create_state(self):
         """Returns the training state before the first step, on the mesh.

@@ -1,20 +1,21 @@
 """A run from start, or from where it stopped, to its end: what happens between training steps."""
 
 import contextlib
-import math
 import time
 
 import jax
 import numpy as np
 
-from snnvit_jax import evaluation, metrics, report, training
+from snnvit_jax import evaluation, nonfinite, report, training
 from snnvit_jax.checkpoint import Checkpoints, restore
+from snnvit_jax.clock import StepClock
 from snnvit_jax.data import loader
 from snnvit_jax.deploy import deploy
 from snnvit_jax.distributed import CommonStop, is_writer, same_for_all
 from snnvit_jax.experiment import build
 from snnvit_jax.interrupts import StopRequest
 from snnvit_jax.logs import create_log
+from snnvit_jax.models import layer_names
 from snnvit_jax.sharding import shard_batch, to_host
 from snnvit_jax.workdir import Workdir, check_same_run
 
@@ -90,7 +91,7 @@ class Run:
         if is_writer():
             self.workdir.write_config(config, start)
             history = self.workdir.cut_metrics(start)
-        self._clock = _Clock(history[-1]["seconds"] if history else 0.0)
+        self._clock = StepClock(history[-1]["seconds"] if history else 0.0)
         last = None
         with (
             StopRequest() as request,
@@ -113,9 +114,11 @@ class Run:
                 last = self._train_one(step, batches, log, stop)
                 if stop:
                     self._save(step)
+                    self._checkpoints.wait()
                     log.say(f"stopped after step {step}; saved in {self.workdir.path}")
                     self.stop_signal = stop.signal
                     return None
+            self._checkpoints.wait()
         return self._finish(last or self.evaluate())
 
     def evaluate(self):
@@ -204,6 +207,7 @@ class Run:
     def _train_one(self, step, batches, log, stop):
         """Takes a training step and does what is due after it; returns an evaluation if one was."""
         experiment, config = self.experiment, self.experiment.config
+        self._checkpoints.check()
         batch = self._clock.wait_for(batches)
         self.state, seen = training.train_step(
             self.state, shard_batch(batch, experiment.mesh), procedure=experiment.procedure
@@ -235,9 +239,14 @@ class Run:
         self._saved_at = time.perf_counter()
 
     def _log(self, step, log):
-        values = self._clock.read()
-        if not math.isfinite(values["loss"]):
-            raise FloatingPointError(f"the loss is {values['loss']} at step {step}; {_LAST_GOOD}")
+        values, failed = self._clock.read()
+        for steps_ago, flags in failed:
+            self._tell_failed(step - steps_ago, flags, log)
+        if not values:
+            raise FloatingPointError(
+                f"no step since the last line of the log was finite, up to {step}; {_LAST_GOOD}"
+            )
+        values["skipped_steps"] = int(self.state.skipped)
         values["epoch"] = step / self.experiment.steps_per_epoch
         values["learning_rate"] = self.experiment.learning_rate(step - 1)
         log.write(step, values)
@@ -249,6 +258,17 @@ class Run:
                 "images/s": f"{values['images_per_second']:.0f}",
             }
         )
+
+    def _tell_failed(self, step, flags, log):
+        """Names a step whose numbers were not finite; stops unless such steps are skipped."""
+        experiment = self.experiment
+        names = layer_names(experiment.model, experiment.image_shape[-1])
+        where = nonfinite.describe(flags, self.state, names)
+        examples = ", ".join(map(str, experiment.examples_of(step)))
+        text = f"in step {step}, not finite: {where}; training examples of its batch: {examples}"
+        if experiment.config.on_nonfinite == "stop":
+            raise FloatingPointError(f"{text}; {_LAST_GOOD}, or set on_nonfinite='skip'")
+        log.say(f"skipped: {text}")
 
     def _evaluate_and_log(self, step, log):
         result = self.evaluate()
@@ -295,50 +315,3 @@ class Run:
 
 def _median(lines, key):
     return float(np.median([line[key] for line in lines if key in line] or [0.0]))
-
-
-class _Clock:
-    """What was seen, and how long it took, since the last line of the log."""
-
-    def __init__(self, seconds_before):
-        self._seconds_before = seconds_before
-        self._run_start = time.perf_counter()
-        self._damaged = 0
-        self.restart()
-
-    @property
-    def seconds(self):
-        """Seconds of training in all, earlier runs in the same folder included."""
-        return self._seconds_before + time.perf_counter() - self._run_start
-
-    def restart(self):
-        self._start, self._waited, self._images, self._metrics = time.perf_counter(), 0.0, 0, []
-
-    def wait_for(self, batches):
-        """Takes the next batch; waiting counts only if it leaves the devices without work."""
-        if len(self._metrics) > 1:  # no more than one step ahead of the devices
-            jax.block_until_ready(self._metrics[-2])
-        start = time.perf_counter()
-        batch = next(batches)
-        if not self._metrics or self._metrics[-1]["loss"][0].is_ready():
-            self._waited += time.perf_counter() - start
-        return batch
-
-    def count(self, seen, batch_size):
-        self._metrics.append(seen)
-        self._images += batch_size
-
-    def read(self):
-        """Returns the means since the last reading; waits for the devices."""
-        sums = metrics.merge(*jax.device_get(self._metrics))
-        self._damaged += self._images - int(sums["loss"][1])
-        values = metrics.means(sums)
-        elapsed = time.perf_counter() - self._start
-        values |= {
-            "images_per_second": self._images / elapsed,
-            "data_wait_fraction": self._waited / elapsed,
-            "damaged_images": self._damaged,
-            "seconds": self.seconds,
-        }
-        self.restart()
-        return values

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from snnvit_jax import energy, timesteps
+from snnvit_jax import energy, nonfinite, timesteps
 from snnvit_jax.mixing import Mixing, mix
 from snnvit_jax.objective import Objective, cross_entropy
 from snnvit_jax.sharding import Placement
@@ -28,6 +28,7 @@ class TrainState(flax.struct.PyTreeNode):
       batch_stats: running statistics of its normalisations, float32.
       opt_state: of the optimiser.
       penalty_weight: present weight of the time steps in the objective, float32 scalar.
+      skipped: steps taken back so far because their numbers were not finite, int32 scalar.
       average: {"params", "batch_stats"} averaged over past steps; None without averaging.
     """
 
@@ -36,6 +37,7 @@ class TrainState(flax.struct.PyTreeNode):
     batch_stats: dict
     opt_state: optax.OptState
     penalty_weight: jax.Array
+    skipped: jax.Array
     average: dict | None = None
 
     @property
@@ -101,6 +103,7 @@ def state_from_variables(procedure, variables):
         batch_stats=variables["batch_stats"],
         opt_state=procedure.optimizer.init(variables["params"]),
         penalty_weight=jnp.float32(start),
+        skipped=jnp.zeros((), jnp.int32),
         # A copy: the buffers of a state are donated, each only once.
         average=None if procedure.average_decay is None else jax.tree.map(jnp.copy, variables),
     )
@@ -148,7 +151,7 @@ def loss_fn(params, batch_stats, state, batch, key, procedure):
 
 @functools.partial(jax.jit, static_argnames=("procedure",), donate_argnums=0)
 def train_step(state, batch, *, procedure):
-    """Takes one optimiser step.
+    """Takes one optimiser step; takes it back if its numbers are not finite.
 
     Args:
       state: a `TrainState`; its buffers are donated, so it must not be used afterwards.
@@ -156,12 +159,14 @@ def train_step(state, batch, *, procedure):
       procedure: a `Procedure`.
 
     Returns:
-      (new state, metrics as (sum, count)).
+      (new state, metrics as (sum, count)); "not_finite" is that of `nonfinite.leaf_flags`.
     """
     model, objective = procedure.model, procedure.objective
     mix_key, drop_key = jax.random.split(_step_key(procedure.seed, state.step))
     batch = _prepare(batch, mix_key, state.step, procedure)
     gradients, batch_stats, metrics = _gradients(state, batch, drop_key, procedure)
+    flags = nonfinite.leaf_flags(gradients, batch_stats)
+    metrics["not_finite"] = (flags.astype(jnp.float32), 1.0)
     updates, opt_state = procedure.optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     params = _settle_scores(state.params, params, state.step, objective)
@@ -171,8 +176,12 @@ def train_step(state, batch, *, procedure):
         batch_stats=batch_stats,
         opt_state=opt_state,
         penalty_weight=objective.next_penalty_weight(state, model.config.time_steps),
+        skipped=state.skipped,
     )
     new = new.replace(average=_next_average(state, new, procedure.average_decay))
+    # A step whose numbers are not finite is taken back; whoever reads the metrics may stop there.
+    unchanged = state.replace(step=new.step, skipped=state.skipped + 1)
+    new = jax.tree.map(functools.partial(jnp.where, jnp.any(flags)), unchanged, new)
     return procedure.placement.keep(new), metrics
 
 

@@ -2,12 +2,14 @@ import hashlib
 import os
 import pathlib
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from snnvit_jax import checksums
 from snnvit_jax.checkpoint import Checkpoints, load_variables, restore
 
 
@@ -52,6 +54,48 @@ def test_saving_a_step_again_changes_nothing(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state(99))
     assert int(restore(tmp_path, state(0))[0][1]["b"]["step"]) == 1
+
+
+def test_the_state_may_be_donated_while_it_is_written(tmp_path):
+    overwrite = jax.jit(lambda x: x + 1.0, donate_argnums=0)
+    x = jnp.arange(4e6)
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, {"x": x})
+            for _ in range(5):  # in the same memory, as long as it is being written
+                x = overwrite(x)
+    for step in (1, 2, 3):
+        (_, found), _ = restore(only(tmp_path, step), {"x": x})
+        np.testing.assert_array_equal(found["x"], np.arange(4e6) + 5 * (step - 1))
+
+
+def only(folder, step):
+    """A folder of checkpoints with one of another folder in it."""
+    target = folder.with_name(f"only-{step}")
+    shutil.copytree(folder / str(step), target / str(step))
+    return target
+
+
+@pytest.mark.parametrize("seen_by", ["check", "wait", "save", "close"])
+def test_a_save_that_fails_in_the_background_is_told(tmp_path, monkeypatch, seen_by):
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    checkpoints = Checkpoints(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(checksums, "write", full)
+        checkpoints.save(1, state(1))
+        while not checkpoints._pending.done():
+            time.sleep(0.01)
+    actions = {
+        "check": checkpoints.check,
+        "wait": checkpoints.wait,
+        "save": lambda: checkpoints.save(2, state(2)),
+        "close": lambda: checkpoints.__exit__(None, None, None),
+    }
+    with pytest.raises(OSError, match="No space left on device"):
+        actions[seen_by]()
+    checkpoints.check()  # told once
 
 
 def test_a_truncated_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
@@ -156,5 +200,6 @@ def test_a_checkpoint_half_written_is_ignored(tmp_path):
     save_all(tmp_path, {1: None})
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(2, state(2))
+        checkpoints.wait()
         (tmp_path / "2").rename(tmp_path / "2.orbax-checkpoint-tmp")
     assert restore(tmp_path, state(0))[0][0] == 1

@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import json
 import os
 import pathlib
@@ -163,20 +164,51 @@ def test_a_full_disk_is_found_before_training(tmp_path, monkeypatch):
         loop.Run(tiny_config(), tmp_path / "run")
 
 
-@pytest.mark.parametrize("seen_by", ["the loss", "a parameter"])
+@pytest.mark.parametrize("seen_by", ["the gradient from head", "a parameter is"])
 def test_numbers_that_are_not_finite_stop_and_keep_the_last_checkpoint(copy, seen_by):
     config = tiny_config()
     config.epochs = 3
     run = loop.Run(config, copy)
     head = run.state.params["head"]
     kernel = head["kernel"].at[0, 0].set(jnp.nan)
-    if seen_by == "a parameter":  # behind the logged loss, at the moment of saving
+    if seen_by == "a parameter is":  # behind the logged loss, at the moment of saving
         kernel, config.log_every_steps = head["kernel"], 100
         run._evaluate_and_log = lambda step, log: poison(run)
     run.state = run.state.replace(params=run.state.params | {"head": head | {"kernel": kernel}})
-    with pytest.raises(FloatingPointError, match=f"{seen_by} is .*the last good checkpoint"):
+    with pytest.raises(FloatingPointError, match=f"{seen_by}.*the last good checkpoint"):
         run.train()
     assert int(loop.Run(config, copy, training=False).state.step) == 16
+
+
+@pytest.mark.parametrize("on_nonfinite", ["stop", "skip"])
+def test_a_batch_that_gives_no_numbers_is_named(copy, capsys, on_nonfinite):
+    config = tiny_config()
+    config.epochs, config.on_nonfinite = 3, on_nonfinite
+    run = loop.Run(config, copy)
+    step = int(run.state.step) + 3
+    examples = run.experiment.examples_of(step)
+    augment, image = run.experiment.augment, run.experiment.train_source.examples[examples[5]]
+
+    def poisoned(example, rng):
+        found = augment(example, rng)
+        if np.array_equal(example["image"], image["image"]):
+            found["image"] = found["image"] * np.nan
+        return found
+
+    run.experiment = dataclasses.replace(run.experiment, augment=poisoned)
+    message = (
+        f"in step {step}, not finite: the activations of patch_embed/proj_bn .*"
+        f"training examples of its batch: {', '.join(map(str, examples))}"
+    )
+    if on_nonfinite == "stop":
+        with pytest.raises(FloatingPointError, match=message):
+            run.train()
+        assert int(loop.Run(config, copy, training=False).state.step) == step - 3
+    else:
+        assert run.train()["accuracy"] >= 0
+        output = capsys.readouterr()
+        assert re.search(f"skipped: {message}", output.out + output.err)
+        assert lines_of(copy)[-2]["skipped_steps"] == 1
 
 
 def poison(run):

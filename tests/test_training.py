@@ -1,4 +1,5 @@
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import pytest
 
 import snnvit_jax as snn
 from snnvit_jax import config as config_lib
-from snnvit_jax import energy, metrics, optimizer, recording, timesteps, training
+from snnvit_jax import energy, metrics, nonfinite, optimizer, recording, timesteps, training
 from snnvit_jax.objective import Objective
 
 LABELS = np.array([0, 1, 2])
@@ -144,6 +145,48 @@ def test_scores_that_cross_zero_together_cost_only_what_the_budget_allows(tiny):
         state, _ = take_steps(tiny, transformation, objective, steps)
         average = snn.TimeStepSchedule.from_variables({"params": state.params}).average
         assert abs(average - budget) <= 1 / layers, steps
+
+
+@pytest.mark.parametrize(
+    ("place", "where"),
+    [
+        ("pixel", "the activations of patch_embed/proj_bn and whatever follows from them"),
+        ("head", "the gradient from head backwards"),
+    ],
+)
+def test_a_step_that_is_not_finite_is_taken_back_and_named(tiny, adamw, place, where):
+    procedure = training.Procedure(tiny.model, adamw, Objective(), average_decay=0.9)
+    state, images = make_state(tiny, procedure), np.array(tiny.images)
+    if place == "pixel":
+        images[1, 2, 3, 0] = np.inf
+    else:
+        state = state.replace(params=jax.tree.map(jnp.copy, state.params))
+        state.params["head"]["kernel"] = jnp.full_like(state.params["head"]["kernel"], 3e38)
+    before = jax.device_get(state)
+    state, seen = training.train_step(
+        state, {"image": images, "label": LABELS}, procedure=procedure
+    )
+    flags = seen["not_finite"][0] > 0
+    assert nonfinite.describe(flags, state, snn.layer_names(tiny.model)) == where
+    assert (int(state.step), int(state.skipped)) == (1, 1)
+    expected = before.replace(step=before.step + 1, skipped=before.skipped + 1)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), expected)
+
+
+def test_the_first_layer_in_the_order_of_the_computation_is_named(tiny):
+    state = types.SimpleNamespace(**tiny.variables)
+    paths, _ = jax.tree_util.tree_flatten_with_path((state.params, state.batch_stats))
+    names = ["/".join([str(path[0].idx), *(key.key for key in path[1:])]) for path, _ in paths]
+
+    def described(*bad):
+        flags = [any(name.startswith(x) for x in bad) for name in names]
+        assert any(flags)
+        return nonfinite.describe(flags, state, snn.layer_names(tiny.model))
+
+    # Alphabetical order would name the block before the patch embedding.
+    assert "of patch_embed/rpe_bn" in described("0", "1/block_0", "1/patch_embed/rpe_bn")
+    assert "from block_0/mlp/fc1_bn" in described("0/patch_embed", "0/block_0/mlp/fc1_bn")
+    assert "from head" in described("0")
 
 
 def test_eval_step_leaves_padding_out(tiny):

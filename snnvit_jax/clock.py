@@ -1,0 +1,82 @@
+"""What training steps report between two lines of the log: means, throughput, waiting, failures."""
+
+import time
+
+import jax
+
+from snnvit_jax import metrics
+
+
+class StepClock:
+    """What was seen, and how long it took, since the last line of the log."""
+
+    def __init__(self, seconds_before):
+        """Starts counting.
+
+        Args:
+          seconds_before: that earlier runs in the same folder took.
+        """
+        self._seconds_before = seconds_before
+        self._run_start = time.perf_counter()
+        self._damaged = 0
+        self.restart()
+
+    @property
+    def seconds(self):
+        """Seconds of training in all, earlier runs in the same folder included."""
+        return self._seconds_before + time.perf_counter() - self._run_start
+
+    def restart(self):
+        """Forgets what was seen, for what comes between training steps does not count."""
+        self._start, self._waited, self._images, self._metrics = time.perf_counter(), 0.0, 0, []
+
+    def wait_for(self, batches):
+        """Takes the next batch; waiting counts only if it leaves the devices without work.
+
+        Args:
+          batches: an iterator.
+        """
+        if len(self._metrics) > 1:  # no more than one step ahead of the devices
+            jax.block_until_ready(self._metrics[-2])
+        start = time.perf_counter()
+        batch = next(batches)
+        if not self._metrics or self._metrics[-1]["loss"][0].is_ready():
+            self._waited += time.perf_counter() - start
+        return batch
+
+    def count(self, seen, batch_size):
+        """Adds a training step.
+
+        Args:
+          seen: its metrics, on the devices.
+          batch_size: its examples, over all processes.
+        """
+        self._metrics.append(seen)
+        self._images += batch_size
+
+    def read(self):
+        """Returns what was seen since the last reading; waits for the devices.
+
+        Returns:
+          (means over the steps whose numbers were finite, empty if none was; and of the others
+          [(how many steps ago, flags of `nonfinite.leaf_flags`)]).
+        """
+        seen = jax.device_get(self._metrics)
+        flags = [step.pop("not_finite")[0] > 0 for step in seen]
+        failed = [(len(seen) - 1 - i, x) for i, x in enumerate(flags) if x.any()]
+        finite = [step for step, x in zip(seen, flags, strict=True) if not x.any()]
+        values = self._means(finite, self._images * len(finite) // len(seen)) if finite else {}
+        self.restart()
+        return values, failed
+
+    def _means(self, seen, images):
+        sums = metrics.merge(*seen)
+        self._damaged += images - int(sums["loss"][1])
+        values = metrics.means(sums)
+        elapsed = time.perf_counter() - self._start
+        return values | {
+            "images_per_second": self._images / elapsed,
+            "data_wait_fraction": self._waited / elapsed,
+            "damaged_images": self._damaged,
+            "seconds": self.seconds,
+        }

@@ -1,0 +1,52 @@
+"""Training steps whose numbers are not finite: noticed in the step, named by layer.
+
+Spikes hide what goes wrong: a membrane potential that is not a number never reaches the threshold,
+so the loss may look sound. The running statistics of the normalisations show it.
+"""
+
+import re
+
+import jax
+import jax.numpy as jnp
+
+ON_NONFINITE = ("stop", "skip")
+
+
+def leaf_flags(gradients, batch_stats):
+    """Returns which arrays hold a number that is not finite, bool [P], as `describe` reads it.
+
+    Args:
+      gradients: of the parameters, a pytree of P1 arrays.
+      batch_stats: new running statistics, a pytree of P - P1 arrays.
+    """
+    leaves = jax.tree.leaves((gradients, batch_stats))
+    return jnp.stack([~jnp.all(jnp.isfinite(leaf)) for leaf in leaves])
+
+
+def describe(flags, state, layer_names):
+    """Says in a few words where a step's numbers were not finite.
+
+    Args:
+      flags: bool [P] from `leaf_flags`.
+      state: a `TrainState`, for the names of its arrays.
+      layer_names: of the LIF layers, in the order of the computation.
+
+    Returns:
+      The first layer whose activations are not finite; or, if they all are, the layer at which the
+      gradient, on its way back from the loss, stopped being finite.
+    """
+    paths, _ = jax.tree_util.tree_flatten_with_path((state.params, state.batch_stats))
+    flagged = [path for (path, _), flag in zip(paths, flags, strict=True) if flag]
+    order = {_place(name): i for i, name in enumerate(layer_names)}
+    found = {0: [], 1: []}  # gradients, statistics
+    for which, *path in flagged:
+        layer = "/".join(key.key for key in path[:-1])
+        found[which.idx].append((order.get(_place(layer), len(order)), layer))
+    if found[1]:
+        return f"the activations of {min(found[1])[1]} and whatever follows from them"
+    return f"the gradient from {max(found[0])[1]} backwards"
+
+
+def _place(name):
+    """What a layer's linear map, normalisation and neurons have in common: fc1_bn -> fc1."""
+    return re.sub(r"_(linear|conv|bn|lif)", "", name)
