@@ -94,6 +94,7 @@ def lif_scan(
     Raises:
       ValueError: for a current without time steps or not floating point, an unknown reset or
         surrogate, tau < 1, or a threshold that is not positive.
+      TypeError: if current is no array.
     """
     _check_scan(current, tau, threshold, reset)
     tau = tau if tau is None else jnp.asarray(tau, current.dtype)
@@ -109,6 +110,8 @@ def lif_scan(
 
 
 def _check_scan(current, tau, threshold, reset):
+    if not hasattr(current, "dtype"):
+        raise TypeError(f"current must be an array [T, ...], got {type(current).__name__}")
     shape, dtype = jnp.shape(current), jnp.result_type(current)
     if not shape or shape[0] < 1:
         raise ValueError(f"current needs at least one time step on its first axis, got {shape=}")

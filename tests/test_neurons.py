@@ -482,3 +482,8 @@ def test_backward_compiles_without_a_loop(kind, detach_reset):
     weights = jnp.arange(16.0)
     gradient = jax.grad(lambda v, x: jnp.sum(layer.apply(v, x) * weights), (0, 1))
     assert not has_loop(compiled(gradient, variables, current))
+
+
+def test_a_list_is_no_current():
+    with pytest.raises(TypeError, match=r"an array \[T, \.\.\.\], got list"):
+        lif_scan([1.0, 2.0])

@@ -1,5 +1,6 @@
 """The registry of published models and `create_model`."""
 
+import collections.abc
 import dataclasses
 import functools
 
@@ -105,6 +106,10 @@ def _as_neuron(neuron):
     if isinstance(neuron, NeuronConfig):
         return neuron
     known = [field.name for field in dataclasses.fields(NeuronConfig)]
+    if not isinstance(neuron, collections.abc.Mapping):
+        raise ValueError(
+            f"{neuron=} must be a NeuronConfig or a mapping of its fields: {', '.join(known)}"
+        )
     unknown = sorted(set(neuron) - set(known))
     if unknown:
         raise ValueError(f"unknown neuron settings {unknown}; use some of {', '.join(known)}")

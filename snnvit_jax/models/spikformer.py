@@ -6,6 +6,7 @@ Signals are [B, T, H, W, C] in the patch embedding and [B, T, N, C] in the block
 """
 
 import dataclasses
+import numbers
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -82,8 +83,11 @@ class SpikformerConfig:
     def __post_init__(self):
         timesteps.check_time_steps(self.time_steps)
         for name in ("num_classes", "embed_dim", "num_heads", "depth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+                raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+        if not all(isinstance(side, numbers.Integral) for side in self.image_size):
+            raise ValueError(f"image_size={self.image_size} must be whole numbers of pixels")
         if len(self.pool) != 4:
             raise ValueError(f"pool={self.pool} needs one value for each of the four stages")
         if any(side < 1 or side % self.patch_stride for side in self.image_size):
