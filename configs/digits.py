@@ -14,18 +14,18 @@ from snnvit_jax.config import default_config
 def get_config():
     """Returns the configuration."""
     config = default_config()
-    config.epochs = 64
+    config.epochs = 88
     config.batch_size = 64
     config.eval_every_epochs = 4.0
     config.average_decay = 0.99
 
-    # Six epochs with all steps, then 26 in which the model gives them up one by one, 12 more in
+    # Eight epochs with all steps, then 32 in which the model gives them up one by one, 16 more in
     # which it may exchange them, and the rest with fixed masks.
     config.time_step_penalty = 1.0
     config.target_time_steps = 2.0
-    config.time_step_start_epoch = 6.0
-    config.time_step_anneal_epochs = 26.0
-    config.time_step_freeze_epoch = 44.0
+    config.time_step_start_epoch = 8.0
+    config.time_step_anneal_epochs = 32.0
+    config.time_step_freeze_epoch = 56.0
 
     config.model.embed_dim = 96
     config.model.num_heads = 4
