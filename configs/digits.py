@@ -14,20 +14,20 @@ from snnvit_jax.config import default_config
 def get_config():
     """Returns the configuration."""
     config = default_config()
-    config.epochs = 88
+    config.epochs = 72
     config.batch_size = 64
     config.eval_every_epochs = 4.0
     config.average_decay = 0.99
 
-    # Eight epochs with all steps, then 32 in which the model gives them up one by one, 16 more in
+    # Seven epochs with all steps, then 27 in which the model gives them up one by one, 12 more in
     # which it may exchange them, and the rest with fixed masks.
     config.time_step_penalty = 1.0
     config.target_time_steps = 2.0
-    config.time_step_start_epoch = 8.0
-    config.time_step_anneal_epochs = 32.0
-    config.time_step_freeze_epoch = 56.0
+    config.time_step_start_epoch = 7.0
+    config.time_step_anneal_epochs = 27.0
+    config.time_step_freeze_epoch = 46.0
 
-    config.model.embed_dim = 96
+    config.model.embed_dim = 80
     config.model.num_heads = 4
     config.model.depth = 2
 
