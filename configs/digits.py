@@ -34,8 +34,9 @@ def get_config():
     config.data.name = "digits"
     config.data.image_size = 8
     config.data.crop_padding = 1
-    config.data.randaugment.num_ops = 1  # mild: a digit stays what it is
-    config.data.randaugment.magnitude = 3.0
+    config.data.randaugment.num_ops = 2  # mild: a digit stays what it is
+    config.data.randaugment.magnitude = 4.0
+    config.data.randaugment.probability = 0.7
     config.data.randaugment.operations = "cifar"
     config.data.mean = (0.3,)
     config.data.std = (0.4,)
