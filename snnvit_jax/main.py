@@ -11,6 +11,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from snnvit_jax import distributed, loop, peers, restart
+from snnvit_jax.data.loader import WorkerDiedError
 from snnvit_jax.deploy.flops import model_flops
 from snnvit_jax.workdir import Workdir
 
@@ -74,6 +75,8 @@ def main(argv):
         return actions.get(_MODE.value, _evaluate)(run)
     except (ValueError, OSError, FloatingPointError) as error:
         return _leave(_fail(error))
+    except WorkerDiedError as error:  # not bad input: --restart may help
+        return _leave(_fail(error, status=1))
     except jax.errors.JaxRuntimeError as error:
         if not jax.distributed.is_initialized():
             raise

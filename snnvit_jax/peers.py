@@ -71,72 +71,85 @@ def find_lost(heard, timeout):
     return process if heard.silence[process] >= timeout else None
 
 
-def watch(timeout, on_lost):
-    """Starts to watch the other processes of a run that this one has joined.
-
-    Args:
-      timeout: seconds after which a silent process is lost; it is found within 1.4 times that.
-      on_lost: function of a message, called once from a thread of its own.
-    """
-    state = jax_distributed.global_state
-    watcher = Watcher(state.client, state.process_id, state.num_processes, timeout, on_lost)
-    for loop in (watcher.beat, watcher.look):
-        threading.Thread(target=loop, name=f"peers-{loop.__name__}", daemon=True).start()
-
-
 class Watcher:
-    """Two loops, each for a thread: one that talks to process 0, and one that never waits for it.
+    """What one process does to be heard, and to hear the others.
 
-    They end with the connection. It outlasts the training: JAX closes it when the program ends,
-    and waits there until all processes have come so far.
+    Attributes:
+      seconds: to wait between two beats, and between two looks.
     """
 
-    def __init__(self, store, process, processes, timeout, on_lost):
+    def __init__(self, store, process, processes, timeout):
         """Begins with nothing heard.
 
         Args:
           store: with the methods of JAX's client that count up and read numbers.
           process: which one this is.
           processes: how many there are.
-          timeout: see `watch`.
-          on_lost: see `watch`.
+          timeout: seconds after which a silent process is lost.
         """
-        self._store, self._process, self._processes = store, process, processes
-        self._timeout, self._on_lost = timeout, on_lost
-        self._seconds = min(timeout / _BEATS_PER_TIMEOUT, _MAX_SECONDS_BETWEEN_BEATS)
+        self.seconds = min(timeout / _BEATS_PER_TIMEOUT, _MAX_SECONDS_BETWEEN_BEATS)
+        self._store, self._key = store, f"{_KEY}{process}"
+        # Process 0 leaves last, or the others would find it gone before they know why.
+        self._timeout = timeout + (2 * self.seconds if process == 0 else 0)
+        self._heard = nothing_heard(processes)
         self._answer = None
 
     def beat(self):
-        """Counts up this process's number and reads everyone's, again and again."""
-        while jax.distributed.is_initialized():
-            try:
-                self._store.key_value_increment(f"{_KEY}{self._process}", 1)
-                self._answer = _read(self._store)
-            except jax.errors.JaxRuntimeError:  # no answer; `look` measures for how long
-                pass
-            time.sleep(self._seconds)
+        """Counts up this process's number and reads everyone's; may wait long for an answer."""
+        try:
+            self._store.key_value_increment(self._key, 1)
+            pairs = self._store.key_value_dir_get(_KEY)
+        except jax.errors.JaxRuntimeError:
+            return
+        self._answer = {int(key.rpartition("/")[2]): int(number) for key, number in pairs}
 
-    def look(self):
-        """Calls `on_lost` when a process has been silent for too long."""
-        heard, before = nothing_heard(self._processes), time.monotonic()
-        # Process 0 leaves last, or the others would find it gone before they know why.
-        timeout = self._timeout + (2 * self._seconds if self._process == 0 else 0)
-        while jax.distributed.is_initialized():
-            time.sleep(self._seconds)
-            answer, self._answer = self._answer, None
-            now = time.monotonic()
-            # If this process itself was stopped, the others are not to blame.
-            heard = listen(heard, answer, min(now - before, 2 * self._seconds))
-            before = now
-            process = find_lost(heard, timeout)
-            if process is not None:
-                self._on_lost(
-                    f"process {process} of {self._processes} has been silent for "
-                    f"{timeout:.3g} seconds"
-                )
-                return
+    def look(self, seconds):
+        """Returns what is to be said of a process that is lost, or None; never waits.
+
+        Args:
+          seconds: since the last look.
+        """
+        answer, self._answer = self._answer, None
+        # If this process itself was stopped, the others are not to blame.
+        self._heard = listen(self._heard, answer, min(seconds, 2 * self.seconds))
+        process = find_lost(self._heard, self._timeout)
+        if process is None:
+            return None
+        return (
+            f"process {process} of {len(self._heard.beats)} has been silent for "
+            f"{self._timeout:.3g} seconds"
+        )
 
 
-def _read(store):
-    pairs = store.key_value_dir_get(_KEY)
-    return {int(key.rpartition("/")[2]): int(number) for key, number in pairs}
+def watch(timeout, on_lost):
+    """Starts to watch the other processes of a run that this one has joined.
+
+    It ends with the connection, which outlasts the training: JAX closes it when the program ends,
+    and waits there until all processes have come so far.
+
+    Args:
+      timeout: seconds after which a silent process is lost; it is found within 1.4 times that.
+      on_lost: function of a message, called once, from a thread of its own.
+    """
+    state = jax_distributed.global_state
+    watcher = Watcher(state.client, state.process_id, state.num_processes, timeout)
+    for loop, arguments in ((_keep_beating, (watcher,)), (_keep_looking, (watcher, on_lost))):
+        threading.Thread(target=loop, args=arguments, daemon=True).start()
+
+
+def _keep_beating(watcher):
+    while jax.distributed.is_initialized():
+        watcher.beat()
+        time.sleep(watcher.seconds)
+
+
+def _keep_looking(watcher, on_lost):
+    before = time.monotonic()
+    while jax.distributed.is_initialized():
+        time.sleep(watcher.seconds)
+        now = time.monotonic()
+        message = watcher.look(now - before)
+        before = now
+        if message:
+            on_lost(message)
+            return
