@@ -34,6 +34,21 @@ def several_processes(environment):
     return any("," in environment.get(name, "") for name in _HOST_LISTS)
 
 
+def is_wanted(wanted, coordinator_address):
+    """Returns whether this process is to join others.
+
+    Args:
+      wanted: as for `initialize`.
+      coordinator_address: as for `initialize`.
+
+    Raises:
+      ValueError: if a launcher's number of processes is none.
+    """
+    if wanted is not None:
+        return wanted
+    return coordinator_address is not None or several_processes(os.environ)
+
+
 def initialize(
     wanted=None,
     *,
@@ -43,6 +58,9 @@ def initialize(
     heartbeat_timeout=HEARTBEAT_TIMEOUT,
 ):
     """Joins the other processes of a run, if there are any; must come before any computation.
+
+    JAX aborts the process if another has been silent for twice the timeout: `peers.watch`, which
+    can say what happened, comes first.
 
     What is not given, JAX finds in the environments of SLURM, Open MPI, TPU pods and GKE.
 
@@ -58,7 +76,8 @@ def initialize(
       Whether this process is one of a group now.
 
     Raises:
-      ValueError: for a number that does not fit, or if the others cannot be found.
+      ValueError: for a number that does not fit, or if an environment does not tell of the others.
+      jax.errors.JaxRuntimeError: if the others do not come, or one of them has come before.
     """
     given = coordinator_address is not None
     if not given and (num_processes is not None or process_id is not None):
@@ -69,7 +88,7 @@ def initialize(
         raise ValueError(f"{process_id=} must lie in [0, {num_processes=})")
     if heartbeat_timeout < 1:
         raise ValueError(f"{heartbeat_timeout=} must be at least 1 second")
-    if not (given or several_processes(os.environ) if wanted is None else wanted):
+    if not is_wanted(wanted, coordinator_address):
         return False
     # It would take SIGTERM for itself, which the training loop answers by saving.
     jax.config.update("jax_enable_preemption_service", False)
@@ -78,8 +97,10 @@ def initialize(
             coordinator_address,
             num_processes,
             process_id,
-            heartbeat_timeout_seconds=heartbeat_timeout,
+            heartbeat_timeout_seconds=2 * heartbeat_timeout,
         )
+    except jax.errors.JaxRuntimeError:
+        raise
     except (ValueError, RuntimeError) as error:
         raise ValueError(
             f"cannot join the other processes: {error}; give --coordinator_address, "

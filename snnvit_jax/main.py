@@ -4,24 +4,25 @@ import datetime
 import os
 import pathlib
 import sys
+import traceback
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from snnvit_jax import distributed, loop
+from snnvit_jax import distributed, loop, peers, restart
+from snnvit_jax.data.loader import WorkerDiedError
 from snnvit_jax.deploy.flops import model_flops
 from snnvit_jax.workdir import Workdir
 
 MODES = ("train", "evaluate", "report", "export")
-# Exit status if another process is lost: EX_TEMPFAIL, "try again later".
-LOST_PROCESS = 75
 USAGE = """\
 snnvit_jax trains spiking vision transformers whose layers learn how many time steps they need.
 
   python -m snnvit_jax.main --config=configs/digits.py              train (minutes, no download)
       --workdir=DIR              where to write; a folder that holds a run is continued
       --config.seed=1            any key of the configuration
+      --restart=5                start again by itself if it dies
   python -m snnvit_jax.main --workdir=DIR --mode=evaluate           evaluate what DIR holds
   python -m snnvit_jax.main --workdir=DIR --mode=report             draw its report again
   python -m snnvit_jax.main --workdir=DIR --mode=export             write it as one file
@@ -44,6 +45,12 @@ _DISTRIBUTED = flags.DEFINE_bool(
 _HEARTBEAT = flags.DEFINE_integer(
     "heartbeat_timeout", distributed.HEARTBEAT_TIMEOUT, "Seconds until a silent process is lost."
 )
+_RESTART = flags.DEFINE_integer(
+    "restart",
+    0,
+    "How often to start again a run that died, in a row without a newer checkpoint.",
+    lower_bound=0,
+)
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 
 
@@ -60,33 +67,55 @@ def main(argv):
         print(USAGE)
         return 0 if len(sys.argv) == 1 else 2
     try:
+        if _RESTART.value:
+            return _restart()
         _join()
         run = loop.Run(*_config_and_workdir(), training=_MODE.value == "train")
         actions = {"train": _train, "export": _export}
         return actions.get(_MODE.value, _evaluate)(run)
     except (ValueError, OSError, FloatingPointError) as error:
         return _leave(_fail(error))
+    except WorkerDiedError as error:  # not bad input: --restart may help
+        return _leave(_fail(error, status=1))
     except jax.errors.JaxRuntimeError as error:
         if not jax.distributed.is_initialized():
             raise
-        return _leave(_fail(_lost(error), LOST_PROCESS))
+        return _leave_as_lost(error)
+    except Exception:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        return _leave(1)
+
+
+def _restart():
+    several = distributed.is_wanted(_DISTRIBUTED.value, _COORDINATOR.value)
+    restart.check(_MODE.value, several, _WORKDIR.value)
+    workdir = Workdir(_WORKDIR.value or _new_workdir(same_for_all=list))
+    return restart.run(
+        restart.child_command(sys.orig_argv, workdir.path), workdir.checkpoints, _RESTART.value
+    )
 
 
 def _join():
-    distributed.initialize(
+    joined = distributed.initialize(
         _DISTRIBUTED.value,
         coordinator_address=_COORDINATOR.value,
         num_processes=_PROCESSES.value,
         process_id=_PROCESS.value,
         heartbeat_timeout=_HEARTBEAT.value,
     )
+    if joined:
+        peers.watch(_HEARTBEAT.value, _leave_as_lost)
 
 
-def _lost(error):
-    return (
+def _leave_as_lost(reason):
+    print(file=sys.stderr)  # after a progress bar
+    message = (
         "lost contact with another process of this run; the last checkpoint is kept: start all "
-        f"processes again with the same workdir ({str(error).splitlines()[0][:200]})"
+        f"processes again with the same workdir ({str(reason).splitlines()[0][:200]})"
     )
+    return _leave(_fail(message, restart.LOST_PROCESS))
 
 
 def _leave(status):
@@ -120,12 +149,10 @@ def _config_and_workdir():
     return config, _WORKDIR.value
 
 
-def _new_workdir():
+def _new_workdir(same_for_all=distributed.same_for_all):
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     now = datetime.datetime.now()
-    date, time = distributed.same_for_all(
-        [int(now.strftime(part)) for part in ("%Y%m%d", "%H%M%S")]
-    )
+    date, time = same_for_all([int(now.strftime(part)) for part in ("%Y%m%d", "%H%M%S")])
     return pathlib.Path("runs") / name / f"{date}-{time:06}"
 
 

@@ -94,16 +94,11 @@ class Workdir:
             yield
 
     def read_metrics(self):
-        """Returns the lines of metrics.jsonl, oldest first; a last line cut short is left out."""
+        """Returns the lines of metrics.jsonl, oldest first; damaged ones are left out."""
         if not self.metrics.exists():
             return []
-        lines = []
-        for text in self.metrics.read_text().splitlines():
-            try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
-                break
-        return lines
+        lines = [_parsed(line) for line in self.metrics.read_bytes().splitlines()]
+        return [x for x in lines if isinstance(x, dict) and isinstance(x.get("step"), int)]
 
     def cut_metrics(self, step):
         """Drops what metrics.jsonl says of steps after `step`, which are going to be done again.
@@ -125,6 +120,13 @@ class Workdir:
           summary: dictionary of plain numbers and strings.
         """
         write_atomically(self.summary, json.dumps(summary, indent=1) + "\n")
+
+
+def _parsed(line):
+    try:
+        return json.loads(line)
+    except ValueError:  # no JSON, or no text
+        return None
 
 
 # What the meaning of "step 1000" depends on: model, data, their order, and the optimiser's state.

@@ -1,7 +1,9 @@
 """Starts the command line in two processes of four devices each, which meet over loopback."""
 
+import contextlib
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -52,17 +54,32 @@ class Pair:
         return self
 
     def __exit__(self, *_):
-        for process in self.processes:
+        trainers = [child for process in self.processes for child in children(process.pid)]
+        for process in self.processes:  # before their children, or they would start others
             process.kill()
             process.wait()
+        for trainer in trainers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(trainer, signal.SIGKILL)
 
     def wait(self, seconds=120):
         """Returns the exit statuses of both."""
         return [process.wait(timeout=seconds) for process in self.processes]
 
+    def trainer(self, which):
+        """Returns the id of the process that trains for one that was told to restart."""
+        (child,) = children(self.processes[which].pid)
+        return child
+
     def output(self, which):
         """Returns what a process has printed until now."""
         return self._logs[which].read_text()
+
+
+def children(pid):
+    """Returns the ids of a process's children."""
+    paths = pathlib.Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for path in paths for child in path.read_text().split()]
 
 
 def environment(devices):

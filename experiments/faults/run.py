@@ -19,6 +19,7 @@ import tempfile
 import time
 
 import damage
+import pair
 import trial
 from trial import Trial
 
@@ -46,11 +47,15 @@ class Campaign:
         """Returns whether a finished run agrees with the undisturbed one in every bit."""
         return trial.identical(trial.final(folder), self.reference)
 
-    def fresh(self, name, *flags):
-        """Returns a `Trial` in a folder that does not exist."""
+    def emptied(self, name):
+        """Returns a folder that does not exist."""
         folder = self.scratch / name
         shutil.rmtree(folder, ignore_errors=True)
-        return Trial(folder, *flags)
+        return folder
+
+    def fresh(self, name, *flags):
+        """Returns a `Trial` in a folder that does not exist."""
+        return Trial(self.emptied(name), *flags)
 
     def stopped(self, name, number=signal.SIGTERM, step=60):
         """Returns (trial, exit status) of a run stopped politely after some steps."""
@@ -60,10 +65,11 @@ class Campaign:
         process.send_signal(number)
         return one, one.end(process)
 
-    def resumed(self, one, lost, **more):
+    def resumed(self, one, lost, reference=None, **more):
         """Ends a disturbed run by the same command; returns its entry."""
         status = one.finish()
-        same = status == 0 and self.compare(one.folder)
+        reference = reference or self.reference
+        same = status == 0 and trial.identical(trial.final(one.folder), reference)
         return {"survived": status == 0, "steps_lost": lost, "identical": same, **more}
 
 
@@ -207,7 +213,7 @@ def damaged_logs(campaign):
     one, _ = campaign.stopped("metrics")
     with (one.folder / "metrics.jsonl").open("ab") as file:
         file.write(b'{"step": 61, "lo\xff\xfe')
-    return campaign.resumed(one, 0, what="the line is dropped")
+    return campaign.resumed(one, 0, what="the damaged line is left out")
 
 
 def damaged_config(campaign):
@@ -272,6 +278,8 @@ FAULTS = {
     "SIGINT": polite(signal.SIGINT),
     "SIGSTOP": stopped_process,
     "second process": second_process,
+    "peer killed": pair.killed,
+    "peer stopped": pair.stopped,
     "data worker killed": killed_worker,
     "checkpoint damaged": damaged_checkpoints,
     "all checkpoints damaged": no_checkpoint_left,

@@ -10,6 +10,11 @@ from snnvit_jax.data.decode import DamagedImage
 from snnvit_jax.data.order import EvaluationOrder, TrainingOrder, WithGaps
 
 ON_DAMAGED = ("fatal", "skip")
+_GRAIN_SAYS_DIED = "terminated unexpectedly"
+
+
+class WorkerDiedError(RuntimeError):
+    """A process that prepares batches is gone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +70,7 @@ def train_batches(source, augment, options, *, seed, repeats=1, start_step=0):
     Yields:
       An iterator of {"image": float32 [B, H, W, C], "label": int32 [B], "mask": bool [B]}, B being
       the examples of this process. It raises ValueError for a label outside the classes or, unless
-      they are skipped, a damaged image.
+      they are skipped, a damaged image, and WorkerDiedError.
 
     Raises:
       ValueError: if the source does not fill one batch.
@@ -139,11 +144,24 @@ def _open_iterator(examples, options, num_classes, start_step=0):
     batches = batches[start_step * processes + index :: processes]
     iterator = iter(_prefetched(batches, options.workers))
     try:
-        yield (_checked(batch, options.on_damaged, num_classes) for batch in iterator)
+        yield (_checked(batch, options.on_damaged, num_classes) for batch in _watched(iterator))
     finally:
         close = getattr(iterator, "close", None)
         if close:
             close()
+
+
+def _watched(iterator):
+    """Gives what an iterator gives, until one of its worker processes dies."""
+    try:
+        yield from iterator
+    except RuntimeError as error:
+        if _GRAIN_SAYS_DIED not in str(error):
+            raise
+        raise WorkerDiedError(
+            "a process that prepares batches died, perhaps for want of memory; the last checkpoint "
+            "is kept: run again, with fewer data.workers, or 0 to use threads"
+        ) from error
 
 
 def _checked(batch, on_damaged, num_classes):

@@ -1,4 +1,5 @@
 import itertools
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -174,3 +175,14 @@ def test_options_that_do_not_fit_are_named(options, message):
 def test_a_label_outside_the_classes_is_named():
     with pytest.raises(ValueError, match=r"label \d lies outside the 5 classes"):
         take(1, make_source(classes=5), batch_size=10)
+
+
+def test_a_worker_process_that_dies_is_told_apart_from_bad_input():
+    options = loader.LoaderOptions(3, SHAPE, workers=1)
+    with loader.train_batches(make_source(), augment, options, seed=0) as batches:
+        next(batches)
+        for child in multiprocessing.active_children():
+            child.kill()
+        with pytest.raises(loader.WorkerDiedError, match="a process that prepares batches died"):
+            for _ in batches:
+                pass
