@@ -10,7 +10,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from snnvit_jax import distributed, loop, peers, restart
+from snnvit_jax import compilation_cache, distributed, loop, peers, restart
 from snnvit_jax.data.loader import WorkerDiedError
 from snnvit_jax.deploy.flops import model_flops
 from snnvit_jax.workdir import Workdir
@@ -69,6 +69,7 @@ def main(argv):
     try:
         if _RESTART.value:
             return _restart()
+        compilation_cache.use()
         _join()
         run = loop.Run(*_config_and_workdir(), training=_MODE.value == "train")
         actions = {"train": _train, "export": _export}
