@@ -23,6 +23,7 @@ from snnvit_jax import timesteps
 
 # Most of the time goes into compilation: keep its results, so that a second run is quick.
 _CACHE = pathlib.Path(__file__).parents[1] / ".jax_cache"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_CACHE)  # for the processes that tests start
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
