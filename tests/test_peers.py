@@ -83,7 +83,7 @@ def test_two_processes_that_beat_hear_each_other():
 
 def test_the_process_that_stopped_is_named():
     _, (zero, one) = pair()
-    looks(zero, [zero, one], 3)
+    looks(zero, [one, zero], 3)
     said = looks(zero, [zero], 12)  # two seconds more than the timeout: process 0 leaves last
     assert said[:-1] == [None] * 11
     assert said[-1] == "process 1 of 2 has been silent for 12 seconds"
