@@ -378,6 +378,7 @@ def test_two_processes_come_back_after_a_kill_and_notice_a_silent_one(one_device
         checkpoints.save(parallel_run.STEPS, one_device[1])
     with two_processes.Pair(terminated.config_file, run, "--restart=5") as pair:
         wait_until(lambda: lines_of(run), pair)
+        assert lines_of(run)[0]["step"] == parallel_run.STEPS + 1
         os.kill(pair.trainer(1), signal.SIGKILL)
         wait_until(lambda: pair.output(0).count(f"from step {parallel_run.STEPS}\n") == 2, pair)
         assert "restart: it was killed by SIGKILL; restart 1 of 5 from step" in pair.output(1)
@@ -387,4 +388,3 @@ def test_two_processes_come_back_after_a_kill_and_notice_a_silent_one(one_device
             "(process 1 of 2 has been silent for 12 seconds)\nrestart: another process was lost"
         )
         wait_until(lambda: silent in pair.output(0), pair)
-    assert lines_of(run)[0]["step"] == parallel_run.STEPS + 1
