@@ -8,7 +8,7 @@ import types
 
 import pytest
 import two_processes
-from test_loop import REPOSITORY, command, lines_of, tiny_config, wait_for_step
+from test_loop import REPOSITORY, command, lines_of, tiny_config
 
 from snnvit_jax import config as config_lib
 from snnvit_jax import restart
@@ -192,7 +192,9 @@ def test_a_killed_run_goes_on_by_itself_in_the_same_folder(tiny_run, tmp_path):
     while not (folders := list(tmp_path.glob("runs/tiny/*"))):
         assert tiny_run.poll() is None
         time.sleep(0.02)
-    wait_for_step(tiny_run, folders[0], 10)
+    while not restart.newest_step(folders[0] / "checkpoints"):  # written in the background
+        assert tiny_run.poll() is None
+        time.sleep(0.02)
     (child,) = two_processes.children(tiny_run.pid)
     os.kill(child, signal.SIGKILL)
     assert tiny_run.wait() == 0
