@@ -181,7 +181,7 @@ def train_step(state, batch, *, procedure):
     new = new.replace(average=_next_average(state, new, procedure.average_decay))
     # A step whose numbers are not finite is taken back; whoever reads the metrics may stop there.
     unchanged = state.replace(step=new.step, skipped=state.skipped + 1)
-    new = jax.tree.map(functools.partial(jnp.where, jnp.any(flags)), unchanged, new)
+    new = jax.tree.map(functools.partial(jnp.where, nonfinite.any_flag(flags)), unchanged, new)
     return procedure.placement.keep(new), metrics
 
 
