@@ -4,12 +4,11 @@ import collections.abc
 import dataclasses
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from snnvit_jax import evaluation, recording
+from snnvit_jax import backends, evaluation, recording
 from snnvit_jax.checkpoint import load_variables
 from snnvit_jax.data import loader
 from snnvit_jax.experiment import build
@@ -168,13 +167,13 @@ def accuracies(experiment, variables, schedules):
     return [correct[key] / examples for key in keys]
 
 
-@functools.partial(jax.jit, static_argnames="model")
+@functools.partial(backends.jit, static_argnames="model")
 def _correct(variables, batch, *, model):
     predictions = jnp.argmax(model.apply(variables, batch["image"]), -1)
     return jnp.sum((predictions == batch["label"]) & batch["mask"])
 
 
-@functools.partial(jax.jit, static_argnames="model")
+@functools.partial(backends.jit, static_argnames="model")
 def mean_activations(variables, images, *, model):
     """Returns what each spiking layer emits on average over time, neuron by neuron.
 

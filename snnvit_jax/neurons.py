@@ -13,11 +13,13 @@ transformers use (Fang et al., "SpikingJelly", Science Advances 2023).
 import dataclasses
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 
 from snnvit_jax import timesteps
-from snnvit_jax.recording import record
+from snnvit_jax.backends import compute, unstack, value
+from snnvit_jax.recording import record, recording
 from snnvit_jax.surrogates import fire
 
 RESETS = {
@@ -71,14 +73,15 @@ def lif_scan(
     alpha=None,
     detach_reset=True,
     return_membrane=False,
+    axis=0,
 ):
     """Runs leaky-integrate-and-fire neurons over all time steps, from a membrane at rest (0).
 
-    The scan is fully unrolled: XLA then compiles forward and backward into one fusion each, which
-    reads the current once and keeps the membrane in registers.
+    Written out step by step, not as a loop of the program: XLA then compiles the forward pass into
+    one fusion, which reads the current once and keeps the membrane in registers.
 
     Args:
-      current: input current [T, ...], T >= 1, floating point; every element beyond the first axis
+      current: input current [T, ...], T >= 1, floating point; every element beyond the axis of time
         is a neuron of its own.
       tau: membrane time constant in time steps, >= 1; None integrates without leak.
       threshold: firing threshold, > 0.
@@ -87,34 +90,37 @@ def lif_scan(
       alpha: its sharpness; None takes the shape's default.
       detach_reset: no gradient flows through the spike in the reset.
       return_membrane: also return the potential before reset.
+      axis: of time, >= 0.
 
     Returns:
-      Spikes [T, ...] in {0, 1} in the current's dtype; with `return_membrane`, (spikes, h).
+      Spikes in {0, 1}, shaped and typed like the current; with `return_membrane`, (spikes, h).
 
     Raises:
       ValueError: for a current without time steps or not floating point, an unknown reset or
         surrogate, tau < 1, or a threshold that is not positive.
       TypeError: if current is no array.
     """
-    _check_scan(current, tau, threshold, reset)
+    _check_scan(current, tau, threshold, reset, axis)
     tau = tau if tau is None else jnp.asarray(tau, current.dtype)
     threshold = jnp.asarray(threshold, current.dtype)
 
-    def step(membrane, x):
+    membrane, spikes, potentials = 0, [], []
+    for x in unstack(current, axis):
         membrane, spike, charged = lif_step(
             membrane, x, tau, threshold, reset, surrogate, alpha=alpha, detach_reset=detach_reset
         )
-        return membrane, (spike, charged) if return_membrane else spike
+        spikes.append(spike)
+        potentials.append(charged)
+    spikes = jnp.concatenate(spikes, axis)
+    return (spikes, jnp.concatenate(potentials, axis)) if return_membrane else spikes
 
-    return jax.lax.scan(step, jnp.zeros_like(current[0]), current, unroll=current.shape[0])[1]
 
-
-def _check_scan(current, tau, threshold, reset):
+def _check_scan(current, tau, threshold, reset, axis):
     if not hasattr(current, "dtype"):
         raise TypeError(f"current must be an array [T, ...], got {type(current).__name__}")
     shape, dtype = jnp.shape(current), jnp.result_type(current)
-    if not shape or shape[0] < 1:
-        raise ValueError(f"current needs at least one time step on its first axis, got {shape=}")
+    if not 0 <= axis < len(shape) or shape[axis] < 1:
+        raise ValueError(f"current needs at least one time step on its axis {axis}, got {shape=}")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"current must be floating point, got {dtype}")
     if reset not in RESETS:
@@ -173,13 +179,63 @@ class NeuronConfig:
         jax.eval_shape(lambda s: timesteps.binary_mask(s, self.estimator), scalar)
 
 
+class Emission(flax.struct.PyTreeNode):
+    """What a layer emits, yet to be computed: a function without arguments, and a pytree.
+
+    Attributes:
+      current: [B, T, ...] or [B, 1, ...], or a function without arguments that returns it.
+      score: [T] of the time steps.
+      learned_tau: time constant for kind "plif", else None.
+      neuron: a `NeuronConfig`.
+      threshold: firing threshold, > 0.
+      then: a function of [B * T, ...] applied to the spikes; None for none.
+    """
+
+    current: jax.Array
+    score: jax.Array
+    learned_tau: jax.Array | None
+    neuron: NeuronConfig = flax.struct.field(pytree_node=False)
+    threshold: float = flax.struct.field(pytree_node=False)
+    then: object = flax.struct.field(pytree_node=False, default=None)
+
+    def spikes(self):
+        """Returns the spikes filtered by the mask, [B, T, ...]; max(current, 0) for "relu"."""
+        current, T = value(self.current), len(self.score)
+        current = jnp.broadcast_to(current, (current.shape[0], T, *current.shape[2:]))
+        outputs = nn.relu(current) if self.neuron.kind == "relu" else self._fired(current)
+        return timesteps.mask_spikes(outputs, self.score, self.neuron.estimator, axis=1)
+
+    def __call__(self):
+        """Returns the spikes, or what `then` makes of them."""
+        spikes = self.spikes()
+        if self.then is None:
+            return spikes
+        y = self.then(spikes.reshape(-1, *spikes.shape[2:]))
+        return y.reshape(*spikes.shape[:2], *y.shape[1:])
+
+    def _fired(self, current):
+        neuron = self.neuron
+        return lif_scan(
+            current,
+            {"if": None, "lif": neuron.tau, "plif": self.learned_tau}[neuron.kind],
+            self.threshold,
+            neuron.reset,
+            neuron.surrogate,
+            alpha=neuron.alpha,
+            detach_reset=neuron.detach_reset,
+            axis=1,
+        )
+
+
 class LIF(nn.Module):
     """A spiking layer that owns one trainable score per time step.
 
     Takes a current [B, T, ...] and returns spikes [B, T, ...]: time is the second axis, so that
     folding it into the batch for a convolution moves no data. The time-step mask filters what is
     emitted; the reset sees the unfiltered spikes, so a mask never changes the layer's dynamics.
-    Records the emitted spikes under the layer's name when the collection "spikes" is mutable.
+    Only the current is kept for the backward pass, which computes membrane potentials and spikes
+    again. Records the emitted spikes under the layer's name when the collection "spikes" is
+    mutable.
 
     Attributes:
       threshold: firing threshold of this layer.
@@ -189,37 +245,30 @@ class LIF(nn.Module):
     threshold: float = 1.0
     neuron: NeuronConfig = NeuronConfig()
 
-    @nn.compact
     def __call__(self, current):  # B T ...
         """Returns the spikes [B, T, ...] that the layer emits for a current [B, T, ...]."""
-        T = current.shape[1]
-        score = self.param(timesteps.SCORE, lambda _: timesteps.initial_scores(T))
-        outputs = self._outputs(jnp.moveaxis(current, 1, 0))  # T B ...
-        emitted = timesteps.mask_spikes(outputs, score, self.neuron.estimator)
-        record(self, emitted)
-        return jnp.moveaxis(emitted, 0, 1)
+        return compute(self.deferred(current, current.shape[1]))
 
-    def _outputs(self, current):
-        """What the layer would emit without its mask, [T, B, ...]."""
-        neuron = self.neuron
-        if neuron.kind == "relu":
-            return nn.relu(current)
-        return lif_scan(
-            current,
-            self._tau(),
-            self.threshold,
-            neuron.reset,
-            neuron.surrogate,
-            alpha=neuron.alpha,
-            detach_reset=neuron.detach_reset,
-        )
+    @nn.compact
+    def deferred(self, current, time_steps, then=None):  # B T ...
+        """The spikes as a function without arguments, a pytree; of use in `recompute`.
+
+        Args:
+          current: [B, T, ...], or a function without arguments that returns it (a pytree); with
+            one time step it is the same at all.
+          time_steps: T.
+          then: a function of [B * T, ...] applied to the spikes; None for none.
+        """
+        score = self.param(timesteps.SCORE, lambda _: timesteps.initial_scores(time_steps))
+        emission = Emission(current, score, self._tau(), self.neuron, self.threshold, then)
+        if recording(self):
+            record(self, jnp.moveaxis(emission.spikes(), 1, 0))
+        return emission
 
     def _tau(self):
-        """Time constant: fixed, absent, or 1 + exp(-w), which is > 1 for every w (Fang 2021)."""
-        if self.neuron.kind == "if":
+        """The learned time constant 1 + exp(-w), which is > 1 for every w (Fang 2021), or None."""
+        if self.neuron.kind != "plif":
             return None
-        if self.neuron.kind == "lif":
-            return self.neuron.tau
         start = -jnp.log(jnp.float32(self.neuron.tau) - 1)
         w = self.param("tau_logit", lambda _: start)
         return 1 + jnp.exp(-w)

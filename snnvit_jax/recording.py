@@ -13,14 +13,23 @@ COLLECTION = "spikes"
 _forward_clock = itertools.count()
 
 
+def recording(module):
+    """Returns whether the spikes of a layer are to be recorded: its collection is mutable.
+
+    Args:
+      module: the bound Linen module that emits them.
+    """
+    return module.is_mutable_collection(COLLECTION) and not module.is_initializing()
+
+
 def record(module, spikes):
-    """Records the spikes of a layer if its collection is mutable; does nothing otherwise.
+    """Records the spikes of a layer if they are to be recorded; does nothing otherwise.
 
     Args:
       module: the bound Linen module that emits them; its path is the layer's name.
       spikes: [T, B, ...] after the time-step mask.
     """
-    if not module.is_initializing():
+    if recording(module):
         entry = {"order": np.int32(next(_forward_clock) % 2**31), "emitted": spikes}
         module.sow(COLLECTION, "record", entry, init_fn=dict, reduce_fn=lambda _, new: new)
 

@@ -70,19 +70,20 @@ def _binary_mask_jvp(estimator, primals, tangents):
     return binary_mask(score, estimator), ESTIMATORS[estimator](score) * dscore
 
 
-def mask_spikes(spikes, score, estimator="identity"):
+def mask_spikes(spikes, score, estimator="identity", axis=0):
     """Filters spikes by the mask of their time step: s[t] = m[t] * o[t].
 
     Args:
-      spikes: [T, ...] as fired.
+      spikes: [T, ...] as fired; another axis than the first may be time.
       score: [T].
       estimator: a key of `ESTIMATORS`.
+      axis: of time.
 
     Returns:
-      The emitted spikes [T, ...], typed like `spikes`.
+      The emitted spikes, shaped and typed like `spikes`.
     """
     mask = binary_mask(score, estimator).astype(spikes.dtype)
-    return spikes * mask.reshape(-1, *[1] * (spikes.ndim - 1))
+    return spikes * mask.reshape(-1, *[1] * (spikes.ndim - axis - 1))
 
 
 def scores(params):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from snnvit_jax import energy, nonfinite, timesteps
+from snnvit_jax import backends, energy, nonfinite, timesteps
 from snnvit_jax.mixing import Mixing, mix
 from snnvit_jax.objective import Objective, cross_entropy
 from snnvit_jax.sharding import Placement
@@ -149,7 +149,7 @@ def loss_fn(params, batch_stats, state, batch, key, procedure):
     return loss, (new["batch_stats"], metrics)
 
 
-@functools.partial(jax.jit, static_argnames=("procedure",), donate_argnums=0)
+@functools.partial(backends.jit, static_argnames=("procedure",), donate_argnums=0)
 def train_step(state, batch, *, procedure):
     """Takes one optimiser step; takes it back if its numbers are not finite.
 
@@ -266,7 +266,7 @@ def _next_average(old, new, decay):
     return average | {"params": timesteps.replace_scores(average["params"], present)}
 
 
-@functools.partial(jax.jit, static_argnames=("model",))
+@functools.partial(backends.jit, static_argnames=("model",))
 def eval_step(variables, batch, *, model):
     """Evaluates a batch in inference mode.
 

@@ -9,10 +9,11 @@ import optax
 from serve import serve
 
 import snnvit_jax as snn
-from snnvit_jax import training
+from snnvit_jax import backends, compilation_cache, training
 
 
 def main():
+    compilation_cache.use()  # as the command line does
     arguments = json.loads(sys.argv[1])
     B = arguments["batch_size"]
     model = snn.create_model("spikformer_4_384", time_steps=arguments["time_steps"])
@@ -25,7 +26,7 @@ def main():
     state = jax.jit(lambda key: training.create_state(procedure, key, (32, 32, 3)))(
         jax.random.key(0)
     )
-    forward = jax.jit(model.apply)
+    forward = backends.jit(model.apply)
 
     def evaluation():
         jax.block_until_ready(forward(state.variables, batch["image"]))

@@ -6,6 +6,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
+from snnvit_jax import backends
 from snnvit_jax.deploy import container
 from snnvit_jax.deploy.flops import compiled_flops
 from snnvit_jax.schedule import TimeStepSchedule
@@ -48,7 +49,7 @@ class Deployed:
         """
         self.schedule, self.weights, self.about = schedule, weights, about
         self._function, self._exported = function, exported
-        self._compiled = jax.jit(function)
+        self._compiled = backends.jit(function)
 
     @property
     def steps(self):

@@ -3,10 +3,9 @@
 import dataclasses
 import functools
 
-import jax
 import numpy as np
 
-from snnvit_jax import timesteps
+from snnvit_jax import backends, timesteps
 from snnvit_jax.energy import costs, tables
 from snnvit_jax.energy.accounting import Accounting
 from snnvit_jax.energy.observation import ModelShapes, decode, model_shapes, observe
@@ -157,7 +156,7 @@ def energy_report(model, variables, images, **accounting):
     return report_from_counts(model, variables, counts, shape[0], shape[1:], rules)
 
 
-@functools.partial(jax.jit, static_argnames="model")
+@functools.partial(backends.jit, static_argnames="model")
 def _count(variables, images, *, model):
     return observe(model, variables, images)[1]
 

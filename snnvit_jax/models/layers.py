@@ -9,11 +9,15 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from snnvit_jax.backends import recompute, value
 
 EPSILON = 1e-5
 MOMENTUM = 0.9  # of the running statistics; PyTorch calls the same thing 0.1
 
 
+@jax.custom_vjp
 def batch_statistics(x):
     """Returns mean and biased variance per channel over all other axes, in at least float32.
 
@@ -29,20 +33,58 @@ def batch_statistics(x):
     return mean, jnp.mean(jnp.square(x - mean), axes)
 
 
+def _statistics_forward(x):
+    mean, variance = batch_statistics(x)
+    return (mean, variance), (x, mean)
+
+
+def _statistics_backward(residuals, gradients):
+    # By hand, so that x - mean, as large as x, is not kept from the forward pass.
+    x, mean = residuals
+    of_mean, of_variance = (gradient * x.shape[-1] / x.size for gradient in gradients)
+    slope = 2 * of_variance
+    return ((x * slope + (of_mean - mean * slope)).astype(x.dtype),)
+
+
+batch_statistics.defvjp(_statistics_forward, _statistics_backward)
+
+
+@jax.custom_vjp
+def _scale_and_shift(x, mean, factor, bias):
+    """(x - mean) * factor + bias; its gradient is written so that it takes few passes over x."""
+    return (x - mean) * factor + bias
+
+
+def _scale_and_shift_forward(x, mean, factor, bias):
+    return _scale_and_shift(x, mean, factor, bias), (x, mean, factor)
+
+
+def _scale_and_shift_backward(residuals, gradient):
+    x, mean, factor = residuals
+    axes = tuple(range(x.ndim - 1))
+    total = jnp.sum(gradient, axes)
+    of_factor = jnp.sum(gradient * x, axes) - mean * total
+    return (gradient * factor).astype(x.dtype), -factor * total, of_factor, total
+
+
+_scale_and_shift.defvjp(_scale_and_shift_forward, _scale_and_shift_backward)
+
+
 def normalize(x, mean, variance, scale, bias):
     """Normalises channels: (x - mean) * scale / sqrt(variance + 1e-5) + bias, in x's dtype.
 
     Args:
-      x: [..., C].
+      x: [..., C], or a function without arguments that returns it.
       mean: [C].
       variance: [C], >= 0.
       scale: [C].
       bias: [C].
     """
+    x = value(x)
     # 1 / sqrt, not rsqrt: some backends approximate the latter, and a membrane potential at the
     # threshold must not depend on it.
     factor = scale * (1 / jnp.sqrt(variance + EPSILON))
-    return ((x - mean) * factor + bias).astype(x.dtype)
+    return _scale_and_shift(x, mean, factor, bias).astype(x.dtype)
 
 
 class BatchNorm(nn.Module):
@@ -58,22 +100,34 @@ class BatchNorm(nn.Module):
 
     repeats: int = 1
 
-    @nn.compact
     def __call__(self, x, train):  # ... C
         """Returns x normalised by its batch (train) or by the running statistics."""
+        return self.deferred(x, train)()
+
+    @nn.compact
+    def deferred(self, x, train):  # ... C
+        """The same as a function without arguments, a pytree.
+
+        A neuron that takes it need not keep the result for the backward pass.
+
+        Args:
+          x: [..., C], or a function without arguments that returns it (a pytree).
+          train: whether to normalise by the batch and to update the running statistics.
+        """
+        deferred_x, x = x, value(x)
         C = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (C,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (C,), jnp.float32)
         mean = self.variable("batch_stats", "mean", jnp.zeros, (C,), jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, (C,), jnp.float32)
         if not train:
-            return normalize(x, mean.value, var.value, scale, bias)
+            return Partial(normalize, deferred_x, mean.value, var.value, scale, bias)
         batch_mean, batch_var = batch_statistics(x)
         if not self.is_initializing():
             n = x.size // C * self.repeats
             mean.value = MOMENTUM * mean.value + (1 - MOMENTUM) * batch_mean
             var.value = MOMENTUM * var.value + (1 - MOMENTUM) * batch_var * (n / max(n - 1, 1))
-        return normalize(x, batch_mean, batch_var, scale, bias)
+        return Partial(normalize, deferred_x, batch_mean, batch_var, scale, bias)
 
 
 def uniform_fan_in(fan_in):
@@ -85,6 +139,44 @@ def uniform_fan_in(fan_in):
     bound = 1 / math.sqrt(fan_in)
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
         key, shape, dtype, -bound, bound
+    )
+
+
+def apply_linear(linear, x, train):
+    """Applies a linear map to a signal that need not be kept for the backward pass.
+
+    In training the result is a deferred one too, if there is a bias to be added.
+
+    Args:
+      linear: bound `nn.Dense`, or `nn.Conv` as `conv3x3` makes it.
+      x: [B, T, ..., C], or a function without arguments that returns it (a pytree).
+      train: whether it will be differentiated.
+
+    Returns:
+      [B, T, ..., features], or a function without arguments that returns it.
+    """
+    if not train or linear.is_initializing():
+        return linear(value(x))
+    params = jax.tree.map(lambda leaf: leaf.astype(linear.dtype), linear.variables["params"])
+    product = _product(x, params["kernel"])
+    return Partial(jnp.add, product, params["bias"]) if linear.use_bias else product
+
+
+def _product(x, kernel):
+    if callable(x):
+        return recompute(_product_of_value, x, kernel)
+    return _product_of_value(x, kernel)
+
+
+def _product_of_value(x, kernel):
+    x = value(x)
+    if kernel.ndim == 2:
+        # As one matrix: its gradient with respect to the weights needs no transposed copy then.
+        return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
+    layout = ("NHWC", "HWIO", "NHWC")
+    return fold_time(
+        lambda x: jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout),
+        x,
     )
 
 

@@ -9,10 +9,12 @@ import dataclasses
 import numbers
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from snnvit_jax import timesteps
+from snnvit_jax.backends import compute, value
 from snnvit_jax.models import layers
 from snnvit_jax.models.pooling import max_pool
 from snnvit_jax.neurons import LIF, NeuronConfig
@@ -157,23 +159,24 @@ class PatchEmbedding(nn.Module):
     @nn.compact
     def __call__(self, images, train):  # B H W C
         """Returns tokens [B, T, H', W', D] with values in {0, 1, 2}."""
-        T, D, pool = self.config.time_steps, self.config.embed_dim, self.config.pool
+        D, pool = self.config.embed_dim, self.config.pool
         x = images[:, None]  # B 1 H W C
         for i, features in enumerate((D // 8, D // 4, D // 2, D)):
             suffix = str(i) if i else ""
-            x = self._conv_bn(x, features, f"proj_conv{suffix}", f"proj_bn{suffix}", train)
-            if i == 0:
-                x = jnp.broadcast_to(x, (x.shape[0], T, *x.shape[2:]))
-            x = LIF(neuron=self.config.neuron, name=f"proj_lif{suffix}")(x)
-            x = layers.fold_time(max_pool, x) if pool[i] else x
-        position = self._conv_bn(x, D, "rpe_conv", "rpe_bn", train)
-        return x + LIF(neuron=self.config.neuron, name="rpe_lif")(position)
+            names = f"proj_conv{suffix}", f"proj_bn{suffix}", f"proj_lif{suffix}"
+            x = self._conv_bn_lif(x, features, names, train, max_pool if pool[i] else None)
+        x = compute(x)
+        return x + compute(self._conv_bn_lif(x, D, ("rpe_conv", "rpe_bn", "rpe_lif"), train))
 
-    def _conv_bn(self, x, features, conv_name, bn_name, train):
-        """Convolution and normalisation; an input with one time step stands for all T."""
-        repeats = self.config.time_steps if x.shape[1] == 1 else 1
-        x = layers.conv3x3(features, x.shape[-1], self.config.dtype, conv_name)(x)
-        return layers.BatchNorm(repeats, name=bn_name)(x, train)
+    def _conv_bn_lif(self, x, features, names, train, then=None):
+        """Convolution, normalisation and LIF; an image with one time step stands for all T."""
+        T, conv_name, bn_name, lif_name = self.config.time_steps, *names
+        signal = jax.eval_shape(value, x)
+        conv = layers.conv3x3(features, signal.shape[-1], self.config.dtype, conv_name)
+        current = layers.apply_linear(conv, x, train)
+        norm = layers.BatchNorm(T if signal.shape[1] == 1 else 1, name=bn_name)
+        lif = LIF(neuron=self.config.neuron, name=lif_name)
+        return lif.deferred(norm.deferred(current, train), T, then)
 
 
 def block_type(config, train):
@@ -216,12 +219,12 @@ class Attention(nn.Module):
         """Returns spikes [B, T, N, D]."""
         config, D = self.config, self.config.embed_dim
         q, k, v = (
-            linear_bn_lif(name, x, D, config, train, use_bias=config.form.qkv_bias)
+            compute(linear_bn_lif(name, x, D, config, train, use_bias=config.form.qkv_bias))
             for name in ("q", "k", "v")
         )
         y = layers.SpikingAttention(config.num_heads, name="product")(q, k, v)
-        y = LIF(ATTENTION_THRESHOLD, config.neuron, name="attn_lif")(y)
-        return linear_bn_lif("proj", y, D, config, train)
+        y = LIF(ATTENTION_THRESHOLD, config.neuron, name="attn_lif").deferred(y, config.time_steps)
+        return compute(linear_bn_lif("proj", y, D, config, train))
 
 
 class Mlp(nn.Module):
@@ -233,7 +236,7 @@ class Mlp(nn.Module):
     def __call__(self, x, train):  # B T N D
         """Returns spikes [B, T, N, D]."""
         hidden = linear_bn_lif("fc1", x, self.config.hidden_dim, self.config, train)
-        return linear_bn_lif("fc2", hidden, self.config.embed_dim, self.config, train)
+        return compute(linear_bn_lif("fc2", hidden, self.config.embed_dim, self.config, train))
 
 
 def linear_bn_lif(name, x, features, config, train, *, use_bias=True):
@@ -241,7 +244,7 @@ def linear_bn_lif(name, x, features, config, train, *, use_bias=True):
 
     Args:
       name: prefix of the three layers, for example "q" for q_linear, q_bn and q_lif.
-      x: spikes or small integers [B, T, N, C].
+      x: spikes or small integers [B, T, N, C], or a function without arguments that returns them.
       features: number of output channels.
       config: the `SpikformerConfig`.
       train: whether to normalise by batch statistics.
@@ -249,16 +252,17 @@ def linear_bn_lif(name, x, features, config, train, *, use_bias=True):
         normalisation; kept because published weights have it).
 
     Returns:
-      Spikes [B, T, N, features].
+      A function without arguments that returns spikes [B, T, N, features], as a pytree.
     """
-    conv_init = layers.uniform_fan_in(x.shape[-1])
-    x = nn.Dense(
+    conv_init = layers.uniform_fan_in(jax.eval_shape(value, x).shape[-1])
+    linear = nn.Dense(
         features,
         use_bias=use_bias,
         dtype=config.dtype,
         kernel_init=conv_init if config.form.conv_init else nn.initializers.normal(0.02),
         bias_init=conv_init if config.form.conv_init else nn.initializers.zeros,
         name=f"{name}_{config.form.suffix}",
-    )(x)
-    x = layers.BatchNorm(name=f"{name}_bn")(x, train)
-    return LIF(neuron=config.neuron, name=f"{name}_lif")(x)
+    )
+    current = layers.apply_linear(linear, x, train)
+    current = layers.BatchNorm(name=f"{name}_bn").deferred(current, train)
+    return LIF(neuron=config.neuron, name=f"{name}_lif").deferred(current, config.time_steps)

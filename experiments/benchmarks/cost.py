@@ -1,0 +1,125 @@
+"""What a training step costs against time steps, batch, image size and depth.
+
+    python experiments/benchmarks/cost.py OUT [--model=spikformer_4_384] [--batch-size=16]
+
+One thing varies at a time, the others stay at T = 4, 32x32 pixels and the model's depth. Writes
+OUT/cost.json as it goes, a table and OUT/cost.png; what is in the file already is not measured
+again. Times are medians; memory is what the compiled program reserves for its own results.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import time
+
+import jax
+import numpy as np
+import optax
+import tqdm
+from matplotlib.figure import Figure
+
+import snnvit_jax as snn
+from snnvit_jax import figures, training
+
+VARIED = {
+    "time_steps": (1, 2, 3, 4, 6, 8),
+    "batch_size": (4, 8, 16, 32),
+    "image_size": (32, 48, 64),
+    "depth": (1, 2, 4, 8),
+}
+TITLES = {
+    "time_steps": "time steps T",
+    "batch_size": "batch size",
+    "image_size": "image side (pixels)",
+    "depth": "blocks",
+}
+REPETITIONS = 5
+
+
+def measure(model_name, batch_size, time_steps, image_size, depth):
+    """Returns {"seconds" of a step, "seconds_compile", "megabytes"} of a training step."""
+    model = snn.create_model(
+        model_name, 10, image_size=image_size, time_steps=time_steps, depth=depth
+    )
+    procedure = training.Procedure(model, optax.adamw(1e-4))
+    shape = (image_size, image_size, 3)
+    state = jax.jit(lambda key: training.create_state(procedure, key, shape))(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.normal(size=(batch_size, *shape)).astype(np.float32),
+        "label": rng.integers(0, 10, batch_size),
+    }
+    lowered = training.train_step.lower(state, batch, procedure=procedure)
+    start = time.perf_counter()
+    step = lowered.compile()
+    found = {"seconds_compile": time.perf_counter() - start, "times": []}
+    for _ in range(REPETITIONS + 1):
+        start = time.perf_counter()
+        state, seen = jax.block_until_ready(step(state, batch))
+        found["times"].append(time.perf_counter() - start)
+    found["seconds"] = statistics.median(found["times"][1:])  # the first one warms up
+    return found | {"megabytes": step.memory_analysis().temp_size_in_bytes / 1e6}
+
+
+def line(found, what, value):
+    """Returns (slope, intercept) of the straight line through a value against what varies."""
+    points = sorted(found[what].items(), key=lambda item: int(item[0]))
+    return np.polyfit([int(x) for x, _ in points], [y[value] for _, y in points], 1)
+
+
+def table(found):
+    """Returns the result as lines of Markdown."""
+    lines = ["| | | step | per unit | memory | compile |", "|---|---|---|---|---|---|"]
+    for what, values in found.items():
+        for x, y in sorted(values.items(), key=lambda item: int(item[0])):
+            lines.append(
+                f"| {TITLES[what]} | {x} | {y['seconds']:.2f} s | {y['seconds'] / int(x):.3f} s | "
+                f"{y['megabytes']:.0f} MB | {y['seconds_compile']:.0f} s |"
+            )
+    return lines
+
+
+def draw(found):
+    """Returns a figure of time and memory against each of the four."""
+    figure = Figure(figsize=(2.6 * len(found), 4.8), layout="constrained")
+    axes = figure.subplots(2, len(found), squeeze=False)
+    for column, (what, values) in enumerate(found.items()):
+        x = sorted(map(int, values))
+        for row, (key, label) in enumerate((("seconds", "step (s)"), ("megabytes", "memory (MB)"))):
+            ax = axes[row, column]
+            ax.plot(x, [values[str(i)][key] for i in x], "o-", color=figures.SECOND)
+            if what != "image_size":
+                slope, start = line(found, what, key)
+                ax.plot([0, x[-1]], [start, start + slope * x[-1]], ":", color=figures.ACCENT)
+            ax.set(xlabel=TITLES[what], xlim=(0, None), ylim=(0, None))
+            ax.set_ylabel(label if not column else "")
+    return figure
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--model", default="spikformer_4_384")
+    parser.add_argument("--batch-size", type=int, default=16)
+    options = parser.parse_args()
+    depth = snn.create_model(options.model).config.depth
+    usual = {"batch_size": options.batch_size, "time_steps": 4, "image_size": 32, "depth": depth}
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "cost.json"
+    found = json.loads(path.read_text()) if path.exists() else {what: {} for what in VARIED}
+    todo = [(what, x) for what, xs in VARIED.items() for x in xs if str(x) not in found[what]]
+    for what, x in tqdm.tqdm(todo, unit="program"):
+        found[what][str(x)] = measure(options.model, **(usual | {what: x}))
+        path.write_text(json.dumps(found, indent=1) + "\n")
+    print("\n".join(table(found)))
+    for value in ("seconds", "megabytes"):
+        slope, _ = line(found, "time_steps", value)
+        at_four = found["time_steps"]["4"][value]
+        print(f"slope of {value} in T: {slope:.3g} per step, {slope / at_four:.3f} of T = 4")
+    with figures.style():
+        (options.out / "cost.png").write_bytes(figures.as_png(draw(found)))
+
+
+if __name__ == "__main__":
+    main()
