@@ -20,6 +20,9 @@ from snnvit_jax.mixing import Mixing
 from snnvit_jax.objective import Objective
 from snnvit_jax.sharding import Placement
 
+# Without the compiler options of this machine's backend.
+STEP = jax.jit(training.train_step.__wrapped__, static_argnames="procedure", donate_argnums=0)
+
 
 def procedure(batch_size, mesh=None, image_size=224, **sizes):
     """Returns the published ImageNet recipe for Spikformer-8-768, as a `training.Procedure`.
@@ -82,7 +85,7 @@ def count(batch_size, **sizes):
     """
     step = procedure(batch_size, **sizes)
     state, batch = shapes(step, batch_size)
-    traced = training.train_step.trace(state, batch, procedure=step)
+    traced = STEP.trace(state, batch, procedure=step)
     channels = sum(leaf.size for leaf in jax.tree.leaves(state.batch_stats))
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
@@ -113,7 +116,7 @@ def compile_for_tpu(topology, slices, batch_size, **sizes):
     mesh = Mesh(np.array(devices), ("data",))
     step = procedure(batch_size * mesh.size, mesh, **sizes)
     state, batch = shapes(step, batch_size * mesh.size, mesh)
-    traced = training.train_step.trace(state, batch, procedure=step)
+    traced = STEP.trace(state, batch, procedure=step)
     compiled = traced.lower(lowering_platforms=("tpu",)).compile()
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     return {
