@@ -53,7 +53,7 @@ def default_config():
         "depth": optional(int),
         "mlp_ratio": optional(float),
         "pool": optional(tuple),  # stages of the patch embedding that halve the image
-        "remat": "none",  # compute again in the backward pass, to save memory: none, block
+        "remat": "none",  # recompute to save memory: none, block (no effect on a CPU)
         "drop_path": 0.0,  # stochastic depth: probability of leaving out the last block's branches
         "neuron": {
             "kind": "lif",  # lif, if, plif (learned time constant), relu (an ANN, no spikes)

@@ -4,13 +4,6 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
-# What the compiler wins by optimising small models, it loses several times over by compiling
-# longer. Set before jax starts, and for the processes that tests start; a value of your own wins.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-)
-
 import hypothesis
 import jax
 import jax.numpy as jnp

@@ -8,7 +8,8 @@ import os
 import pathlib
 import sys
 
-os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"  # besides those of conftest
+_FLAG = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax

@@ -83,9 +83,7 @@ def test_what_is_computed_again_has_the_same_value_and_gradient(kind, normalized
         for compute in (backends.value, backends.compute)
     )
     assert all(np.any(leaf) for leaf in jax.tree.leaves(plain))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), plain, again
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), plain, again)
 
 
 def test_the_compiler_keeps_less_of_what_is_computed_again():

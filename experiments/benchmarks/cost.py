@@ -56,7 +56,7 @@ def measure(model_name, batch_size, time_steps, image_size, depth):
     found = {"seconds_compile": time.perf_counter() - start, "times": []}
     for _ in range(REPETITIONS + 1):
         start = time.perf_counter()
-        state, seen = jax.block_until_ready(step(state, batch))
+        state, _ = jax.block_until_ready(step(state, batch))
         found["times"].append(time.perf_counter() - start)
     found["seconds"] = statistics.median(found["times"][1:])  # the first one warms up
     return found | {"megabytes": step.memory_analysis().temp_size_in_bytes / 1e6}

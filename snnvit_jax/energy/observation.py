@@ -164,14 +164,12 @@ def _traced_shapes(model, image_shape):
 
 def _interceptor(see_layer, see_neurons):
     def intercept(call, args, kwargs, context):
-        module = context.module
-        if context.method_name != "__call__":
-            return call(*args, **kwargs)
-        if operations.is_counted(module):
+        module, method = context.module, context.method_name
+        if method == "__call__" and operations.is_counted(module):
             see_layer("/".join(module.path), module, args)
         result = call(*args, **kwargs)
-        if isinstance(module, LIF):
-            see_neurons("/".join(module.path), module, result)
+        if method == "deferred" and isinstance(module, LIF):  # which its __call__ calls too
+            see_neurons("/".join(module.path), module, result.spikes())
         return result
 
     return intercept
