@@ -287,10 +287,22 @@ def eight(weights, tmp_path_factory):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def assert_same_losses(found, wanted):
+    """Equal up to rounding in most steps, and in no step further apart than by a few spikes.
+
+    Sums in another order differ in the last bit. Where a membrane potential comes that close to the
+    threshold, an image has one spike more or less, and the loss of that step differs in the third
+    digit. A mistake in what the devices sum would be seen in every step after the first.
+    """
+    differences = np.abs(np.asarray(found) / wanted - 1)
+    assert np.median(differences) < 1e-6, differences
+    assert np.max(differences) < 0.02, differences
+
+
 @pytest.mark.parametrize("layout", ["replicate", "fsdp", "tensor"])
 def test_eight_devices_train_as_one_does(one_device, eight, layout):
     experiment, state, losses, _ = one_device
-    np.testing.assert_allclose(eight[layout]["losses"], losses, rtol=1e-4)
+    assert_same_losses(eight[layout]["losses"], losses)
     masks = parallel_run.masks(experiment, state)
     assert eight[layout]["masks"] == masks
     assert 0 < sum(map(sum, masks.values())) < 2 * len(masks)  # steps were given up
@@ -347,7 +359,7 @@ def terminated(weights, tmp_path_factory):
 
 def test_two_processes_train_as_one_device_does(one_device, terminated):
     losses = [line["loss"] for line in lines_of(terminated.run) if "loss" in line]
-    np.testing.assert_allclose(losses[: parallel_run.STEPS], one_device[2], rtol=1e-4)
+    assert_same_losses(losses[: parallel_run.STEPS], one_device[2])
 
 
 def test_sigterm_to_one_process_stops_all_at_the_same_saved_step(terminated):

@@ -115,7 +115,8 @@ class Deployed:
             return self._exported
         shape = ", ".join(["batch", *map(str, self.about["image_shape"])])
         images = jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape), self._image_dtype)
-        return jax.export.export(self._compiled, platforms=PLATFORMS)(self.weights, images)
+        program = jax.jit(self._function)  # for every platform: no options of this one
+        return jax.export.export(program, platforms=PLATFORMS)(self.weights, images)
 
 
 def load_deployed(path):
