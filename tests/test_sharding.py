@@ -200,7 +200,10 @@ def test_recomputed_blocks_have_the_same_gradients(tiny):
 
     kept, again = gradients("none"), gradients("block")
     assert all(np.any(leaf) for leaf in jax.tree.leaves(kept[0]["mlp"]["fc2_bn"]))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), again, kept)
+    rounding = 1e-6 * max(np.abs(leaf).max() for leaf in jax.tree.leaves(kept))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=rounding), again, kept
+    )
 
 
 def test_recomputed_blocks_keep_less_for_the_backward_pass(tiny):
