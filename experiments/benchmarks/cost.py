@@ -4,7 +4,8 @@
 
 One thing varies at a time, the others stay at T = 4, 32x32 pixels and the model's depth. Writes
 OUT/cost.json as it goes, a table and OUT/cost.png; what is in the file already is not measured
-again. Times are medians; memory is what the compiled program reserves for its own results.
+again. Times are medians of steps taken in turn; memory is what the compiled program reserves for
+its own results.
 """
 
 import argparse
@@ -37,29 +38,58 @@ TITLES = {
 REPETITIONS = 5
 
 
-def measure(model_name, batch_size, time_steps, image_size, depth):
-    """Returns {"seconds" of a step, "seconds_compile", "megabytes"} of a training step."""
-    model = snn.create_model(
-        model_name, 10, image_size=image_size, time_steps=time_steps, depth=depth
-    )
-    procedure = training.Procedure(model, optax.adamw(1e-4))
-    shape = (image_size, image_size, 3)
-    state = jax.jit(lambda key: training.create_state(procedure, key, shape))(jax.random.key(0))
-    rng = np.random.default_rng(0)
-    batch = {
-        "image": rng.normal(size=(batch_size, *shape)).astype(np.float32),
-        "label": rng.integers(0, 10, batch_size),
-    }
-    lowered = training.train_step.lower(state, batch, procedure=procedure)
-    start = time.perf_counter()
-    step = lowered.compile()
-    found = {"seconds_compile": time.perf_counter() - start, "times": []}
-    for _ in range(REPETITIONS + 1):
+class Step:
+    """A compiled training step with its own state and batch.
+
+    Attributes:
+      megabytes: what the program reserves for its own results.
+      seconds_compile: how long compiling took.
+      times: seconds of each call of `run`.
+    """
+
+    def __init__(self, model_name, batch_size, time_steps, image_size, depth):
+        model = snn.create_model(
+            model_name, 10, image_size=image_size, time_steps=time_steps, depth=depth
+        )
+        procedure = training.Procedure(model, optax.adamw(1e-4))
+        shape = (image_size, image_size, 3)
+        create = jax.jit(lambda key: training.create_state(procedure, key, shape))
+        self._state, rng = create(jax.random.key(0)), np.random.default_rng(0)
+        self._batch = {
+            "image": rng.normal(size=(batch_size, *shape)).astype(np.float32),
+            "label": rng.integers(0, 10, batch_size),
+        }
+        lowered = training.train_step.lower(self._state, self._batch, procedure=procedure)
         start = time.perf_counter()
-        state, _ = jax.block_until_ready(step(state, batch))
-        found["times"].append(time.perf_counter() - start)
-    found["seconds"] = statistics.median(found["times"][1:])  # the first one warms up
-    return found | {"megabytes": step.memory_analysis().temp_size_in_bytes / 1e6}
+        self._step = lowered.compile()
+        self.seconds_compile = time.perf_counter() - start
+        self.megabytes = self._step.memory_analysis().temp_size_in_bytes / 1e6
+        self.times = []
+
+    def run(self):
+        """Takes one step."""
+        start = time.perf_counter()
+        self._state, _ = jax.block_until_ready(self._step(self._state, self._batch))
+        self.times.append(time.perf_counter() - start)
+
+
+def compare(steps):
+    """Returns {x: {"seconds", "times", "seconds_compile", "megabytes"}} of {x: `Step`}.
+
+    In turn, because a machine's speed changes within minutes; the first round warms up.
+    """
+    for _ in tqdm.trange(REPETITIONS + 1, unit="round", leave=False):
+        for step in steps.values():
+            step.run()
+    return {
+        str(x): {
+            "seconds": statistics.median(step.times[1:]),
+            "times": step.times[1:],
+            "seconds_compile": step.seconds_compile,
+            "megabytes": step.megabytes,
+        }
+        for x, step in steps.items()
+    }
 
 
 def line(found, what, value):
@@ -70,12 +100,12 @@ def line(found, what, value):
 
 def table(found):
     """Returns the result as lines of Markdown."""
-    lines = ["| | | step | per unit | memory | compile |", "|---|---|---|---|---|---|"]
+    lines = ["| what varies | | step | memory | compile |", "|---|---|---|---|---|"]
     for what, values in found.items():
         for x, y in sorted(values.items(), key=lambda item: int(item[0])):
             lines.append(
-                f"| {TITLES[what]} | {x} | {y['seconds']:.2f} s | {y['seconds'] / int(x):.3f} s | "
-                f"{y['megabytes']:.0f} MB | {y['seconds_compile']:.0f} s |"
+                f"| {TITLES[what]} | {x} | {y['seconds']:.2f} s | {y['megabytes']:.0f} MB | "
+                f"{y['seconds_compile']:.0f} s |"
             )
     return lines
 
@@ -107,10 +137,10 @@ def main():
     usual = {"batch_size": options.batch_size, "time_steps": 4, "image_size": 32, "depth": depth}
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "cost.json"
-    found = json.loads(path.read_text()) if path.exists() else {what: {} for what in VARIED}
-    todo = [(what, x) for what, xs in VARIED.items() for x in xs if str(x) not in found[what]]
-    for what, x in tqdm.tqdm(todo, unit="program"):
-        found[what][str(x)] = measure(options.model, **(usual | {what: x}))
+    found = json.loads(path.read_text()) if path.exists() else {}
+    for what in (what for what in VARIED if what not in found):
+        compiled = tqdm.tqdm(VARIED[what], unit="program", desc=what)
+        found[what] = compare({x: Step(options.model, **usual | {what: x}) for x in compiled})
         path.write_text(json.dumps(found, indent=1) + "\n")
     print("\n".join(table(found)))
     for value in ("seconds", "megabytes"):
