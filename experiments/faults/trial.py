@@ -44,7 +44,7 @@ class Trial:
           log: file for what it writes; None puts it beside the folder.
         """
         self.folder, self.flags, self.output = pathlib.Path(folder), flags, ""
-        self._log = log or self.folder.with_name(f"{self.folder.name}.log")
+        self._log = pathlib.Path(log or self.folder.with_name(f"{self.folder.name}.log"))
 
     def start(self):
         """Starts the command and returns its process."""

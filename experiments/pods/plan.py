@@ -18,10 +18,7 @@ from machines import MACHINES, all_reduce_seconds
 TRAIN_IMAGES = 1_281_167
 EPOCHS = 310
 
-# What the compiler's program for TPU v5e, with one block (OUT/v5e.json), needs beyond the counts:
-# memory for what it computes with, and traffic for what does not stay on the chip.
-TEMPORARY = 1.37  # temporary bytes / bytes kept for the backward pass
-TRAFFIC = 6.5  # bytes read and written / the least there can be
+DEPTH = 8
 
 # (machine, devices): (images over all devices, parts of them computed one after the other)
 BATCHES = {
@@ -31,29 +28,32 @@ BATCHES = {
 }
 
 # (topology, slices, images of a device, sizes): a small network on all three pods, to see that a
-# device's program does not depend on how many there are; and the whole embedding with one block.
+# device's program does not depend on how many there are; and the whole embedding with one block and
+# with two, from which follow eight.
 SMALL = {"depth": 1, "embed_dim": 48, "num_heads": 3, "image_size": 32}
 COMPILED = (
     ("v5e:2x4", 1, 8, SMALL),
     ("v5e:8x8", 1, 8, SMALL),
     ("v5e:16x16", 2, 8, SMALL),
     ("v5e:2x4", 1, 8, {"depth": 1}),
+    ("v5e:2x4", 1, 8, {"depth": 2}),
 )
 
 
-def row(name, devices, counts):
+def row(name, devices, counts, compiled):
     """Returns what a training step costs on one pod.
 
     Args:
       name: key of `MACHINES`.
       devices: how many.
       counts: {images on a device at a time: from `program.count`}.
+      compiled: from `per_image`.
     """
     machine = MACHINES[name]
     batch, parts = BATCHES[name, devices]
     local = batch // devices // parts
     counted = counts[local]
-    memory = counted["state_bytes"] + TEMPORARY * counted["kept_bytes"]
+    memory = counted["state_bytes"] + local * compiled["temporary_bytes"]
     moved = least_moved(counted, parts)
     work = parts * counted["flops"]
     sent = parts * counted["collective_bytes"]
@@ -62,7 +62,8 @@ def row(name, devices, counts):
         "memory": moved / machine.memory_rate,
         "network": all_reduce_seconds(machine, devices, sent),
     }
-    bounds = (max(seconds.values()), sum(seconds.values()) + (TRAFFIC - 1) * seconds["memory"])
+    most_seconds = parts * local * compiled["hbm_bytes"] / machine.memory_rate
+    bounds = (max(seconds.values()), seconds["arithmetic"] + most_seconds + seconds["network"])
     steps = TRAIN_IMAGES / batch
     return {
         **{"machine": name, "devices": devices, "batch_size": batch, "accumulate": parts},
@@ -70,6 +71,32 @@ def row(name, devices, counts):
         **{"flops": work, "moved_bytes": moved, "collective_bytes": sent, "seconds": seconds},
         "step_seconds": bounds,
         "hours": tuple(EPOCHS * steps * bound / 3600 for bound in bounds),
+    }
+
+
+def per_image(path):
+    """Returns what the compiler's program for TPU v5e needs for each image on a device.
+
+    Args:
+      path: of v5e.json; the whole model is the one with one block and seven more times what the
+        one with two blocks adds to it.
+
+    Returns:
+      {"temporary_bytes", "hbm_bytes"}: memory besides the state, and bytes that operations read
+      and write, those that stay on the chip included.
+    """
+    if not path.exists():
+        raise SystemExit(f"error: there is no {path}; run this with --compile first")
+    found = json.loads(path.read_text())
+    one, two = (
+        next(x for x in found if x["what"].get("depth") == n and "embed_dim" not in x["what"])
+        for n in (1, 2)
+    )
+    images = one["what"]["images"]
+    return {
+        key: (one["compiled"][key] + (DEPTH - 1) * (two["compiled"][key] - one["compiled"][key]))
+        / images
+        for key in ("temporary_bytes", "hbm_bytes")
     }
 
 
@@ -121,11 +148,17 @@ def main():
     jax.config.update("jax_platforms", "cpu")
     if options.compile:
         compile_all(options.out / "v5e.json")
+    compiled = per_image(options.out / "v5e.json")
     local = {batch // devices // parts for (_, devices), (batch, parts) in BATCHES.items()}
     counts = {images: program.count(images) for images in sorted(local)}
-    rows = [row(name, devices, counts) for name, devices in BATCHES]
+    rows = [row(name, devices, counts, compiled) for name, devices in BATCHES]
     remat = {images: program.count(images, remat="block")["kept_bytes"] for images in (8, 32)}
-    found = {"counts": counts, "kept_bytes_with_remat": remat, "rows": rows}
+    found = {
+        "counts": counts,
+        "compiled_per_image": compiled,
+        "kept_bytes_with_remat": remat,
+        "rows": rows,
+    }
     (options.out / "plan.json").write_text(json.dumps(found, indent=1) + "\n")
     print(markdown(rows))
     print("kept for the backward pass, model.remat=block:", remat)
