@@ -3,6 +3,7 @@
 import datetime
 import os
 import pathlib
+import re
 import sys
 import traceback
 
@@ -54,6 +55,12 @@ _RESTART = flags.DEFINE_integer(
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 
 
+# How messages of JAX's runtime begin.
+_RUNTIME_STATUS = re.compile(
+    "(ABORTED|CANCELLED|DATA_LOSS|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): "
+)
+
+
 def main(argv):
     """Runs the command line and returns the exit status.
 
@@ -75,6 +82,8 @@ def main(argv):
         actions = {"train": _train, "export": _export}
         return actions.get(_MODE.value, _evaluate)(run)
     except (ValueError, OSError, FloatingPointError) as error:
+        if jax.distributed.is_initialized() and _comes_from_devices(error):
+            return _leave_as_lost(error)
         return _leave(_fail(error))
     except WorkerDiedError as error:  # not bad input: --restart may help
         return _leave(_fail(error, status=1))
@@ -87,6 +96,15 @@ def main(argv):
             raise
         traceback.print_exc()
         return _leave(1)
+
+
+def _comes_from_devices(error):
+    """Whether it is bad input only by its type: a failed computation that was passed on."""
+    causes = [error]
+    while causes[-1] is not None:
+        causes.append(causes[-1].__cause__ or causes[-1].__context__)
+    passed_on = any(isinstance(cause, jax.errors.JaxRuntimeError) for cause in causes)
+    return passed_on or _RUNTIME_STATUS.match(str(error)) is not None
 
 
 def _restart():

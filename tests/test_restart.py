@@ -6,12 +6,13 @@ import sys
 import time
 import types
 
+import jax
 import pytest
 import two_processes
 from test_loop import REPOSITORY, command, lines_of, tiny_config
 
 from snnvit_jax import config as config_lib
-from snnvit_jax import restart
+from snnvit_jax import main, restart
 
 # What happens to one process after the other, in the words of a plan; a number is saved first.
 SCRIPT = """\
@@ -204,3 +205,26 @@ def test_a_killed_run_goes_on_by_itself_in_the_same_folder(tiny_run, tmp_path):
     assert re.search("restart: it was killed by SIGKILL; restart 1 of 1 from step [1-9]", line)
     steps = [line["step"] for line in lines_of(folders[0])]
     assert steps == [*range(2, 97, 2), 96]  # the evaluation at the end is a line of its own
+
+
+def passed_on():
+    try:
+        try:
+            raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo all-reduce failed")
+        except RuntimeError as error:
+            raise ValueError("the checkpoint cannot be written") from error
+    except ValueError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (passed_on(), True),
+        (ValueError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer"), True),
+        (ValueError("unknown model name='UNKNOWN: '"), False),
+        (OSError("No space left on device"), False),
+    ],
+)
+def test_a_lost_process_is_not_taken_for_bad_input(error, expected):
+    assert main._comes_from_devices(error) == expected
