@@ -18,8 +18,6 @@ from machines import MACHINES, all_reduce_seconds
 TRAIN_IMAGES = 1_281_167
 EPOCHS = 310
 
-DEPTH = 8
-
 # (machine, devices): (images over all devices, parts of them computed one after the other)
 BATCHES = {
     **{("v5e", 8): (192, 3), ("v5e", 64): (512, 1), ("v5e", 512): (4096, 1)},
@@ -28,15 +26,13 @@ BATCHES = {
 }
 
 # (topology, slices, images of a device, sizes): a small network on all three pods, to see that a
-# device's program does not depend on how many there are; and the whole embedding with one block and
-# with two, from which follow eight.
+# device's program does not depend on how many there are; and the whole network.
 SMALL = {"depth": 1, "embed_dim": 48, "num_heads": 3, "image_size": 32}
 COMPILED = (
     ("v5e:2x4", 1, 8, SMALL),
     ("v5e:8x8", 1, 8, SMALL),
     ("v5e:16x16", 2, 8, SMALL),
-    ("v5e:2x4", 1, 8, {"depth": 1}),
-    ("v5e:2x4", 1, 8, {"depth": 2}),
+    ("v5e:2x4", 1, 8, {}),
 )
 
 
@@ -78,26 +74,18 @@ def per_image(path):
     """Returns what the compiler's program for TPU v5e needs for each image on a device.
 
     Args:
-      path: of v5e.json; the whole model is the one with one block and seven more times what the
-        one with two blocks adds to it.
+      path: of v5e.json.
 
     Returns:
       {"temporary_bytes", "hbm_bytes"}: memory besides the state, and bytes that operations read
       and write, those that stay on the chip included.
     """
-    if not path.exists():
-        raise SystemExit(f"error: there is no {path}; run this with --compile first")
-    found = json.loads(path.read_text())
-    one, two = (
-        next(x for x in found if x["what"].get("depth") == n and "embed_dim" not in x["what"])
-        for n in (1, 2)
-    )
-    images = one["what"]["images"]
-    return {
-        key: (one["compiled"][key] + (DEPTH - 1) * (two["compiled"][key] - one["compiled"][key]))
-        / images
-        for key in ("temporary_bytes", "hbm_bytes")
-    }
+    found = json.loads(path.read_text()) if path.exists() else []
+    whole = [one for one in found if "depth" not in one["what"]]
+    if not whole:
+        raise SystemExit(f"error: {path} lacks the whole network; run this with --compile first")
+    images, compiled = whole[0]["what"]["images"], whole[0]["compiled"]
+    return {key: compiled[key] / images for key in ("temporary_bytes", "hbm_bytes")}
 
 
 def least_moved(counted, parts=1):
