@@ -79,8 +79,9 @@ class Trial:
     def error(self):
         """Returns the line in which the last process said what was wrong."""
         lines = [line.strip() for line in self.output.splitlines() if line.strip()]
-        clear = [line for line in lines if re.match(r"error: |[\w.]+(Error|Exception)\b", line)]
-        return (clear or lines or [""])[-1].replace(str(self.folder), "WORKDIR")
+        clear = [line for line in lines if line.startswith("error: ")]
+        raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
+        return (clear or raised or lines or [""])[-1].replace(str(self.folder), "WORKDIR")
 
     def wait(self, process, condition, seconds=1800):
         """Returns whether a condition came true before the process ended.
