@@ -263,7 +263,7 @@ def damaged_records(campaign):
     flags = ("--config.data.name=image_folder", f"--config.data.dir={folder}")
     one = campaign.fresh("records", *flags)
     status = one.finish()
-    what = f"ends with {status}: {one.error()}"
+    what = f"ends with {status}: {one.error()}".replace(str(campaign.scratch), "SCRATCH")
     skipping = campaign.fresh("records-skip", *flags, "--config.data.on_damaged=skip")
     ended = skipping.finish()
     counted = json.loads((skipping.folder / "summary.json").read_text())["damaged_images"]
