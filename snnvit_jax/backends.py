@@ -123,8 +123,7 @@ def _add_unknown_zero(operands, gradient):
     It depends on the gradient, so that nothing is computed again before that is there. The largest
     array of a `Partial` is left alone: that the others differ is enough.
     """
-    leaf = jax.tree.leaves(gradient)[0]
-    zero = jnp.minimum(jnp.abs(leaf[(0,) * leaf.ndim]), 0)
+    zero = _unknown_zero(jax.tree.leaves(gradient)[0])
 
     def add(operand):
         largest = max(x.size for x in jax.tree.leaves(operand)) if callable(operand) else None
@@ -170,3 +169,38 @@ def _write(slices, axis):
     for i, x in enumerate(slices):
         whole = jax.lax.dynamic_update_slice_in_dim(whole, x, i, axis)
     return whole
+
+
+@jax.custom_vjp
+def hold(x):
+    """Returns x; a program that differentiates it writes x and its gradient to memory on a CPU.
+
+    XLA's CPU compiler computes again what several of its loops use. In a recurrence, that is
+    everything since its start, so that the cost of T steps would grow with the square of T.
+
+    Args:
+      x: floating-point array.
+    """
+    return x
+
+
+def _hold_forward(x):
+    one = 1 + _unknown_zero(x)
+    return _written_out(x, one), one
+
+
+def _hold_backward(one, gradient):
+    return (_written_out(gradient, one),)
+
+
+hold.defvjp(_hold_forward, _hold_backward)
+
+
+def _written_out(x, one):
+    # The compiler takes a division for too expensive to be done twice.
+    return jax.lax.platform_dependent(x, one, cpu=jnp.divide, default=lambda x, one: x)
+
+
+def _unknown_zero(x):
+    """Returns a zero that the compiler cannot know: the lesser of 0 and a magnitude."""
+    return jnp.minimum(jnp.abs(x[(0,) * x.ndim]), 0) if x.size else jnp.zeros((), x.dtype)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from snnvit_jax import timesteps
-from snnvit_jax.backends import compute, unstack, value
+from snnvit_jax.backends import compute, hold, unstack, value
 from snnvit_jax.recording import record, recording
 from snnvit_jax.surrogates import fire
 
@@ -58,6 +58,7 @@ def lif_step(
       (v[t], o[t], h[t]): potential after reset, spike in {0, 1}, potential before reset.
     """
     charged = membrane + (current if tau is None else (current - membrane) / tau)
+    charged = hold(charged)
     spike = fire(charged - threshold, surrogate, alpha)
     reset_spike = jax.lax.stop_gradient(spike) if detach_reset else spike
     return RESETS[reset](charged, reset_spike, threshold), spike, charged
