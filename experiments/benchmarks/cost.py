@@ -1,6 +1,6 @@
 """What a training step costs against time steps, batch, image size and depth.
 
-    python experiments/benchmarks/cost.py OUT [--model=spikformer_4_384] [--batch-size=16]
+    python experiments/benchmarks/cost.py OUT [--model=spikformer_4_384] [--batch-size=4]
 
 One thing varies at a time, the others stay at T = 4, 32x32 pixels and the model's depth. Writes
 OUT/cost.json as it goes, a table and OUT/cost.png; what is in the file already is not measured
@@ -131,7 +131,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--model", default="spikformer_4_384")
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=4)
     options = parser.parse_args()
     depth = snn.create_model(options.model).config.depth
     usual = {"batch_size": options.batch_size, "time_steps": 4, "image_size": 32, "depth": depth}

@@ -1,13 +1,16 @@
 """Times this project beside SpikingJelly, alternating between both in one run.
 
-    python experiments/benchmarks/peers.py --peer-python PEER/bin/python
+    python experiments/benchmarks/peers.py --peer-python PEER/bin/python [--device=gpu] [--out=FILE]
 
-PEER is a virtual environment of its own; README.md in this folder says how to make it. Each side
-lives in a process of its own and waits while the other one is measured. Prints a table of medians
-and ratios, and writes it as JSON with --out.
+PEER is an environment with SpikingJelly; README.md in this folder says how to make it. Each side
+lives in a process of its own and waits while the other one is measured. On a GPU, SpikingJelly is
+measured with its own choice of kernels under autocast, with and without torch.compile; a side that
+fails is reported with its error, and the others go on. Prints a table of medians and ratios for
+each case, and writes all times as JSON.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
@@ -15,30 +18,97 @@ import statistics
 import subprocess
 import sys
 
+import tqdm
+
 HERE = pathlib.Path(__file__).parent
 TASKS = {"evaluation": "forward pass in inference mode", "training": "forward, backward, AdamW"}
+OURS = "snnvit_jax"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What both sides compute.
+
+    Attributes:
+      model: a name of the registry.
+      image_size: pixels.
+      batch_size: images.
+      dtype: of the computation; SpikingJelly's under autocast if it is not float32.
+      calls: steps that one repetition takes, so that it lasts long enough to be timed.
+      time_steps: T.
+      overrides: of the model's sizes.
+    """
+
+    model: str
+    image_size: int
+    batch_size: int
+    dtype: str
+    calls: int
+    time_steps: int = 4
+    overrides: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self):
+        """For the reader."""
+        return (
+            f"{self.model}, {self.image_size}x{self.image_size}, T={self.time_steps}, "
+            f"batch {self.batch_size}, {self.dtype}"
+        )
+
+
+TINY = {"embed_dim": 32, "num_heads": 2, "depth": 1}
+CASES = {
+    "cpu": [Case("spikformer_4_384", 32, 32, "float32", 1)],
+    "gpu": [
+        Case("spikformer_4_384", 32, 256, "bfloat16", 20),
+        Case("spikformer_8_512_imagenet", 224, 64, "bfloat16", 10),
+    ],
+    # Seconds: to see that everything works before a GPU's time is spent.
+    "smoke": [
+        Case("spikformer_4_384", 32, 2, "bfloat16", 2, overrides=TINY),
+        Case("spikformer_8_512_imagenet", 32, 2, "bfloat16", 2, overrides=TINY),
+    ],
+}
+# {side: (script, whether torch.compile is used)}
+SIDES = {
+    OURS: ("worker_snnvit_jax.py", False),
+    "SpikingJelly": ("worker_spikingjelly.py", False),
+    "SpikingJelly, compiled": ("worker_spikingjelly.py", True),
+}
+DEVICE_SIDES = {"cpu": list(SIDES)[:2], "gpu": list(SIDES), "smoke": list(SIDES)}
+
+
+class WorkerError(Exception):
+    """A side could not do what it was asked to."""
 
 
 class Worker:
-    """A process that measures one repetition of a task whenever it is asked to."""
+    """A process that measures one repetition of a task whenever it is asked to.
+
+    Attributes:
+      about: its versions and device.
+      flops: of one call of each task, {} if it does not count them.
+    """
 
     def __init__(self, python, script, arguments):
-        passive = {"OMP_WAIT_POLICY": "PASSIVE"}  # an idle side must not spin
+        # An idle side must not spin, and must not keep the memory that it does not use.
+        environment = {"OMP_WAIT_POLICY": "PASSIVE", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         self._process = subprocess.Popen(
             [python, str(HERE / script), json.dumps(arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | passive,
+            env=os.environ | environment,
         )
-        self.about = self._reply()
+        hello = self._reply()
+        self.about, self.flops = hello["about"], hello["flops"]
 
     def measure(self, task):
-        """Returns the seconds that one repetition took."""
+        """Returns the seconds that one call took."""
         return self._ask(task)["seconds"]
 
     def peak_megabytes(self):
-        """Returns the largest resident size of the process so far."""
+        """Returns the most memory used so far: of the process, or on the GPU that of its arrays."""
         return self._ask("memory")["megabytes"]
 
     def close(self):
@@ -53,66 +123,100 @@ class Worker:
 
     def _reply(self):
         line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("a worker ended; its error is above")
-        return json.loads(line)
+        answer = json.loads(line) if line else {"error": "it ended; what it said is above"}
+        if "error" in answer:
+            raise WorkerError(answer["error"])
+        return answer
 
 
-def measure(workers, repetitions):
-    """Returns {task: {side: [seconds]}}, the sides in alternation after one warm-up each."""
-    seconds = {task: {side: [] for side in workers} for task in TASKS}
+def start(case, options):
+    """Returns ({side: Worker}, {side: error})."""
+    workers, errors = {}, {}
+    for side in DEVICE_SIDES[options.device]:
+        script, compiled = SIDES[side]
+        arguments = dataclasses.asdict(case) | {"compiled": compiled, "device": options.device}
+        python = sys.executable if side == OURS else options.peer_python
+        try:
+            workers[side] = Worker(python, script, arguments)
+        except WorkerError as error:
+            errors[side] = str(error)
+    return workers, errors
+
+
+def measure(workers, errors, repetitions):
+    """Returns ({task: {side: [seconds]}}, {task: {side: MB}}), all sides in turn.
+
+    The first repetition of each compiles and warms up. A side that fails is moved to `errors`.
+    """
+    seconds, memory = {}, {}
     for task in TASKS:
-        for repetition in range(repetitions + 1):
-            for side, worker in workers.items():
-                elapsed = worker.measure(task)
-                if repetition:
-                    seconds[task][side].append(elapsed)
-            print(f"{task} {repetition}/{repetitions}", file=sys.stderr)
-    return seconds
+        seconds[task] = {side: [] for side in workers}
+        for _ in tqdm.trange(repetitions + 1, desc=task, leave=False):
+            for side in list(workers):
+                try:
+                    seconds[task][side].append(workers[side].measure(task))
+                except WorkerError as error:
+                    errors[side] = f"{task}: {error}"
+                    workers.pop(side).close()
+        memory[task] = {side: worker.peak_megabytes() for side, worker in workers.items()}
+        seconds[task] = {side: times[1:] for side, times in seconds[task].items() if times[1:]}
+    return seconds, memory
 
 
-def table(seconds, workers):
-    """Returns the result as lines of a Markdown table."""
-    lines = [
-        "| | this project | SpikingJelly | SpikingJelly / this | pair by pair |",
-        "|---|---|---|---|---|",
-    ]
-    for task, sides in seconds.items():
-        ours, theirs = sides["snnvit_jax"], sides["spikingjelly"]
-        ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
-        lines.append(
-            f"| {task} ({TASKS[task]}) | {statistics.median(ours):.2f} s | "
-            f"{statistics.median(theirs):.2f} s | {statistics.median(ratios):.2f} | "
-            f"{min(ratios):.2f} to {max(ratios):.2f} |"
-        )
-    ours, theirs = (workers[side].peak_megabytes() for side in ("snnvit_jax", "spikingjelly"))
-    lines.append(
-        f"| peak memory of the process | {ours:.0f} MB | {theirs:.0f} MB | {theirs / ours:.2f} | |"
-    )
-    return lines
+def run(case, options):
+    """Returns everything measured for a case."""
+    workers, errors = start(case, options)
+    about = {side: worker.about for side, worker in workers.items()}
+    flops = workers[OURS].flops if OURS in workers else {}
+    try:
+        seconds, memory = measure(workers, errors, options.repetitions)
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return {
+        **{"case": dataclasses.asdict(case), "about": about, "errors": errors},
+        **{"flops": flops, "seconds": seconds, "megabytes": memory},
+    }
+
+
+def table(result):
+    """Returns a case's result as lines of a Markdown table."""
+    lines = ["| | side | a call | images/s | TFLOP/s | peak memory | of ours | pair by pair |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for task, sides in result["seconds"].items():
+        ours = sides.get(OURS, [])
+        for side, times in sides.items():
+            median = statistics.median(times)
+            ratios = [b / a for a, b in zip(ours, times, strict=False)]
+            pairs = f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else ""
+            ratio = f"{statistics.median(ratios):.2f}" if ratios else ""
+            lines.append(
+                f"| {task} ({TASKS[task]}) | {side} | {median:.4g} s | "
+                f"{result['case']['batch_size'] / median:.4g} | "
+                f"{result['flops'].get(task, 0) / median / 1e12:.3g} | "
+                f"{result['megabytes'][task].get(side, 0):.0f} MB | {ratio} | {pairs} |"
+            )
+    return lines + [f"\n{side} failed: {error}" for side, error in result["errors"].items()]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--peer-python", required=True)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--time-steps", type=int, default=4)
+    parser.add_argument("--device", choices=list(CASES), default="cpu")
+    parser.add_argument("--batch-size", type=int, help="in place of each case's own")
     parser.add_argument("--repetitions", type=int, default=7)
-    parser.add_argument("--out")
+    parser.add_argument("--out", type=pathlib.Path)
     options = parser.parse_args()
-    arguments = {"batch_size": options.batch_size, "time_steps": options.time_steps}
-    workers = {
-        "snnvit_jax": Worker(sys.executable, "worker_snnvit_jax.py", arguments),
-        "spikingjelly": Worker(options.peer_python, "worker_spikingjelly.py", arguments),
-    }
-    for side, worker in workers.items():
-        print(f"{side}: {worker.about['about']}")
-    seconds = measure(workers, options.repetitions)
-    print("\n".join(table(seconds, workers)))
-    if options.out:
-        pathlib.Path(options.out).write_text(json.dumps(seconds, indent=1) + "\n")
-    for worker in workers.values():
-        worker.close()
+    found = []
+    for case in CASES[options.device]:
+        if options.batch_size:
+            case = dataclasses.replace(case, batch_size=options.batch_size)
+        found.append(run(case, options))
+        print(f"\n{case.name}")
+        print("\n".join(f"{side}: {text}" for side, text in found[-1]["about"].items()))
+        print("\n".join(table(found[-1])), flush=True)
+        if options.out:
+            options.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,43 +1,56 @@
 """This project's side of peers.py."""
 
-import json
-import sys
-
 import jax
 import numpy as np
 import optax
-from serve import serve
+from serve import peak_process_bytes, serve
 
 import snnvit_jax as snn
 from snnvit_jax import backends, compilation_cache, training
+from snnvit_jax.traced import traced_flops
 
 
-def main():
+def prepare(arguments):
+    """See `serve.serve`."""
     compilation_cache.use()  # as the command line does
-    arguments = json.loads(sys.argv[1])
-    B = arguments["batch_size"]
-    model = snn.create_model("spikformer_4_384", time_steps=arguments["time_steps"])
+    B, side, classes = arguments["batch_size"], arguments["image_size"], 10
+    T, dtype = arguments["time_steps"], np.dtype(arguments["dtype"])
+    sizes = arguments["overrides"] | {"dtype": dtype}
+    model = snn.create_model(arguments["model"], classes, side, T, **sizes)
     rng = np.random.default_rng(0)
-    batch = {
-        "image": rng.normal(size=(B, 32, 32, 3)).astype(np.float32),
-        "label": rng.integers(0, 10, B),
-    }
+    images = rng.normal(size=(B, side, side, 3)).astype(np.float32)
+    batch = jax.device_put({"image": images, "label": rng.integers(0, classes, B)})
     procedure = training.Procedure(model, optax.adamw(1e-4))
-    state = jax.jit(lambda key: training.create_state(procedure, key, (32, 32, 3)))(
-        jax.random.key(0)
-    )
+    create = jax.jit(lambda key: training.create_state(procedure, key, images.shape[1:]))
+    state, logits = create(jax.random.key(0)), None
     forward = backends.jit(model.apply)
 
     def evaluation():
-        jax.block_until_ready(forward(state.variables, batch["image"]))
+        nonlocal logits
+        logits = forward(state.variables, batch["image"])
 
     def train():
         nonlocal state
-        state, seen = training.train_step(state, batch, procedure=procedure)
-        jax.block_until_ready((state, seen))
+        state, _ = training.train_step(state, batch, procedure=procedure)
 
-    serve(f"jax {jax.__version__}, {jax.devices()}", {"evaluation": evaluation, "training": train})
+    shapes = jax.eval_shape(lambda: state)
+    flops = {
+        "evaluation": traced_flops(jax.jit(model.apply).trace(shapes.variables, batch["image"])),
+        "training": traced_flops(
+            jax.jit(training.train_step.__wrapped__, static_argnames="procedure").trace(
+                shapes, batch, procedure=procedure
+            )
+        ),
+    }
+    about = f"jax {jax.__version__}, {jax.devices()[0].device_kind}"
+    tasks = {"evaluation": evaluation, "training": train}
+    return about, tasks, lambda: jax.block_until_ready((state, logits)), flops, _peak_bytes
+
+
+def _peak_bytes():
+    statistics = jax.devices()[0].memory_stats()
+    return statistics["peak_bytes_in_use"] if statistics else peak_process_bytes()
 
 
 if __name__ == "__main__":
-    main()
+    serve(prepare)

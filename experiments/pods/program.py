@@ -3,14 +3,12 @@
 Nothing is run and no weights exist: shapes are enough.
 """
 
-import math
 import os
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
-from jax.interpreters import partial_eval
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import snnvit_jax as snn
@@ -20,6 +18,7 @@ from snnvit_jax.collectives import collectives
 from snnvit_jax.mixing import Mixing
 from snnvit_jax.objective import Objective
 from snnvit_jax.sharding import Placement
+from snnvit_jax.traced import traced_flops
 
 # Without the compiler options of this machine's backend.
 STEP = jax.jit(training.train_step.__wrapped__, static_argnames="procedure", donate_argnums=0)
@@ -91,7 +90,7 @@ def count(batch_size, **sizes):
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "state_bytes": _tree_bytes(state),
-        "flops": _flops(_without_dead_code(traced.jaxpr.jaxpr)),
+        "flops": traced_flops(traced),
         "kept_bytes": _kept_bytes(step, state, batch),
         # Mean and variance of each normalisation in float32, forward and, as gradients, backward.
         "collective_bytes": _gradient_bytes(state.params) + 2 * 4 * channels,
@@ -178,42 +177,3 @@ def _kept_bytes(step, state, batch):
 
     kept = jax.eval_shape(backward, state.params, state.batch_stats, batch["image"])
     return _tree_bytes(kept) - _tree_bytes(state.params)
-
-
-def _without_dead_code(jaxpr):
-    # What is computed again for the backward pass starts with a product that nothing uses.
-    return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
-
-
-def _flops(jaxpr):
-    """Operations of all convolutions and matrix products; a multiply-accumulate is two."""
-    total = 0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            total += _dot_flops(equation)
-        elif equation.primitive.name == "conv_general_dilated":
-            total += _conv_flops(equation)
-        repeats = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
-        total += repeats * sum(_flops(inner) for inner in _inner(equation))
-    return total
-
-
-def _inner(equation):
-    for value in equation.params.values():
-        for one in value if isinstance(value, (tuple, list)) else (value,):
-            inner = getattr(one, "jaxpr", one)
-            if hasattr(inner, "eqns"):
-                yield inner
-
-
-def _dot_flops(equation):
-    (contracted, _), _ = equation.params["dimension_numbers"]
-    shape = equation.invars[0].aval.shape
-    return 2 * equation.outvars[0].aval.size * math.prod(shape[i] for i in contracted)
-
-
-def _conv_flops(equation):
-    """Each output takes the taps of one kernel, those on padding included."""
-    kernel = equation.invars[1].aval.shape
-    spec = equation.params["dimension_numbers"].rhs_spec  # (outputs, inputs, *space)
-    return 2 * equation.outvars[0].aval.size * math.prod(kernel[i] for i in spec[1:])

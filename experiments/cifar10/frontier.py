@@ -1,0 +1,217 @@
+"""Accuracy against average time steps: learned schedules beside networks with fixed time steps.
+
+    python experiments/cifar10/frontier.py OUT --config=configs/cifar10.py:small -- \
+        --config.data.dir=DIR [more overrides for every run]
+
+Trains one network for each target and seed, which learns its time steps out of --time-steps, and
+one for each fixed T, which keeps all of them; everything else is the same. A run lies in OUT/NAME:
+one that is finished is not repeated, one cut short goes on. Writes OUT/frontier.json after each
+run, OUT/frontier.png and a table.
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import tqdm
+from matplotlib.figure import Figure
+
+from snnvit_jax import figures
+from snnvit_jax.workdir import Workdir
+
+ROOT = pathlib.Path(__file__).parents[2]
+LOOK = {
+    "learned": {"color": figures.ACCENT, "marker": "o", "label": "learned, out of T = {}"},
+    "fixed": {"color": figures.SECOND, "marker": "s", "label": "all T steps"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One network to train.
+
+    Attributes:
+      kind: "learned" or "fixed".
+      time_steps: T.
+      target: average time steps to end at; T for "fixed", which leaves nothing to give up.
+      seed: of the run.
+    """
+
+    kind: str
+    time_steps: int
+    target: float
+    seed: int
+
+    @property
+    def name(self):
+        """Of its folder."""
+        steps = f"{self.target:g}-of-{self.time_steps}" if self.kind == "learned" else self.target
+        return f"{self.kind}-{steps}-seed{self.seed}"
+
+    @property
+    def overrides(self):
+        """Of the configuration, as arguments."""
+        return [
+            f"--config.model.time_steps={self.time_steps}",
+            f"--config.target_time_steps={float(self.target)}",
+            f"--config.seed={self.seed}",
+        ]
+
+
+def points(options):
+    """Returns every `Point` asked for, learned and fixed ones in turn."""
+    learned = [
+        Point("learned", options.time_steps, t, s) for s in options.seeds for t in options.targets
+    ]
+    fixed = [Point("fixed", t, t, s) for s in options.seeds for t in options.fixed]
+    paired = zip(learned, fixed, strict=False)
+    most = min(len(learned), len(fixed))
+    return [point for pair in paired for point in pair] + learned[most:] + fixed[most:]
+
+
+def train(point, options, cores):
+    """Trains one network in a process of its own, unless its folder holds it finished.
+
+    Raises:
+      RuntimeError: with the end of its output, if it fails.
+    """
+    folder = options.out / point.name
+    if Workdir(folder).summary.exists():
+        return
+    command = [sys.executable, "-m", "snnvit_jax.main", f"--config={options.config}"]
+    command += [f"--workdir={folder}", *options.overrides, *point.overrides]
+    if cores:  # so that networks trained side by side do not compete
+        command = ["taskset", "-c", ",".join(map(str, cores)), *command]
+    log = options.out / f"{point.name}.log"
+    with log.open("w") as file:
+        status = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file).returncode
+    if status:
+        raise RuntimeError(f"{' '.join(command)} ended with {status}:\n{log.read_text()[-2000:]}")
+
+
+def train_all(wanted, options):
+    """Trains all networks, `jobs` at a time, each of them on its share of the cores."""
+    every = sorted(os.sched_getaffinity(0))
+    shares = [every[i :: options.jobs] for i in range(options.jobs)]
+    free = list(shares) if options.jobs > 1 else [None]
+
+    def one(point):
+        cores = free.pop()
+        try:
+            train(point, options, cores)
+        finally:
+            free.append(cores)
+        write(wanted, options)
+
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        running = [pool.submit(one, point) for point in wanted]
+        for done in tqdm.tqdm(
+            concurrent.futures.as_completed(running), total=len(wanted), unit="network"
+        ):
+            done.result()
+
+
+def read(point, options):
+    """Returns what is known of a network, or None if it is not finished."""
+    workdir = Workdir(options.out / point.name)
+    if not workdir.summary.exists():
+        return None
+    summary = json.loads(workdir.summary.read_text())
+    keys = ("accuracy", "split", "examples", "average_time_steps", "energy_uj", "firing_rate")
+    keys += ("epochs", "seconds", "images_per_second")
+    modules = json.loads(workdir.schedule.read_text())["modules"]
+    return dataclasses.asdict(point) | {key: summary[key] for key in keys} | {"modules": modules}
+
+
+def write(wanted, options):
+    """Writes what is known so far; returns it."""
+    found = {point.name: read(point, options) for point in wanted}
+    found = {name: values for name, values in found.items() if values}
+    temporary = options.out / ".frontier.json"
+    temporary.write_text(json.dumps(found, indent=1) + "\n")
+    temporary.replace(options.out / "frontier.json")
+    return found
+
+
+def table(found):
+    """Returns the result as lines of Markdown, fewest time steps first."""
+    lines = ["| | seed | average time steps | accuracy | energy of an image | training |"]
+    lines.append("|---|---|---|---|---|---|")
+    for one in sorted(found.values(), key=lambda one: (one["average_time_steps"], one["kind"])):
+        learned = f"learned, out of {one['time_steps']}"
+        what = learned if one["kind"] == "learned" else f"T = {one['time_steps']}, all steps"
+        lines.append(
+            f"| {what} | {one['seed']} | {one['average_time_steps']:.2f} | {one['accuracy']:.4f} | "
+            f"{one['energy_uj']:.3g} µJ | {one['seconds'] / 60:.0f} min |"
+        )
+    return lines
+
+
+def draw(found):
+    """Returns a figure of accuracy against average time steps, and against energy.
+
+    Bars are the standard error of an accuracy measured on so many images; that of a training
+    repeated with another seed is not in them.
+    """
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for kind, look in LOOK.items():
+        ones = [one for one in found.values() if one["kind"] == kind]
+        if not ones:
+            continue
+        label = look["label"].format(max(one["time_steps"] for one in ones))
+        accuracy, n = (np.array([one[key] for one in ones]) for key in ("accuracy", "examples"))
+        error = np.sqrt(accuracy * (1 - accuracy) / n)
+        style = {"color": look["color"], "fmt": look["marker"], "capsize": 2, "label": label}
+        for ax, key in zip(axes, ("average_time_steps", "energy_uj"), strict=True):
+            x = [one[key] for one in ones]
+            ax.errorbar(x, 100 * accuracy, 100 * error, **style)
+    axes[0].set(xlabel="average time steps", ylabel="held-out accuracy in %", xlim=(0, None))
+    axes[1].set(xlabel="energy of an image in µJ", xlim=(0, None))
+    axes[0].legend(frameon=False, loc="lower right")
+    for ax in axes:
+        ax.grid(linewidth=0.6)
+    return figure
+
+
+def parse(arguments):
+    """Returns the options; whatever follows -- is for the command line of every run."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--config", default="configs/cifar10.py:small")
+    parser.add_argument("--time-steps", type=int, default=4, help="T to learn out of")
+    parser.add_argument("--targets", type=float, nargs="*", default=[2.0, 1.5, 3.0, 1.25, 2.5])
+    parser.add_argument("--fixed", type=int, nargs="*", default=[4, 2, 1, 6])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--jobs", type=int, default=1, help="networks trained side by side")
+    parser.add_argument("overrides", nargs="*", help="after --: of the configuration")
+    options = parser.parse_args(arguments)
+    for target in options.targets:
+        if not 1 <= target <= options.time_steps:
+            parser.error(f"--targets: {target} must lie between 1 and --time-steps")
+    cores = len(os.sched_getaffinity(0))
+    if not 1 <= options.jobs <= cores:
+        parser.error(f"--jobs={options.jobs} must lie between 1 and the {cores} cores")
+    options.out = options.out.absolute()
+    return options
+
+
+def main():
+    options = parse(sys.argv[1:])
+    options.out.mkdir(parents=True, exist_ok=True)
+    wanted = points(options)
+    train_all(wanted, options)
+    found = write(wanted, options)
+    print("\n".join(table(found)))
+    with figures.style():
+        (options.out / "frontier.png").write_bytes(figures.as_png(draw(found)))
+
+
+if __name__ == "__main__":
+    main()
