@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 import snnvit_jax as snn
+from snnvit_jax import carry, loop
 from snnvit_jax import config as config_lib
-from snnvit_jax import loop
 from snnvit_jax.checkpoint import Checkpoints
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -250,6 +250,17 @@ def test_a_truncated_checkpoint_costs_only_the_steps_since_the_one_before(copy, 
     assert int(run.state.step) == 8
     assert "checkpoint 16" in caplog.text
     assert run.train()["loss"] == finished[1]["loss"]
+
+
+def test_a_run_goes_on_exactly_where_it_was_carried_to(copy, finished, tmp_path):
+    shutil.rmtree(copy / "checkpoints" / "16")  # as it was after half of the training
+    carry.pack(copy, tmp_path / "parts", 16 * 2**10)
+    assert carry.unpack(tmp_path / "parts", tmp_path / "there") == 8
+    run = loop.Run(tiny_config(), tmp_path / "there")
+    assert int(run.state.step) == 8
+    assert run.train()["loss"] == finished[1]["loss"]
+    losses = [[x["loss"] for x in lines_of(f) if "loss" in x] for f in (tmp_path / "there", copy)]
+    assert losses[0] == losses[1]
 
 
 # The command line, in processes of its own.

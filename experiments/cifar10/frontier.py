@@ -182,7 +182,10 @@ def draw(found):
 
 def parse(arguments):
     """Returns the options; whatever follows -- is for the command line of every run."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        epilog="What follows -- overrides the configuration of every run.",
+    )
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--config", default="configs/cifar10.py:small")
     parser.add_argument("--time-steps", type=int, default=4, help="T to learn out of")
@@ -190,8 +193,9 @@ def parse(arguments):
     parser.add_argument("--fixed", type=int, nargs="*", default=[4, 2, 1, 6])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--jobs", type=int, default=1, help="networks trained side by side")
-    parser.add_argument("overrides", nargs="*", help="after --: of the configuration")
-    options = parser.parse_args(arguments)
+    mark = arguments.index("--") if "--" in arguments else len(arguments)
+    options = parser.parse_args(arguments[:mark])
+    options.overrides = arguments[mark + 1 :]
     for target in options.targets:
         if not 1 <= target <= options.time_steps:
             parser.error(f"--targets: {target} must lie between 1 and --time-steps")
