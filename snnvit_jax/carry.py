@@ -47,8 +47,7 @@ def pack(workdir, parts, part_bytes):
     _check_empty(parts)
     parts.mkdir(parents=True, exist_ok=True)
     with workdir.lock(), tempfile.TemporaryFile(dir=parts) as whole:
-        if not checksums.check(checkpoint):
-            raise ValueError(f"checkpoint {checkpoint} has no checksums; train on, then pack again")
+        _check(checkpoint)
         with tarfile.open(fileobj=whole, mode="w") as archive:
             for path in _to_carry(workdir, checkpoint):
                 archive.add(path, path.relative_to(workdir.path), recursive=False)
@@ -81,7 +80,7 @@ def unpack(parts, workdir):
             folder = pathlib.Path(temporary) / "run"
             _extract(whole, folder, parts)
         checkpoint = _newest_checkpoint(Workdir(folder))
-        checksums.check(checkpoint)
+        _check(checkpoint)
         folder.replace(workdir)
     return int(checkpoint.name)
 
@@ -91,6 +90,11 @@ def _newest_checkpoint(workdir):
     if not found:
         raise ValueError(f"the workdir {workdir.path} holds no checkpoint to carry")
     return max(found, key=lambda path: int(path.name))
+
+
+def _check(checkpoint):
+    if not checksums.check(checkpoint):
+        raise ValueError(f"checkpoint {checkpoint} has no checksums; train on, then pack again")
 
 
 def _check_empty(folder):
