@@ -1,7 +1,8 @@
-"""Arithmetic of a traced program: its convolutions and matrix products, whatever compiles it."""
+"""Arithmetic and memory of a traced program, whatever compiles it."""
 
 import math
 
+import jax
 from jax.interpreters import partial_eval
 
 
@@ -18,6 +19,32 @@ def traced_flops(traced):
     """
     jaxpr = traced.jaxpr.jaxpr
     return _flops(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
+
+
+def kept_bytes(function, argument, *others):
+    """Returns the bytes that a function's forward pass keeps for its backward pass.
+
+    Arguments that the backward pass needs are among them.
+
+    Args:
+      function: of the arguments, differentiable; returns (value, whatever else).
+      argument: what is differentiated by, a pytree of arrays or shapes.
+      *others: further arguments.
+    """
+
+    def backward(argument, *others):
+        return jax.vjp(lambda x: function(x, *others), argument, has_aux=True)[1]
+
+    return tree_bytes(jax.eval_shape(backward, argument, *others))
+
+
+def tree_bytes(tree):
+    """Returns the bytes of all arrays of a pytree.
+
+    Args:
+      tree: of arrays or shapes.
+    """
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _flops(jaxpr):

@@ -18,7 +18,7 @@ from snnvit_jax.collectives import collectives
 from snnvit_jax.mixing import Mixing
 from snnvit_jax.objective import Objective
 from snnvit_jax.sharding import Placement
-from snnvit_jax.traced import traced_flops
+from snnvit_jax.traced import kept_bytes, traced_flops, tree_bytes
 
 # Without the compiler options of this machine's backend.
 STEP = jax.jit(training.train_step.__wrapped__, static_argnames="procedure", donate_argnums=0)
@@ -89,7 +89,7 @@ def count(batch_size, **sizes):
     channels = sum(leaf.size for leaf in jax.tree.leaves(state.batch_stats))
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        "state_bytes": _tree_bytes(state),
+        "state_bytes": tree_bytes(state),
         "flops": traced_flops(traced),
         "kept_bytes": _kept_bytes(step, state, batch),
         # Mean and variance of each normalisation in float32, forward and, as gradients, backward.
@@ -150,10 +150,6 @@ def _placed(tree, mesh, spec):
     )
 
 
-def _tree_bytes(tree):
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
 def _gradient_bytes(params):
     """Bytes of the gradients as they leave the devices.
 
@@ -168,12 +164,9 @@ def _gradient_bytes(params):
 
 
 def _kept_bytes(step, state, batch):
-    def backward(params, batch_stats, images):
-        def logits(params):
-            variables = {"params": params, "batch_stats": batch_stats}
-            return step.model.apply(variables, images, train=True, mutable=["batch_stats"])
+    def logits(params, batch_stats, images):
+        variables = {"params": params, "batch_stats": batch_stats}
+        return step.model.apply(variables, images, train=True, mutable=["batch_stats"])
 
-        return jax.vjp(logits, params, has_aux=True)[1]
-
-    kept = jax.eval_shape(backward, state.params, state.batch_stats, batch["image"])
-    return _tree_bytes(kept) - _tree_bytes(state.params)
+    kept = kept_bytes(logits, state.params, state.batch_stats, batch["image"])
+    return kept - tree_bytes(state.params)
