@@ -61,7 +61,7 @@ def open_run(workdir, examples=None):
     config = folder.read_config()
     if config is None:
         raise FileNotFoundError(f"{folder.path} holds no run: there is no config.json in it")
-    experiment = build(config)
+    experiment = build(config, to_train=False)
     variables = replicate(load_variables(folder.checkpoints), experiment.mesh)
     if examples is not None:
         source = experiment.eval_source

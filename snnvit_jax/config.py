@@ -101,6 +101,13 @@ def default_config():
         "probability": 1.0,  # that a batch is mixed
         "off_epoch": optional(float),  # from then on nothing is mixed
     }
+    config.distillation = {
+        # the folder of a trained run whose outputs are imitated, for example the same network with
+        # model.neuron.kind=relu; it must see images of the same size and normalisation
+        "teacher": optional(str),
+        "weight": 0.5,  # of the teacher in the loss; the labels have the rest
+        "temperature": 2.0,  # by which logits are divided
+    }
     config.optimizer = {
         "name": "adamw",  # adamw, lamb
         "learning_rate": 1e-3,  # reached after the warm-up
@@ -156,6 +163,8 @@ def validate(config):
     _check_range(config.optimizer, ("label_smoothing",), low=0, high=1, prefix="optimizer.")
     _check_range(config.data, ("workers",), low=0, prefix="data.")
     _check_range(config.data, ("repeats",), low=1, prefix="data.")
+    _check_range(config.distillation, ("weight",), low=0, high=1, prefix="distillation.")
+    _check_range(config.distillation, ("temperature",), low=1e-6, prefix="distillation.")
     _check_choices(config)
     _check_learning_rates(config.optimizer)
     if config.batch_size % config.accumulate:

@@ -8,14 +8,14 @@ import ml_collections
 import optax
 
 from snnvit_jax import config as config_lib
-from snnvit_jax import initial, training
+from snnvit_jax import distillation, initial, training
 from snnvit_jax import optimizer as optimizer_lib
 from snnvit_jax.data import loader, pipeline, sources
 from snnvit_jax.data.order import TrainingOrder
 from snnvit_jax.mixing import Mixing
 from snnvit_jax.models import create_model
 from snnvit_jax.objective import Objective
-from snnvit_jax.sharding import Placement, check_batch, check_model, create_mesh
+from snnvit_jax.sharding import Placement, check_batch, check_model, create_mesh, replicate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +109,17 @@ class Experiment:
             lambda given: training.state_from_variables(self.procedure, given), variables
         )
 
+    def load_teacher(self):
+        """Returns the teacher's variables on every device, or None if there is no teacher.
+
+        Raises:
+          ValueError: if they cannot be read or are for other classes.
+        """
+        if self.procedure.distillation is None:
+            return None
+        teacher = distillation.load(self.config.distillation.teacher, self.model.config.num_classes)
+        return replicate(jax.device_get(teacher), self.mesh)
+
     def _place(self, create, argument):
         """Creates a state, every device only the part that it keeps."""
         shapes = jax.eval_shape(create, argument)
@@ -116,18 +127,19 @@ class Experiment:
         return jax.jit(create, out_shardings=shardings)(argument)
 
 
-def build(config):
+def build(config, to_train=True):
     """Builds an experiment, without compiling or training anything.
 
     Args:
       config: a ConfigDict with the keys of `config.default_config`.
+      to_train: whether it will be trained; what only that needs may be missing otherwise.
 
     Returns:
       An `Experiment`.
 
     Raises:
       ValueError: naming a key or value that does not fit.
-      FileNotFoundError: if the data set is not prepared.
+      FileNotFoundError: if the data set is not prepared, or there is no teacher or no weights.
     """
     config_lib.validate(config)
     placement = Placement(create_mesh(config.mesh), config.sharding)
@@ -146,8 +158,10 @@ def build(config):
     learning_rate = optimizer_lib.learning_rate_schedule(
         config.optimizer, config.epochs, steps_per_epoch
     )
+    num_classes = train_source.num_classes
+    teacher = _create_distillation(config, num_classes) if to_train else None
     procedure = _create_procedure(
-        config, placement, train_source.num_classes, steps_per_epoch, learning_rate
+        config, placement, num_classes, steps_per_epoch, learning_rate, teacher
     )
     check_model(procedure.model.config, placement)
     return Experiment(
@@ -169,7 +183,7 @@ def build(config):
     )
 
 
-def _create_procedure(config, placement, num_classes, steps_per_epoch, learning_rate):
+def _create_procedure(config, placement, num_classes, steps_per_epoch, learning_rate, teacher):
     def steps(epochs):
         return None if epochs is None else round(epochs * steps_per_epoch)
 
@@ -180,11 +194,21 @@ def _create_procedure(config, placement, num_classes, steps_per_epoch, learning_
         optimizer=optimizer_lib.create_optimizer(config.optimizer, learning_rate, config.trainable),
         objective=_create_objective(config, steps_per_epoch, steps),
         mixing=Mixing(**mixing),
+        distillation=teacher,
         accumulate=config.accumulate,
         average_decay=config.average_decay,
         seed=config.seed,
         placement=placement,
     )
+
+
+def _create_distillation(config, num_classes):
+    settings, data = config.distillation, config.data
+    if settings.teacher is None:
+        return None
+    teacher = distillation.read_config(settings.teacher, data)
+    model = _create_model(teacher.model, num_classes, data.image_size)
+    return distillation.Distillation(model, settings.weight, settings.temperature)
 
 
 def _create_model(settings, num_classes, image_size):

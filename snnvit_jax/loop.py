@@ -49,14 +49,15 @@ class Run:
 
         Raises:
           ValueError: naming a key or value that does not fit, the model, or the checkpoints.
-          FileNotFoundError: if the data set is not prepared.
+          FileNotFoundError: if the data set is not prepared, or a teacher is missing.
           OSError: if the folder cannot be used.
         """
-        self.experiment = build(config)
+        self.experiment = build(config, to_train=training)
         self.workdir = Workdir(workdir)
         self._changed = check_same_run(self.workdir, config)
         if training:
             self.workdir.prepare(self._bytes_to_write())
+        self._teacher = self.experiment.load_teacher()
         self.state = self.experiment.create_state()
         restored, self._damaged = restore(self.workdir.checkpoints, self.state)
         if restored is not None:
@@ -210,7 +211,10 @@ class Run:
         self._checkpoints.check()
         batch = self._clock.wait_for(batches)
         self.state, seen = training.train_step(
-            self.state, shard_batch(batch, experiment.mesh), procedure=experiment.procedure
+            self.state,
+            shard_batch(batch, experiment.mesh),
+            self._teacher,
+            procedure=experiment.procedure,
         )
         self._clock.count(seen, experiment.config.batch_size)
         log.bar.update()

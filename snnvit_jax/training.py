@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from snnvit_jax import backends, energy, nonfinite, timesteps
+from snnvit_jax.distillation import Distillation
 from snnvit_jax.mixing import Mixing, mix
 from snnvit_jax.objective import Objective, cross_entropy
 from snnvit_jax.sharding import Placement
@@ -60,6 +61,7 @@ class Procedure:
       optimizer: an optax transformation.
       objective: what is minimised.
       mixing: how examples are mixed.
+      distillation: the teacher that is followed; None for none.
       accumulate: parts of a batch that are computed one after the other, to save memory, >= 1.
       average_decay: of the exponential moving average of the variables, in [0, 1); None for none.
       seed: of everything random inside a step.
@@ -70,6 +72,7 @@ class Procedure:
     optimizer: optax.GradientTransformation
     objective: Objective = dataclasses.field(default_factory=Objective)
     mixing: Mixing = dataclasses.field(default_factory=Mixing)
+    distillation: Distillation | None = None
     accumulate: int = 1
     average_decay: float | None = None
     seed: int = 0
@@ -117,7 +120,7 @@ def loss_fn(params, batch_stats, state, batch, key, procedure):
       batch_stats: running statistics before this batch.
       state: the `TrainState`; its step and penalty weight are read.
       batch: {"image", "label", "mask", "target" [B, K] probabilities, "weight" [B] of the losses
-        in their mean}.
+        in their mean}, and "teacher" [B, K] logits if there is one.
       key: typed PRNG key of stochastic depth.
       procedure: a `Procedure`.
 
@@ -145,17 +148,22 @@ def loss_fn(params, batch_stats, state, batch, key, procedure):
         "penalty_weight": (state.penalty_weight, 1.0),
         "average_time_steps": (timesteps.average_time_steps(params), 1.0),
     }
+    if procedure.distillation is not None:
+        agreed = (jnp.argmax(logits, -1) == jnp.argmax(batch["teacher"], -1)) * mask
+        metrics["teacher_agreement"] = (jnp.sum(agreed), count)
+        losses = procedure.distillation.losses(losses, logits, batch["teacher"])
     loss = jnp.mean(losses * batch["weight"]) + state.penalty_weight * penalty
     return loss, (new["batch_stats"], metrics)
 
 
 @functools.partial(backends.jit, static_argnames=("procedure",), donate_argnums=0)
-def train_step(state, batch, *, procedure):
+def train_step(state, batch, teacher=None, *, procedure):
     """Takes one optimiser step; takes it back if its numbers are not finite.
 
     Args:
       state: a `TrainState`; its buffers are donated, so it must not be used afterwards.
       batch: see the module.
+      teacher: {"params", "batch_stats"} of the teacher, if the procedure has one.
       procedure: a `Procedure`.
 
     Returns:
@@ -163,7 +171,7 @@ def train_step(state, batch, *, procedure):
     """
     model, objective = procedure.model, procedure.objective
     mix_key, drop_key = jax.random.split(_step_key(procedure.seed, state.step))
-    batch = _prepare(batch, mix_key, state.step, procedure)
+    batch = _prepare(batch, mix_key, state.step, teacher, procedure)
     gradients, batch_stats, metrics = _gradients(state, batch, drop_key, procedure)
     flags = nonfinite.leaf_flags(gradients, batch_stats)
     metrics["not_finite"] = (flags.astype(jnp.float32), 1.0)
@@ -189,14 +197,17 @@ def _step_key(seed, step):
     return jax.random.fold_in(jax.random.key(seed), step)
 
 
-def _prepare(batch, key, step, procedure):
-    """Mixes the images and adds target probabilities and weights (0 for gaps, 1 on average)."""
+def _prepare(batch, key, step, teacher, procedure):
+    """Mixes the images; adds targets, weights (0 for gaps, 1 on average), a teacher's logits."""
     targets = jax.nn.one_hot(batch["label"], procedure.model.config.num_classes)
     targets = optax.smooth_labels(targets, procedure.objective.label_smoothing)
     images, targets = mix(key, batch["image"], targets, step, procedure.mixing)
     mask = batch.get("mask", jnp.ones(len(images), bool)).astype(jnp.float32)
     weight = mask / jnp.maximum(jnp.mean(mask), 1e-6)
-    return batch | {"image": images, "target": targets, "mask": mask, "weight": weight}
+    batch = batch | {"image": images, "target": targets, "mask": mask, "weight": weight}
+    if procedure.distillation is not None:
+        batch["teacher"] = procedure.distillation.logits(teacher, images)
+    return batch
 
 
 def _gradients(state, batch, key, procedure):

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import snnvit_jax as snn
-from snnvit_jax import carry, loop
+from snnvit_jax import carry, distillation, loop
 from snnvit_jax import config as config_lib
 from snnvit_jax.checkpoint import Checkpoints
 
@@ -261,6 +261,27 @@ def test_a_run_goes_on_exactly_where_it_was_carried_to(copy, finished, tmp_path)
     assert run.train()["loss"] == finished[1]["loss"]
     losses = [[x["loss"] for x in lines_of(f) if "loss" in x] for f in (tmp_path / "there", copy)]
     assert losses[0] == losses[1]
+
+
+def test_a_run_follows_a_teacher_and_is_read_without_it(finished, tmp_path):
+    teacher = shutil.copytree(finished[0], tmp_path / "teacher")
+    config = tiny_config()
+    config.epochs, config.time_step_anneal_epochs = 1, 0.5
+    config.distillation.teacher = str(teacher)
+    loop.Run(config, tmp_path / "work").train()
+    agreements = [x["teacher_agreement"] for x in lines_of(tmp_path / "work") if "loss" in x]
+    assert agreements
+    assert all(0 <= x <= 1 for x in agreements)
+    teacher.rename(tmp_path / "elsewhere")
+    loop.Run(config, tmp_path / "work", training=False).evaluate()
+    with pytest.raises(FileNotFoundError, match=f"distillation.teacher='{teacher}' does not exist"):
+        loop.Run(config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_teacher_for_other_classes_is_refused(finished):
+    with pytest.raises(ValueError, match="tells 10 classes apart, this training 7"):
+        distillation.load(finished[0], 7)
 
 
 # The command line, in processes of its own.

@@ -1,0 +1,121 @@
+"""Learning from a teacher too: a trained network whose outputs a student imitates.
+
+The student's loss of an example becomes
+
+    (1 - w) * cross entropy(label) + w * tau^2 * cross entropy(teacher / tau, student / tau)
+
+with the teacher's and the student's logits divided by the temperature tau (Hinton, Vinyals & Dean,
+"Distilling the Knowledge in a Neural Network", arXiv 1503.02531). A teacher worth having is the
+same network with ReLU in place of spikes; it sees the very images that the student sees.
+"""
+
+import dataclasses
+import pathlib
+
+import jax
+import optax
+
+from snnvit_jax.checkpoint import load_variables
+from snnvit_jax.workdir import Workdir
+
+# What a teacher's images must have in common with the student's.
+_SAME_IMAGES = ("image_size", "mean", "std")
+
+
+@dataclasses.dataclass(frozen=True)
+class Distillation:
+    """A teacher, without its variables, and how far it is followed.
+
+    Attributes:
+      model: its Linen module.
+      weight: of the teacher in the loss, in [0, 1].
+      temperature: by which logits are divided, > 0.
+
+    Raises:
+      ValueError: naming a value outside its range.
+    """
+
+    model: object
+    weight: float = 0.5
+    temperature: float = 2.0
+
+    def __post_init__(self):
+        if not 0 <= self.weight <= 1:
+            raise ValueError(f"distillation.weight={self.weight} must lie between 0 and 1")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"distillation.temperature={self.temperature} must be above 0")
+
+    def logits(self, variables, images):
+        """Returns the teacher's logits divided by the temperature, [B, K]; no gradient flows.
+
+        Args:
+          variables: {"params", "batch_stats"} of the teacher.
+          images: [B, H, W, C], as the student sees them.
+        """
+        return jax.lax.stop_gradient(self.model.apply(variables, images)) / self.temperature
+
+    def losses(self, losses, logits, teacher_logits):
+        """Returns the losses of a student that follows its teacher, [B].
+
+        Args:
+          losses: the student's cross entropy, [B].
+          logits: the student's, [B, K].
+          teacher_logits: from `logits`, [B, K].
+        """
+        targets = jax.nn.softmax(teacher_logits)
+        following = optax.softmax_cross_entropy(logits / self.temperature, targets)
+        return (1 - self.weight) * losses + self.weight * self.temperature**2 * following
+
+
+def read_config(path, data):
+    """Returns the configuration of a teacher whose images are those of the student.
+
+    Args:
+      path: a run's folder.
+      data: `config.data` of the student.
+
+    Raises:
+      FileNotFoundError: if there is no such folder.
+      ValueError: if it holds no run, or one that is trained on images of another kind.
+    """
+    folder = pathlib.Path(path).expanduser()
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"distillation.teacher={path!r} does not exist; give the folder of a run, for example "
+            "--config.distillation.teacher=runs/cifar10/20260101-120000"
+        )
+    config = Workdir(folder).read_config()
+    if config is None:
+        raise ValueError(f"distillation.teacher={path!r} holds no run")
+    for key in _SAME_IMAGES:
+        theirs, ours = (_as_tuple(settings[key]) for settings in (config.data, data))
+        if theirs != ours:
+            raise ValueError(
+                f"distillation.teacher={path!r} sees other images than this training: "
+                f"data.{key}={theirs}, here {ours}"
+            )
+    return config
+
+
+def load(path, num_classes):
+    """Returns the variables of a teacher, {"params", "batch_stats"}, from its newest checkpoint.
+
+    Args:
+      path: a run's folder.
+      num_classes: of the student.
+
+    Raises:
+      ValueError: if it holds no checkpoint, none that can be read, or one for other classes.
+    """
+    variables = load_variables(Workdir(pathlib.Path(path).expanduser()).checkpoints)
+    (classes,) = variables["params"]["head"]["bias"].shape
+    if classes != num_classes:
+        raise ValueError(
+            f"distillation.teacher={path!r} tells {classes} classes apart, this training "
+            f"{num_classes}"
+        )
+    return variables
+
+
+def _as_tuple(value):
+    return tuple(value) if isinstance(value, (tuple, list)) else value
