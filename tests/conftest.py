@@ -4,14 +4,6 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
-# Small models take far longer to compile than to run, and a sixth of that without optimisations.
-# Set before jax starts, and for the processes that tests start; a value of your own wins.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false",
-)
-
 import hypothesis
 import jax
 import jax.numpy as jnp
@@ -21,6 +13,13 @@ from flax import traverse_util
 
 import snnvit_jax as snn
 from snnvit_jax import timesteps
+
+# Small models take far longer to compile than to run, and a sixth of that without optimisations.
+# Set before jax starts its devices, for the processes that tests start too; your own value wins.
+_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+if jax.__version_info__ < (0, 11):  # later ones do not know it, and stop at once
+    _FLAGS += " --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", _FLAGS)
 
 # Most of the time goes into compilation: keep its results, so that a second run is quick.
 _CACHE = pathlib.Path(__file__).parents[1] / ".jax_cache"
