@@ -182,6 +182,7 @@ def _train(run):
         _say(f"run the same command with --workdir={run.workdir.path} to continue")
         return 128 + run.stop_signal
     _print_summary(run, summary)
+    _note_missed_target(run.experiment.config.target_time_steps, summary["average_time_steps"])
     return 0
 
 
@@ -213,6 +214,15 @@ def _print_summary(run, summary):
         f"energy {summary['energy_uj']:.3g} µJ an image\n"
         f"summary {run.workdir.summary}\nreport  {run.workdir.report}"
     )
+
+
+def _note_missed_target(target, average):
+    if target is not None and average > target:
+        _say(
+            f"note: {average:.2f} time steps are above target_time_steps={target:g}: raise "
+            "time_step_penalty, or give the scores more epochs between time_step_start_epoch and "
+            "time_step_freeze_epoch"
+        )
 
 
 def _say(text):

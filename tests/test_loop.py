@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import snnvit_jax as snn
-from snnvit_jax import carry, distillation, loop
+from snnvit_jax import carry, distillation, loop, main
 from snnvit_jax import config as config_lib
 from snnvit_jax.checkpoint import Checkpoints
 
@@ -282,6 +282,14 @@ def test_a_run_follows_a_teacher_and_is_read_without_it(finished, tmp_path):
 def test_a_teacher_for_other_classes_is_refused(finished):
     with pytest.raises(ValueError, match="tells 10 classes apart, this training 7"):
         distillation.load(finished[0], 7)
+
+
+@pytest.mark.parametrize(
+    ("target", "told"), [(None, False), (1.5, True), (1.63, False), (2, False)]
+)
+def test_a_target_that_was_missed_is_told(capsys, target, told):
+    main._note_missed_target(target, 1.63)
+    assert ("1.63 time steps are above target_time_steps=1.5" in capsys.readouterr().out) == told
 
 
 # The command line, in processes of its own.
