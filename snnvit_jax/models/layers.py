@@ -4,6 +4,7 @@ Signals are [B, T, ...] with channels last. Convolutions fold the first two axes
 the batch comes first, that neither moves data nor makes a sharded batch gather.
 """
 
+import functools
 import math
 
 import flax.linen as nn
@@ -31,6 +32,10 @@ def batch_statistics(x):
     axes = tuple(range(x.ndim - 1))
     mean = jnp.mean(x, axes)
     return mean, jnp.mean(jnp.square(x - mean), axes)
+
+
+def _statistics_of_value(x):
+    return batch_statistics(value(x))
 
 
 def _statistics_forward(x):
@@ -122,7 +127,8 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, (C,), jnp.float32)
         if not train:
             return Partial(normalize, deferred_x, mean.value, var.value, scale, bias)
-        batch_mean, batch_var = batch_statistics(x)
+        # Not of x: a sum of product and bias would be kept beside the product.
+        batch_mean, batch_var = recompute(_statistics_of_value, deferred_x)
         if not self.is_initializing():
             n = x.size // C * self.repeats
             mean.value = MOMENTUM * mean.value + (1 - MOMENTUM) * batch_mean
@@ -270,6 +276,13 @@ class SpikingAttention(nn.Module):
 
 
 def _einsum(equation, a, b):
-    # Not preferred_element_type: the CPU backend cannot multiply bfloat16 into float32.
     wide = jnp.promote_types(a.dtype, jnp.float32)
+    if a.dtype == b.dtype == wide:
+        return jnp.einsum(equation, a, b)
+    # For the backward pass, the operands are kept as narrow as they are.
+    return recompute(functools.partial(_wide_einsum, equation, wide), a, b)
+
+
+def _wide_einsum(equation, wide, a, b):
+    # Not preferred_element_type: the CPU backend cannot multiply bfloat16 into float32.
     return jnp.einsum(equation, a.astype(wide), b.astype(wide))
