@@ -1,9 +1,9 @@
 """Arithmetic and memory of a traced program, whatever compiles it."""
 
-import math
-
 import jax
 from jax.interpreters import partial_eval
+
+from snnvit_jax.energy.products import products
 
 
 def traced_flops(traced):
@@ -18,7 +18,8 @@ def traced_flops(traced):
       traced: from `jax.jit(function).trace(...)`; shapes are enough, nothing is compiled.
     """
     jaxpr = traced.jaxpr.jaxpr
-    return _flops(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
+    needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return 2 * sum(product.macs for product in products(needed))
 
 
 def kept_bytes(function, argument, *others):
@@ -45,36 +46,3 @@ def tree_bytes(tree):
       tree: of arrays or shapes.
     """
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def _flops(jaxpr):
-    total = 0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            total += _dot_flops(equation)
-        elif equation.primitive.name == "conv_general_dilated":
-            total += _conv_flops(equation)
-        repeats = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
-        total += repeats * sum(_flops(inner) for inner in _inner(equation))
-    return total
-
-
-def _inner(equation):
-    for value in equation.params.values():
-        for one in value if isinstance(value, (tuple, list)) else (value,):
-            inner = getattr(one, "jaxpr", one)
-            if hasattr(inner, "eqns"):
-                yield inner
-
-
-def _dot_flops(equation):
-    (contracted, _), _ = equation.params["dimension_numbers"]
-    shape = equation.invars[0].aval.shape
-    return 2 * equation.outvars[0].aval.size * math.prod(shape[i] for i in contracted)
-
-
-def _conv_flops(equation):
-    """Each output takes the taps of one kernel, those on the padding included."""
-    kernel = equation.invars[1].aval.shape
-    spec = equation.params["dimension_numbers"].rhs_spec  # (outputs, inputs, *space)
-    return 2 * equation.outvars[0].aval.size * math.prod(kernel[i] for i in spec[1:])
