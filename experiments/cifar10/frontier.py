@@ -163,12 +163,13 @@ def draw(found):
     axes = figure.subplots(1, 2, sharey=True)
     for kind, look in LOOK.items():
         ones = [one for one in found.values() if one["kind"] == kind]
+        ones.sort(key=lambda one: one["average_time_steps"])
         if not ones:
             continue
         label = look["label"].format(max(one["time_steps"] for one in ones))
         accuracy, n = (np.array([one[key] for one in ones]) for key in ("accuracy", "examples"))
         error = np.sqrt(accuracy * (1 - accuracy) / n)
-        style = {"color": look["color"], "fmt": look["marker"], "capsize": 2, "label": label}
+        style = {"color": look["color"], "fmt": look["marker"] + ":", "capsize": 2, "label": label}
         for ax, key in zip(axes, ("average_time_steps", "energy_uj"), strict=True):
             x = [one[key] for one in ones]
             ax.errorbar(x, 100 * accuracy, 100 * error, **style)
