@@ -1,0 +1,78 @@
+"""The frontier of CIFAR-10, from runs that are finished already."""
+
+import importlib.util
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import snnvit_jax as snn
+
+PATH = pathlib.Path(__file__).parents[1] / "experiments" / "cifar10" / "frontier.py"
+
+
+@pytest.fixture(scope="module")
+def frontier():
+    spec = importlib.util.spec_from_file_location("frontier", PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def finish(folder, steps, time_steps, accuracy):
+    """Writes what a finished run leaves."""
+    folder.mkdir(parents=True)
+    masks = {"block_0/attn/q_lif": np.arange(time_steps) < steps}
+    snn.TimeStepSchedule(masks).save(folder / "schedule.json")
+    summary = {
+        **{"accuracy": accuracy, "split": "test", "examples": 100, "epochs": 2.0, "seconds": 90.0},
+        **{"average_time_steps": steps, "energy_uj": 2.0 * steps, "firing_rate": 0.1},
+        "images_per_second": 50.0,
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+def test_finished_runs_become_a_table_and_a_figure(frontier, tmp_path, monkeypatch, capsys):
+    finish(tmp_path / "learned-2-of-4-seed0", 2, 4, 0.6)
+    finish(tmp_path / "learned-1.5-of-4-seed0", 1, 4, 0.5)
+    finish(tmp_path / "fixed-3-seed0", 3, 3, 0.625)
+    arguments = ["frontier.py", str(tmp_path), "--targets", "2", "1.5", "--fixed", "3", "--jobs=2"]
+    monkeypatch.setattr("sys.argv", [*arguments, "--", "--config.data.dir=nowhere"])
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    frontier.main()
+    rows = [line for line in capsys.readouterr().out.splitlines() if " min |" in line]
+    assert rows == [
+        "| learned, out of 4 | 0 | 1.00 | 0.5000 | 2 µJ | 2 min |",
+        "| learned, out of 4 | 0 | 2.00 | 0.6000 | 4 µJ | 2 min |",
+        "| T = 3, all steps | 0 | 3.00 | 0.6250 | 6 µJ | 2 min |",
+    ]
+    found = json.loads((tmp_path / "frontier.json").read_text())
+    assert found["fixed-3-seed0"]["modules"] == {"block_0/attn": 3.0}
+    with Image.open(tmp_path / "frontier.png") as image:
+        assert np.asarray(image).std() > 5
+
+
+def test_every_run_gets_its_settings(frontier):
+    options = frontier.parse(["out", "--targets", "1.5", "--fixed", "2", "--seeds", "0", "7"])
+    assert [point.name for point in frontier.points(options)] == [
+        *("learned-1.5-of-4-seed0", "fixed-2-seed0", "learned-1.5-of-4-seed7", "fixed-2-seed7")
+    ]
+    assert frontier.points(options)[1].overrides == [
+        *("--config.model.time_steps=2", "--config.target_time_steps=2.0", "--config.seed=0")
+    ]
+    assert frontier.parse(["out", "--", "--config.epochs=1"]).overrides == ["--config.epochs=1"]
+
+
+def test_a_run_that_fails_tells_why(frontier, tmp_path):
+    options = frontier.parse([str(tmp_path), "--config=no_such_file.py"])
+    with pytest.raises(RuntimeError, match="no_such_file.py"):
+        frontier.train(frontier.points(options)[0], options, None)
+
+
+@pytest.mark.parametrize("arguments", [["--targets", "5"], ["--jobs=0"], ["--targets", "0.5"]])
+def test_bad_options_are_refused(frontier, arguments, capsys):
+    with pytest.raises(SystemExit):
+        frontier.parse(["out", *arguments])
+    assert "must lie between" in capsys.readouterr().err
