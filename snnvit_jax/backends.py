@@ -104,20 +104,13 @@ def _recompute_forward(function, *operands):
 
 
 def _recompute_backward(function, operands, gradient):
-    return jax.vjp(function, *anew(operands, gradient))[1](gradient)
+    operands = jax.lax.platform_dependent(
+        operands, gradient, cpu=_add_unknown_zero, default=_barrier
+    )
+    return jax.vjp(function, *operands)[1](gradient)
 
 
 recompute.defvjp(_recompute_forward, _recompute_backward)
-
-
-def anew(operands, gradient):
-    """Returns operands such that what is computed from them is computed again.
-
-    Args:
-      operands: pytree of floating-point arrays; the forward pass computed with them already.
-      gradient: pytree of arrays that the backward pass has arrived at; nothing is computed before.
-    """
-    return jax.lax.platform_dependent(operands, gradient, cpu=_add_unknown_zero, default=_barrier)
 
 
 def _barrier(operands, gradient):

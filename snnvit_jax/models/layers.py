@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from snnvit_jax.backends import anew, recompute, value
+from snnvit_jax.backends import recompute, value
 
 EPSILON = 1e-5
 MOMENTUM = 0.9  # of the running statistics; PyTorch calls the same thing 0.1
@@ -23,17 +23,19 @@ def batch_statistics(x):
     """Returns mean and biased variance per channel over all other axes, in at least float32.
 
     Args:
-      x: [..., C], or a function without arguments that returns it (a pytree), which is called again
-        in the backward pass.
+      x: [..., C].
 
     Returns:
       (mean [C], variance [C]), float32 (float64 for a float64 input).
     """
-    x = value(x)
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     axes = tuple(range(x.ndim - 1))
     mean = jnp.mean(x, axes)
     return mean, jnp.mean(jnp.square(x - mean), axes)
+
+
+def _statistics_of_value(x):
+    return batch_statistics(value(x))
 
 
 def _statistics_forward(x):
@@ -42,13 +44,11 @@ def _statistics_forward(x):
 
 
 def _statistics_backward(residuals, gradients):
-    # By hand, so that x - mean, as large as x, is not kept from the forward pass; nor is a sum of
-    # product and bias, beside the product.
+    # By hand, so that x - mean, as large as x, is not kept from the forward pass.
     x, mean = residuals
-    x, pull_back = jax.vjp(value, anew(x, gradients) if callable(x) else x)
     of_mean, of_variance = (gradient * x.shape[-1] / x.size for gradient in gradients)
     slope = 2 * of_variance
-    return pull_back((x * slope + (of_mean - mean * slope)).astype(x.dtype))
+    return ((x * slope + (of_mean - mean * slope)).astype(x.dtype),)
 
 
 batch_statistics.defvjp(_statistics_forward, _statistics_backward)
@@ -127,7 +127,8 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, (C,), jnp.float32)
         if not train:
             return Partial(normalize, deferred_x, mean.value, var.value, scale, bias)
-        batch_mean, batch_var = batch_statistics(deferred_x)
+        # Not of x: a sum of product and bias would be kept beside the product.
+        batch_mean, batch_var = recompute(_statistics_of_value, deferred_x)
         if not self.is_initializing():
             n = x.size // C * self.repeats
             mean.value = MOMENTUM * mean.value + (1 - MOMENTUM) * batch_mean
