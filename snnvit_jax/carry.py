@@ -19,6 +19,7 @@ import tarfile
 import tempfile
 
 from snnvit_jax import checksums
+from snnvit_jax.checkpoint import finished_checkpoints
 from snnvit_jax.workdir import Workdir
 
 _PART = re.compile(r"run\.part-(\d+)-of-(\d+)\.([0-9a-f]{64})")
@@ -86,10 +87,10 @@ def unpack(parts, workdir):
 
 
 def _newest_checkpoint(workdir):
-    found = [path for path in workdir.checkpoints.glob("*") if path.name.isdigit()]
+    found = finished_checkpoints(workdir.checkpoints)
     if not found:
         raise ValueError(f"the workdir {workdir.path} holds no checkpoint to carry")
-    return max(found, key=lambda path: int(path.name))
+    return found[-1][1]
 
 
 def _check(checkpoint):

@@ -144,7 +144,7 @@ def restore(directory, template):
       ValueError: if there are checkpoints but none can be read, or they are of another model.
     """
     damaged = []
-    for step, folder in reversed(_finished(directory)):
+    for step, folder in reversed(finished_checkpoints(directory)):
         try:
             _check_sums(folder)
             stored = _stored_shapes(folder)
@@ -180,7 +180,7 @@ def load_variables(directory):
     Raises:
       ValueError: if there is no checkpoint, or the newest cannot be read.
     """
-    finished = _finished(directory)
+    finished = finished_checkpoints(directory)
     if not finished:
         raise ValueError(f"there is no checkpoint in {directory}")
     folder = finished[-1][1]
@@ -223,8 +223,12 @@ def _own_copy(state):
     )
 
 
-def _finished(directory):
-    """Returns [(step, folder)] of the finished checkpoints, oldest first."""
+def finished_checkpoints(directory):
+    """Returns [(step, folder)] of the finished checkpoints, oldest first.
+
+    Args:
+      directory: folder that holds one numbered folder for each checkpoint; need not exist.
+    """
     folders = pathlib.Path(directory).absolute().glob("*")
     return sorted((int(f.name), f) for f in folders if f.name.isdigit() and f.is_dir())
 
@@ -232,7 +236,7 @@ def _finished(directory):
 def _with_unreadable_metrics(directory):
     """Steps whose metrics are damaged: Orbax reads all of them when it opens the folder."""
     damaged = []
-    for step, folder in _finished(directory):
+    for step, folder in finished_checkpoints(directory):
         try:
             for path in (folder / "metrics").glob("metrics"):
                 json.loads(path.read_text())

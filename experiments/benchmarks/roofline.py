@@ -71,11 +71,7 @@ def kernels(megabytes, dtype):
 
 
 def _apply(module, variables):
-    def apply(x):
-        result = module.apply(variables, x, mutable=["batch_stats"])[0]
-        return result
-
-    return apply
+    return lambda x: module.apply(variables, x, mutable=["batch_stats"])[0]
 
 
 def _backward(function):
