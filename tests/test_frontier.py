@@ -54,6 +54,34 @@ def test_finished_runs_become_a_table_and_a_figure(frontier, tmp_path, monkeypat
         assert np.asarray(image).std() > 5
 
 
+def test_runs_that_end_at_once_are_all_written(frontier, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    seeds = [str(seed) for seed in range(40)]
+    arguments = [str(tmp_path), "--targets", "--fixed=3", "--jobs=8", "--seeds", *seeds]
+    options = frontier.parse(arguments)
+    wanted = frontier.points(options)
+    for point in wanted:
+        finish(tmp_path / point.name, 3, 3, 0.6)
+    frontier.train_all(wanted, options)
+    assert len(json.loads((tmp_path / "frontier.json").read_text())) == 40
+
+
+def test_a_run_that_fails_leaves_the_others_written(frontier, tmp_path, monkeypatch, capsys):
+    def train(point, options, cores):
+        if point.kind == "learned":
+            raise RuntimeError(f"{point.name} lost its data")
+        finish(options.out / point.name, 3, 3, 0.6)
+
+    monkeypatch.setattr(frontier, "train", train)
+    options = frontier.parse([str(tmp_path), "--targets", "2", "--fixed", "3", "4"])
+    with pytest.raises(RuntimeError, match="learned-2-of-4-seed0 lost its data"):
+        frontier.train_all(frontier.points(options), options)
+    assert list(json.loads((tmp_path / "frontier.json").read_text())) == [
+        *("fixed-3-seed0", "fixed-4-seed0")
+    ]
+    assert "lost its data" in capsys.readouterr().err
+
+
 def test_every_run_gets_its_settings(frontier):
     options = frontier.parse(["out", "--targets", "1.5", "--fixed", "2", "--seeds", "0", "7"])
     assert [point.name for point in frontier.points(options)] == [

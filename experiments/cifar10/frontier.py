@@ -23,7 +23,7 @@ import tqdm
 from matplotlib.figure import Figure
 
 from snnvit_jax import figures
-from snnvit_jax.workdir import Workdir
+from snnvit_jax.workdir import Workdir, write_atomically
 
 ROOT = pathlib.Path(__file__).parents[2]
 LOOK = {
@@ -96,7 +96,11 @@ def train(point, options, cores):
 
 
 def train_all(wanted, options):
-    """Trains all networks, `jobs` at a time, each of them on its share of the cores."""
+    """Trains all networks, `jobs` at a time, each of them on its share of the cores.
+
+    Raises:
+      RuntimeError: of the first network that failed, after all others are done.
+    """
     every = sorted(os.sched_getaffinity(0))
     shares = [every[i :: options.jobs] for i in range(options.jobs)]
     free = list(shares) if options.jobs > 1 else [None]
@@ -107,14 +111,18 @@ def train_all(wanted, options):
             train(point, options, cores)
         finally:
             free.append(cores)
-        write(wanted, options)
 
+    failures = []
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         running = [pool.submit(one, point) for point in wanted]
-        for done in tqdm.tqdm(
-            concurrent.futures.as_completed(running), total=len(wanted), unit="network"
-        ):
-            done.result()
+        done = concurrent.futures.as_completed(running)
+        for future in tqdm.tqdm(done, total=len(wanted), unit="network"):
+            write(wanted, options)  # here and not in `one`: a single thread writes the file
+            if failure := future.exception():
+                tqdm.tqdm.write(str(failure), file=sys.stderr)
+                failures.append(failure)
+    if failures:
+        raise failures[0]
 
 
 def read(point, options):
@@ -133,9 +141,7 @@ def write(wanted, options):
     """Writes what is known so far; returns it."""
     found = {point.name: read(point, options) for point in wanted}
     found = {name: values for name, values in found.items() if values}
-    temporary = options.out / ".frontier.json"
-    temporary.write_text(json.dumps(found, indent=1) + "\n")
-    temporary.replace(options.out / "frontier.json")
+    write_atomically(options.out / "frontier.json", json.dumps(found, indent=1) + "\n")
     return found
 
 
