@@ -38,9 +38,6 @@ def default_config():
     # time step of excess.
     config.time_step_penalty = 0.0
     config.target_time_steps = optional(float)  # average to end at
-    # What a step of a layer weighs in that average: one (layers), or the operations that it can
-    # drive (operations; the target is then a share of them, times T).
-    config.time_step_cost = "layers"
     config.min_time_steps = 1  # every layer keeps this many of its best-scored steps
     config.time_step_start_epoch = 0.0  # until then all steps stay on
     config.time_step_anneal_epochs = 0.0  # over so many the budget comes down from T to the target
@@ -259,7 +256,6 @@ def _check_choices(config):
     choices = {
         "model.dtype": (config.model.dtype, ("float32", "bfloat16")),
         "trainable": (config.trainable, ("all", "scores")),
-        "time_step_cost": (config.time_step_cost, ("layers", "operations")),
         "sharding": (config.sharding, tuple(sharding.SHARDINGS)),
         "model.remat": (config.model.remat, ("none", "block")),
         "optimizer.name": (config.optimizer.name, ("adamw", "lamb")),

@@ -8,7 +8,7 @@ import ml_collections
 import optax
 
 from snnvit_jax import config as config_lib
-from snnvit_jax import distillation, energy, initial, training
+from snnvit_jax import distillation, initial, training
 from snnvit_jax import optimizer as optimizer_lib
 from snnvit_jax.data import loader, pipeline, sources
 from snnvit_jax.data.order import TrainingOrder
@@ -154,27 +154,16 @@ def build(config, to_train=True):
     sources.check_some_labels(eval_source)
     initial.check_exists(config.init_from)
     channels = train_source.channels
-    image_shape = (data.image_size, data.image_size, channels)
     steps_per_epoch = len(train_source) / config.batch_size
     learning_rate = optimizer_lib.learning_rate_schedule(
         config.optimizer, config.epochs, steps_per_epoch
     )
     num_classes = train_source.num_classes
-    model = _create_model(config.model, num_classes, data.image_size)
-    check_model(model.config, placement)
-    procedure = training.Procedure(
-        model=model,
-        optimizer=optimizer_lib.create_optimizer(config.optimizer, learning_rate, config.trainable),
-        objective=_create_objective(
-            config, steps_per_epoch, _step_costs(config, model, image_shape)
-        ),
-        mixing=_create_mixing(config.mixing, steps_per_epoch),
-        distillation=_create_distillation(config, num_classes) if to_train else None,
-        accumulate=config.accumulate,
-        average_decay=config.average_decay,
-        seed=config.seed,
-        placement=placement,
+    teacher = _create_distillation(config, num_classes) if to_train else None
+    procedure = _create_procedure(
+        config, placement, num_classes, steps_per_epoch, learning_rate, teacher
     )
+    check_model(procedure.model.config, placement)
     return Experiment(
         config=config,
         procedure=procedure,
@@ -184,7 +173,7 @@ def build(config, to_train=True):
         augment=pipeline.create_augment(data, channels),
         loader_options=loader.LoaderOptions(
             config.batch_size,
-            image_shape,
+            (data.image_size, data.image_size, channels),
             data.workers,
             data.on_damaged,
             (jax.process_index(), jax.process_count()),
@@ -194,14 +183,23 @@ def build(config, to_train=True):
     )
 
 
-def _steps(epochs, steps_per_epoch):
-    return None if epochs is None else round(epochs * steps_per_epoch)
+def _create_procedure(config, placement, num_classes, steps_per_epoch, learning_rate, teacher):
+    def steps(epochs):
+        return None if epochs is None else round(epochs * steps_per_epoch)
 
-
-def _create_mixing(settings, steps_per_epoch):
-    settings = settings.to_dict()
-    off_step = _steps(settings.pop("off_epoch"), steps_per_epoch)
-    return Mixing(**settings, off_step=off_step)
+    mixing = config.mixing.to_dict()
+    mixing["off_step"] = steps(mixing.pop("off_epoch"))
+    return training.Procedure(
+        model=_create_model(config.model, num_classes, config.data.image_size),
+        optimizer=optimizer_lib.create_optimizer(config.optimizer, learning_rate, config.trainable),
+        objective=_create_objective(config, steps_per_epoch, steps),
+        mixing=Mixing(**mixing),
+        distillation=teacher,
+        accumulate=config.accumulate,
+        average_decay=config.average_decay,
+        seed=config.seed,
+        placement=placement,
+    )
 
 
 def _create_distillation(config, num_classes):
@@ -221,22 +219,15 @@ def _create_model(settings, num_classes, image_size):
     )
 
 
-def _step_costs(config, model, image_shape):
-    if config.time_step_cost == "layers":
-        return None
-    return tuple(energy.step_costs(model, image_shape).items())
-
-
-def _create_objective(config, steps_per_epoch, step_costs):
+def _create_objective(config, steps_per_epoch, steps):
     return Objective(
         label_smoothing=config.optimizer.label_smoothing,
         time_step_penalty=config.time_step_penalty,
         target_time_steps=config.target_time_steps,
         min_time_steps=config.min_time_steps,
-        start_step=_steps(config.time_step_start_epoch, steps_per_epoch),
-        anneal_steps=_steps(config.time_step_anneal_epochs, steps_per_epoch),
+        start_step=steps(config.time_step_start_epoch),
+        anneal_steps=steps(config.time_step_anneal_epochs),
         patience_steps=steps_per_epoch,
-        freeze_step=_steps(config.time_step_freeze_epoch, steps_per_epoch),
+        freeze_step=steps(config.time_step_freeze_epoch),
         estimator=config.model.neuron.estimator,
-        step_costs=step_costs,
     )

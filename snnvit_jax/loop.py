@@ -148,7 +148,7 @@ class Run:
         Returns:
           The summary as a dictionary.
         """
-        experiment, history = self.experiment, self.workdir.read_metrics()
+        history = self.workdir.read_metrics()
         training_lines = [line for line in history if "images_per_second" in line]
         step = int(self.state.step)
         summary = {
@@ -157,11 +157,8 @@ class Run:
             "split": result.split,
             "examples": result.examples,
             "average_time_steps": result.schedule.average,
-            "charged_time_steps": result.schedule.weighted_average(
-                experiment.procedure.objective.costs
-            ),
             "time_steps": result.schedule.time_steps,
-            "epochs": step / experiment.steps_per_epoch,
+            "epochs": step / self.experiment.steps_per_epoch,
             "steps": step,
             "seconds": history[-1]["seconds"] if history else 0.0,
             "images_per_second": _median(training_lines, "images_per_second"),
@@ -171,7 +168,7 @@ class Run:
             "firing_rate": result.firing_rate,
             "dead_layers": result.dead_layers,
             "saturated_layers": result.saturated_layers,
-            "devices": experiment.mesh.size,
+            "devices": self.experiment.mesh.size,
         }
         if is_writer():
             result.schedule.save(self.workdir.schedule)

@@ -182,7 +182,7 @@ def _train(run):
         _say(f"run the same command with --workdir={run.workdir.path} to continue")
         return 128 + run.stop_signal
     _print_summary(run, summary)
-    _note_missed_target(run.experiment.config.target_time_steps, summary["charged_time_steps"])
+    _note_missed_target(run.experiment.config.target_time_steps, summary["average_time_steps"])
     return 0
 
 
@@ -216,10 +216,10 @@ def _print_summary(run, summary):
     )
 
 
-def _note_missed_target(target, charged):
-    if target is not None and charged > target + 1e-6:
+def _note_missed_target(target, average):
+    if target is not None and average > target:
         _say(
-            f"note: {charged:.2f} time steps are above target_time_steps={target:g}: raise "
+            f"note: {average:.2f} time steps are above target_time_steps={target:g}: raise "
             "time_step_penalty, or give the scores more epochs between time_step_start_epoch and "
             "time_step_freeze_epoch"
         )

@@ -22,8 +22,6 @@ class Objective:
       freeze_step: training step from which they stay as they are; None for never.
       patience_steps: how fast the penalty grows while the budget is exceeded.
       estimator: straight-through estimator of the penalty's gradient.
-      step_costs: ((layer name, cost > 0 of one of its time steps), ...), the weights of the layers
-        in the average that is charged; None for equal ones.
     """
 
     label_smoothing: float = 0.0
@@ -35,31 +33,6 @@ class Objective:
     freeze_step: int | None = None
     patience_steps: int = 100
     estimator: str = "identity"
-    step_costs: tuple[tuple[str, int], ...] | None = None
-
-    @property
-    def costs(self):
-        """The `step_costs` as a dictionary, or None."""
-        return None if self.step_costs is None else dict(self.step_costs)
-
-    def average(self, params):
-        """Returns the average number of time steps that is charged, [] float32 in [0, T].
-
-        Args:
-          params: the model's "params".
-        """
-        return timesteps.average_time_steps(params, self.estimator, self.costs)
-
-    def penalty(self, params, step):
-        """Returns what exceeds the budget after `step` steps, relative to T; its weight is apart.
-
-        Args:
-          params: the model's "params".
-          step: training steps done.
-        """
-        (time_steps,) = next(iter(timesteps.scores(params).values())).shape
-        budget = self.budget(step, time_steps)
-        return timesteps.time_step_penalty(params, budget, self.estimator, self.costs)
 
     def budget(self, step, time_steps):
         """Returns the average number of time steps allowed after `step` steps, or None.
@@ -94,20 +67,8 @@ class Objective:
             return None
         (time_steps,) = next(iter(timesteps.scores(params).values())).shape
         budget = self.budget(step, time_steps)
-        return jnp.maximum(jnp.minimum(budget, self.average(params)), self.target_time_steps)
-
-    def project(self, old_params, params, step):
-        """Returns updated parameters with their scores back in the allowed set.
-
-        Args:
-          old_params: the model's "params" before the update.
-          params: and after it.
-          step: training steps done before it.
-        """
-        floor = self.floor(old_params, step)
-        return timesteps.project_scores(
-            params, self.min_time_steps, floor, self.estimator, self.costs
-        )
+        average = timesteps.average_time_steps(params, self.estimator)
+        return jnp.maximum(jnp.minimum(budget, average), self.target_time_steps)
 
     def next_penalty_weight(self, state, time_steps):
         """Returns the weight of the penalty for the next step: it grows while above the budget.
@@ -122,7 +83,7 @@ class Objective:
         budget = self.budget(state.step, time_steps)
         if budget is None:
             return jnp.float32(self.time_step_penalty)
-        excess = self.average(state.params) - budget
+        excess = timesteps.average_time_steps(state.params) - budget
         change = self.time_step_penalty * excess / self.patience_steps
         learning = self.scores_learn(state.step)
         return jnp.maximum(state.penalty_weight + jnp.where(learning, change, 0.0), 0.0)

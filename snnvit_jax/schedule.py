@@ -74,18 +74,6 @@ class TimeStepSchedule:
         """Mean over all layers of the number of active time steps."""
         return float(np.mean(list(self.layers.values())))
 
-    def weighted_average(self, costs):
-        """Returns the mean over all layers of active time steps, each layer weighted by its cost.
-
-        Args:
-          costs: {layer name: cost > 0 of one of its time steps}, as from `energy.step_costs`; None
-            for equal ones.
-        """
-        if costs is None:
-            return self.average
-        weights = [costs[name] for name in self.masks]
-        return float(np.average(list(self.layers.values()), weights=weights))
-
     def save(self, path):
         """Writes the schedule as JSON.
 

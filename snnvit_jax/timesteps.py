@@ -12,7 +12,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import traverse_util
 
 SCORE = "time_step_score"
@@ -20,7 +19,6 @@ INITIAL_SCORE = 0.5
 # How far from the threshold 0 the projection puts a score that must lie on one side of it: so close
 # that the loss can still exchange the step for a better one.
 LIFTED_SCORE = 0.01
-ROUNDING = 1e-5  # of an average number of time steps
 
 
 def initial_scores(time_steps):
@@ -116,34 +114,21 @@ def replace_scores(params, new_scores):
     return traverse_util.unflatten_dict({path: new.get(path, leaf) for path, leaf in flat.items()})
 
 
-def average_time_steps(params, estimator="identity", costs=None):
+def average_time_steps(params, estimator="identity"):
     """Returns the model's time steps: mean over LIF layers of the number of active steps.
 
     Args:
       params: the "params" of a model.
       estimator: a key of `ESTIMATORS`; its gradient reaches the scores.
-      costs: {layer name: weight > 0 of the layer in this mean}; None for equal weights.
 
     Returns:
       A float32 scalar in [0, T].
     """
-    found = scores(params)
-    stacked = jnp.stack(list(found.values()))  # L T
-    active = jnp.sum(binary_mask(stacked, estimator), axis=1)
-    return jnp.sum(active * _weights(found, costs)) / len(found)
+    stacked = jnp.stack(list(scores(params).values()))  # L T
+    return jnp.sum(binary_mask(stacked, estimator)) / stacked.shape[0]
 
 
-def _weights(layers, costs):
-    """Costs relative to their mean, float32 [L], in the order of the layers."""
-    if costs is None:
-        return np.ones(len(layers), np.float32)
-    if costs.keys() != layers.keys() or not min(costs.values()) > 0:
-        raise ValueError(f"costs must be positive and those of {sorted(layers)}, got {costs}")
-    ordered = np.array([costs[name] for name in layers], np.float64)
-    return (ordered / ordered.mean()).astype(np.float32)
-
-
-def time_step_penalty(params, target=None, estimator="identity", costs=None):
+def time_step_penalty(params, target=None, estimator="identity"):
     """Returns what the objective charges for time steps, relative to T.
 
     average / T without a target, max(average - target, 0) / T with one.
@@ -153,22 +138,20 @@ def time_step_penalty(params, target=None, estimator="identity", costs=None):
       target: average number of time steps that is free of charge, a number or a traced scalar in
         [0, T]; None for 0.
       estimator: a key of `ESTIMATORS`; its gradient reaches the scores.
-      costs: weights of the layers in the average, as in `average_time_steps`.
 
     Returns:
       A float32 scalar in [0, 1].
     """
     T = next(iter(scores(params).values())).shape[0]
-    excess = average_time_steps(params, estimator, costs) - (0.0 if target is None else target)
-    # A weighted average that meets the target may lie a rounding error above it.
-    return jnp.where(excess > ROUNDING, excess, 0.0) / T
+    average = average_time_steps(params, estimator)
+    return jax.nn.relu(average - (0.0 if target is None else target)) / T
 
 
 # name -> how far from 0 a score may lie and still be moved by its gradient
 REACH = {"identity": 1.0, "clipped": 0.5, "triangle": 0.9, "sigmoid": 1.0}
 
 
-def project_scores(params, min_time_steps=1, floor=None, estimator="identity", costs=None):
+def project_scores(params, min_time_steps=1, floor=None, estimator="identity"):
     """Brings the scores back into their allowed set after an update.
 
     Scores are clipped to the estimator's `REACH`, so that none is stuck, and each layer's
@@ -180,10 +163,9 @@ def project_scores(params, min_time_steps=1, floor=None, estimator="identity", c
     Args:
       params: the "params" of a model.
       min_time_steps: steps that every layer keeps, in [0, T].
-      floor: average number of time steps in [min_time_steps, T], rounded down to what whole steps
-        make up in the order of their scores; a number or a traced scalar, or None for no floor.
+      floor: average number of time steps in [min_time_steps, T], rounded down to a whole number of
+        steps in all; a number or a traced scalar, or None for no floor.
       estimator: a key of `ESTIMATORS`.
-      costs: weights of the layers in the average, as in `average_time_steps`.
 
     Returns:
       The parameter tree with projected scores.
@@ -193,34 +175,18 @@ def project_scores(params, min_time_steps=1, floor=None, estimator="identity", c
     stacked = jnp.clip(jnp.stack(list(old.values())), -reach, reach)  # L T
     kept = jax.vmap(_rank)(stacked) < min_time_steps
     if floor is not None:
-        free = _free_count(stacked, kept, jnp.asarray(floor), _weights(old, costs))
-        enough = jnp.sum((stacked > 0) & ~kept) >= free
-        stacked = jnp.where(enough, stacked, _keep_exactly(stacked, kept, free, reach))
+        count = jnp.floor(jnp.asarray(floor) * len(old) + 1e-4).astype(int)
+        enough = jnp.sum((stacked > 0) | kept) >= count
+        stacked = jnp.where(enough, stacked, _keep_exactly(stacked, kept, count, reach))
     stacked = jnp.where(kept, jnp.maximum(stacked, LIFTED_SCORE), stacked)
     return replace_scores(params, dict(zip(old, stacked, strict=True)))
 
 
-def _free_scores(stacked, kept):
-    """Scores of the steps that no layer must keep, -inf for the others.
-
-    Step after step, so that ties go to the earlier step rather than to the earlier layer.
-    """
-    return jnp.where(kept, -jnp.inf, stacked).T.reshape(-1)
-
-
-def _free_count(stacked, kept, floor, weights):
-    """How many of the best-scored steps fit below the floor, beside those that are kept."""
-    weights = jnp.broadcast_to(weights[:, None], stacked.shape)  # L T
-    already = jnp.sum(weights * kept)
-    rank = _rank(_free_scores(stacked, kept))
-    sorted_weights = jnp.zeros(rank.size).at[rank].set(weights.T.reshape(-1))
-    fits = already + jnp.cumsum(sorted_weights) <= (floor + ROUNDING) * len(stacked)
-    return jnp.minimum(jnp.sum(fits), jnp.sum(~kept))
-
-
-def _keep_exactly(stacked, kept, free_count, reach):
-    """Moves scores [L, T] so that so many steps are active beside those that are kept."""
-    free = _free_scores(stacked, kept)
+def _keep_exactly(stacked, kept, count, reach):
+    """Moves scores [L, T] so that `count` steps are active, among them those that are kept."""
+    # Step-major order, so that ties go to the earlier step rather than to the earlier layer.
+    free = jnp.where(kept, -jnp.inf, stacked).T.reshape(-1)
+    free_count = count - jnp.sum(kept)
     active = (_rank(free) < free_count).reshape(stacked.T.shape).T | kept
     descending = jnp.concatenate([jnp.ones(1), -jnp.sort(-free), -jnp.ones(1)])
     last_in, first_out = (jnp.clip(descending[free_count + i], -reach, reach) for i in (0, 1))

@@ -137,7 +137,9 @@ def loss_fn(params, batch_stats, state, batch, key, procedure):
     )
     losses = optax.softmax_cross_entropy(logits, batch["target"])
     mask, count = batch["mask"], jnp.sum(batch["mask"])
-    penalty = objective.penalty(params, state.step)
+    penalty = timesteps.time_step_penalty(
+        params, objective.budget(state.step, model.config.time_steps), objective.estimator
+    )
     correct = (jnp.argmax(logits, -1) == batch["label"]) * mask
     metrics = {
         "loss": (jnp.sum(losses * mask), count),
@@ -145,7 +147,6 @@ def loss_fn(params, batch_stats, state, batch, key, procedure):
         "time_step_excess": (penalty, 1.0),
         "penalty_weight": (state.penalty_weight, 1.0),
         "average_time_steps": (timesteps.average_time_steps(params), 1.0),
-        "charged_time_steps": (objective.average(params), 1.0),
     }
     if procedure.distillation is not None:
         agreed = (jnp.argmax(logits, -1) == jnp.argmax(batch["teacher"], -1)) * mask
@@ -251,7 +252,11 @@ def _divide(batch, parts):
 def _settle_scores(old_params, params, step, objective):
     """Projects the updated scores while they learn, and takes their update back otherwise."""
     old = timesteps.scores(old_params)
-    new = timesteps.scores(objective.project(old_params, params, step))
+    floor = objective.floor(old_params, step)
+    projected = timesteps.project_scores(
+        params, objective.min_time_steps, floor, objective.estimator
+    )
+    new = timesteps.scores(projected)
     learning = objective.scores_learn(step)
     return timesteps.replace_scores(
         params, {name: jnp.where(learning, new[name], old[name]) for name in new}

@@ -55,9 +55,6 @@ def test_counts_are_those_of_the_masks(schedule):
         "alone": 3.0,
     }
     assert schedule.average == pytest.approx(2.0)
-    assert schedule.weighted_average(None) == schedule.average
-    costs = dict(zip(MASKS, (10, 1, 5, 3, 1), strict=True))
-    assert schedule.weighted_average(costs) == pytest.approx((40 + 2 + 5 + 0 + 3) / 20)
 
 
 def test_masks_are_boolean_copies_in_the_order_given():

@@ -13,7 +13,6 @@ from snnvit_jax.energy.costs import LayerEnergy, NeuronUpdates, Operand
 from snnvit_jax.energy.observation import decode, model_shapes, observe
 from snnvit_jax.energy.operations import LayerShape
 from snnvit_jax.energy.report import EnergyReport, energy_report, report_from_counts
-from snnvit_jax.energy.step_costs import step_costs
 
 __all__ = [
     "CONVENTIONS",
@@ -28,5 +27,4 @@ __all__ = [
     "model_shapes",
     "observe",
     "report_from_counts",
-    "step_costs",
 ]
