@@ -38,6 +38,8 @@ def default_config():
     # time step of excess.
     config.time_step_penalty = 0.0
     config.target_time_steps = optional(float)  # average to end at
+    # Weight of the accumulates that spikes drive, as a share of those at full activity.
+    config.spike_penalty = 0.0
     config.min_time_steps = 1  # every layer keeps this many of its best-scored steps
     config.time_step_start_epoch = 0.0  # until then all steps stay on
     config.time_step_anneal_epochs = 0.0  # over so many the budget comes down from T to the target
@@ -148,7 +150,7 @@ def validate(config):
     _check_range(config, positive, low=1)
     _check_range(config, ("seed", "save_every_seconds"), low=0)
     _check_range(config, ("eval_every_epochs",), low=1e-6)
-    _check_range(config, ("time_step_penalty", "time_step_start_epoch"), low=0)
+    _check_range(config, ("time_step_penalty", "time_step_start_epoch", "spike_penalty"), low=0)
     _check_range(config, ("time_step_anneal_epochs",), low=0)
     _check_range(config.optimizer, ("learning_rate",), low=1e-12, prefix="optimizer.")
     _check_range(

@@ -8,7 +8,7 @@ import ml_collections
 import optax
 
 from snnvit_jax import config as config_lib
-from snnvit_jax import distillation, initial, training
+from snnvit_jax import distillation, energy, initial, training
 from snnvit_jax import optimizer as optimizer_lib
 from snnvit_jax.data import loader, pipeline, sources
 from snnvit_jax.data.order import TrainingOrder
@@ -154,16 +154,27 @@ def build(config, to_train=True):
     sources.check_some_labels(eval_source)
     initial.check_exists(config.init_from)
     channels = train_source.channels
+    image_shape = (data.image_size, data.image_size, channels)
     steps_per_epoch = len(train_source) / config.batch_size
     learning_rate = optimizer_lib.learning_rate_schedule(
         config.optimizer, config.epochs, steps_per_epoch
     )
     num_classes = train_source.num_classes
-    teacher = _create_distillation(config, num_classes) if to_train else None
-    procedure = _create_procedure(
-        config, placement, num_classes, steps_per_epoch, learning_rate, teacher
+    model = _create_model(config.model, num_classes, data.image_size)
+    check_model(model.config, placement)
+    procedure = training.Procedure(
+        model=model,
+        optimizer=optimizer_lib.create_optimizer(config.optimizer, learning_rate, config.trainable),
+        objective=_create_objective(
+            config, steps_per_epoch, _spike_prices(config, model, image_shape) if to_train else ()
+        ),
+        mixing=_create_mixing(config.mixing, steps_per_epoch),
+        distillation=_create_distillation(config, num_classes) if to_train else None,
+        accumulate=config.accumulate,
+        average_decay=config.average_decay,
+        seed=config.seed,
+        placement=placement,
     )
-    check_model(procedure.model.config, placement)
     return Experiment(
         config=config,
         procedure=procedure,
@@ -173,7 +184,7 @@ def build(config, to_train=True):
         augment=pipeline.create_augment(data, channels),
         loader_options=loader.LoaderOptions(
             config.batch_size,
-            (data.image_size, data.image_size, channels),
+            image_shape,
             data.workers,
             data.on_damaged,
             (jax.process_index(), jax.process_count()),
@@ -183,23 +194,14 @@ def build(config, to_train=True):
     )
 
 
-def _create_procedure(config, placement, num_classes, steps_per_epoch, learning_rate, teacher):
-    def steps(epochs):
-        return None if epochs is None else round(epochs * steps_per_epoch)
+def _steps(epochs, steps_per_epoch):
+    return None if epochs is None else round(epochs * steps_per_epoch)
 
-    mixing = config.mixing.to_dict()
-    mixing["off_step"] = steps(mixing.pop("off_epoch"))
-    return training.Procedure(
-        model=_create_model(config.model, num_classes, config.data.image_size),
-        optimizer=optimizer_lib.create_optimizer(config.optimizer, learning_rate, config.trainable),
-        objective=_create_objective(config, steps_per_epoch, steps),
-        mixing=Mixing(**mixing),
-        distillation=teacher,
-        accumulate=config.accumulate,
-        average_decay=config.average_decay,
-        seed=config.seed,
-        placement=placement,
-    )
+
+def _create_mixing(settings, steps_per_epoch):
+    settings = settings.to_dict()
+    off_step = _steps(settings.pop("off_epoch"), steps_per_epoch)
+    return Mixing(**settings, off_step=off_step)
 
 
 def _create_distillation(config, num_classes):
@@ -219,15 +221,23 @@ def _create_model(settings, num_classes, image_size):
     )
 
 
-def _create_objective(config, steps_per_epoch, steps):
+def _spike_prices(config, model, image_shape):
+    if not config.spike_penalty:
+        return ()
+    prices = energy.spike_prices(model, image_shape)
+    return tuple((name, config.spike_penalty * price) for name, price in prices.items())
+
+
+def _create_objective(config, steps_per_epoch, spike_prices):
     return Objective(
         label_smoothing=config.optimizer.label_smoothing,
         time_step_penalty=config.time_step_penalty,
         target_time_steps=config.target_time_steps,
         min_time_steps=config.min_time_steps,
-        start_step=steps(config.time_step_start_epoch),
-        anneal_steps=steps(config.time_step_anneal_epochs),
+        start_step=_steps(config.time_step_start_epoch, steps_per_epoch),
+        anneal_steps=_steps(config.time_step_anneal_epochs, steps_per_epoch),
         patience_steps=steps_per_epoch,
-        freeze_step=steps(config.time_step_freeze_epoch),
+        freeze_step=_steps(config.time_step_freeze_epoch, steps_per_epoch),
         estimator=config.model.neuron.estimator,
+        spike_prices=spike_prices,
     )

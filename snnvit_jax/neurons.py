@@ -17,7 +17,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from snnvit_jax import timesteps
+from snnvit_jax import spike_price, timesteps
 from snnvit_jax.backends import compute, hold, unstack, value
 from snnvit_jax.recording import record, recording
 from snnvit_jax.surrogates import fire
@@ -190,6 +190,7 @@ class Emission(flax.struct.PyTreeNode):
       neuron: a `NeuronConfig`.
       threshold: firing threshold, > 0.
       then: a function of [B * T, ...] applied to the spikes; None for none.
+      price: of a spike in the objective, a scalar (`spike_price`); None if it is free.
     """
 
     current: jax.Array
@@ -198,6 +199,7 @@ class Emission(flax.struct.PyTreeNode):
     neuron: NeuronConfig = flax.struct.field(pytree_node=False)
     threshold: float = flax.struct.field(pytree_node=False)
     then: object = flax.struct.field(pytree_node=False, default=None)
+    price: jax.Array | None = None
 
     def spikes(self):
         """Returns the spikes filtered by the mask, [B, T, ...]; max(current, 0) for "relu"."""
@@ -207,12 +209,12 @@ class Emission(flax.struct.PyTreeNode):
         return timesteps.mask_spikes(outputs, self.score, self.neuron.estimator, axis=1)
 
     def __call__(self):
-        """Returns the spikes, or what `then` makes of them."""
-        spikes = self.spikes()
-        if self.then is None:
-            return spikes
-        y = self.then(spikes.reshape(-1, *spikes.shape[2:]))
-        return y.reshape(*spikes.shape[:2], *y.shape[1:])
+        """Returns the spikes, or what `then` makes of them; each at its price, if there is one."""
+        y = spikes = self.spikes()
+        if self.then is not None:
+            y = self.then(spikes.reshape(-1, *spikes.shape[2:]))
+            y = y.reshape(*spikes.shape[:2], *y.shape[1:])
+        return y if self.price is None else spike_price.charge(y, self.price)
 
     def _fired(self, current):
         neuron = self.neuron
@@ -261,7 +263,8 @@ class LIF(nn.Module):
           then: a function of [B * T, ...] applied to the spikes; None for none.
         """
         score = self.param(timesteps.SCORE, lambda _: timesteps.initial_scores(time_steps))
-        emission = Emission(current, score, self._tau(), self.neuron, self.threshold, then)
+        price = spike_price.price_of(self)
+        emission = Emission(current, score, self._tau(), self.neuron, self.threshold, then, price)
         if recording(self):
             record(self, jnp.moveaxis(emission.spikes(), 1, 0))
         return emission

@@ -1,16 +1,16 @@
-"""What training minimises: cross entropy + penalty x time steps; and when the scores may move."""
+"""What training minimises, cross entropy and penalties; and when the scores may move."""
 
 import dataclasses
 
 import jax.numpy as jnp
 import optax
 
-from snnvit_jax import timesteps
+from snnvit_jax import spike_price, timesteps
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What is minimised: cross entropy + penalty x time steps; and when the scores may move.
+    """What is minimised, cross entropy and penalties; and when the scores may move.
 
     Attributes:
       label_smoothing: in [0, 1].
@@ -22,6 +22,8 @@ class Objective:
       freeze_step: training step from which they stay as they are; None for never.
       patience_steps: how fast the penalty grows while the budget is exceeded.
       estimator: straight-through estimator of the penalty's gradient.
+      spike_prices: ((layer name, what one spike adds to the objective for its image), ...); empty
+        if spikes are free.
     """
 
     label_smoothing: float = 0.0
@@ -33,6 +35,17 @@ class Objective:
     freeze_step: int | None = None
     patience_steps: int = 100
     estimator: str = "identity"
+    spike_prices: tuple[tuple[str, float], ...] = ()
+
+    def price_variables(self, examples):
+        """Returns the prices of spikes as variables of the model, for a mean over examples.
+
+        Args:
+          examples: how many a batch holds, >= 1.
+        """
+        if not self.spike_prices:
+            return {}
+        return spike_price.as_variables(dict(self.spike_prices), 1 / examples)
 
     def budget(self, step, time_steps):
         """Returns the average number of time steps allowed after `step` steps, or None.

@@ -115,6 +115,8 @@ def state_from_variables(procedure, variables):
 def loss_fn(params, batch_stats, state, batch, key, procedure):
     """Returns the objective on a batch, and what is worth keeping of its computation.
 
+    What spikes cost is in its gradient only (`spike_price`), not in its value.
+
     Args:
       params: of the model.
       batch_stats: running statistics before this batch.
@@ -128,8 +130,9 @@ def loss_fn(params, batch_stats, state, batch, key, procedure):
       (loss, (new batch_stats, metrics)).
     """
     model, objective = procedure.model, procedure.objective
+    prices = objective.price_variables(len(batch["image"]))
     logits, new = model.apply(
-        {"params": params, "batch_stats": batch_stats},
+        {"params": params, "batch_stats": batch_stats, **prices},
         batch["image"],
         train=True,
         mutable=["batch_stats"],

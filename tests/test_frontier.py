@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -38,15 +39,19 @@ def test_finished_runs_become_a_table_and_a_figure(frontier, tmp_path, monkeypat
     finish(tmp_path / "learned-2-of-4-seed0", 2, 4, 0.6)
     finish(tmp_path / "learned-1.5-of-4-seed0", 1, 4, 0.5)
     finish(tmp_path / "fixed-3-seed0", 3, 3, 0.625)
+    finish(tmp_path / "learned-2-of-4-seed0-spikes1", 2, 4, 0.55)
     arguments = ["frontier.py", str(tmp_path), "--targets", "2", "1.5", "--fixed", "3", "--jobs=2"]
+    monkeypatch.setattr(frontier, "train", lambda *_: None)  # the others are left out
+    arguments += ["--spike-penalties", "0", "1"]
     monkeypatch.setattr("sys.argv", [*arguments, "--", "--config.data.dir=nowhere"])
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     frontier.main()
     rows = [line for line in capsys.readouterr().out.splitlines() if " min |" in line]
     assert rows == [
-        "| learned, out of 4 | 0 | 1.00 | 0.5000 | 2 µJ | 2 min |",
-        "| learned, out of 4 | 0 | 2.00 | 0.6000 | 4 µJ | 2 min |",
-        "| T = 3, all steps | 0 | 3.00 | 0.6250 | 6 µJ | 2 min |",
+        "| learned, out of 4 | 0 | 0 | 1.00 | 0.5000 | 2 µJ | 2 min |",
+        "| learned, out of 4 | 0 | 0 | 2.00 | 0.6000 | 4 µJ | 2 min |",
+        "| learned, out of 4 | 1 | 0 | 2.00 | 0.5500 | 4 µJ | 2 min |",
+        "| T = 3, all steps | 0 | 0 | 3.00 | 0.6250 | 6 µJ | 2 min |",
     ]
     found = json.loads((tmp_path / "frontier.json").read_text())
     assert found["fixed-3-seed0"]["modules"] == {"block_0/attn": 3.0}
@@ -88,8 +93,13 @@ def test_every_run_gets_its_settings(frontier):
         *("learned-1.5-of-4-seed0", "fixed-2-seed0", "learned-1.5-of-4-seed7", "fixed-2-seed7")
     ]
     assert frontier.points(options)[1].overrides == [
-        *("--config.model.time_steps=2", "--config.target_time_steps=2.0", "--config.seed=0")
+        *("--config.model.time_steps=2", "--config.target_time_steps=2.0", "--config.seed=0"),
+        "--config.spike_penalty=0.0",
     ]
+    options = frontier.parse(["out", "--targets", "2", "--fixed", "--spike-penalties", "0.5"])
+    (point,) = frontier.points(options)
+    assert point.name == "learned-2-of-4-seed0-spikes0.5"
+    assert point.overrides[-1] == "--config.spike_penalty=0.5"
     assert frontier.parse(["out", "--", "--config.epochs=1"]).overrides == ["--config.epochs=1"]
 
 
@@ -99,8 +109,10 @@ def test_a_run_that_fails_tells_why(frontier, tmp_path):
         frontier.train(frontier.points(options)[0], options, None)
 
 
-@pytest.mark.parametrize("arguments", [["--targets", "5"], ["--jobs=0"], ["--targets", "0.5"]])
+@pytest.mark.parametrize(
+    "arguments", [["--targets", "5"], ["--jobs=0"], ["--targets", "0.5"], ["--spike-penalties=-1"]]
+)
 def test_bad_options_are_refused(frontier, arguments, capsys):
     with pytest.raises(SystemExit):
         frontier.parse(["out", *arguments])
-    assert "must lie between" in capsys.readouterr().err
+    assert re.search("must lie between|must be at least", capsys.readouterr().err)

@@ -4,7 +4,8 @@
         --config.data.dir=DIR [more overrides for every run]
 
 Trains one network for each target and seed, which learns its time steps out of --time-steps, and
-one for each fixed T, which keeps all of them; everything else is the same. A run lies in OUT/NAME:
+one for each fixed T, which keeps all of them; everything else is the same. With --spike-penalties
+each of them again for each price of spikes. A run lies in OUT/NAME:
 one that is finished is not repeated, one cut short goes on. Writes OUT/frontier.json after each
 run, OUT/frontier.png and a table.
 """
@@ -12,6 +13,7 @@ run, OUT/frontier.png and a table.
 import argparse
 import concurrent.futures
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -30,6 +32,7 @@ LOOK = {
     "learned": {"color": figures.ACCENT, "marker": "o", "label": "learned, out of T = {}"},
     "fixed": {"color": figures.SECOND, "marker": "s", "label": "all T steps"},
 }
+LINES = (":", "-", "--", "-.")  # of the penalties on spikes, in turn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,18 +44,21 @@ class Point:
       time_steps: T.
       target: average time steps to end at; T for "fixed", which leaves nothing to give up.
       seed: of the run.
+      spike_penalty: weight of the accumulates in the objective.
     """
 
     kind: str
     time_steps: int
     target: float
     seed: int
+    spike_penalty: float = 0.0
 
     @property
     def name(self):
         """Of its folder."""
         steps = f"{self.target:g}-of-{self.time_steps}" if self.kind == "learned" else self.target
-        return f"{self.kind}-{steps}-seed{self.seed}"
+        price = f"-spikes{self.spike_penalty:g}" if self.spike_penalty else ""
+        return f"{self.kind}-{steps}-seed{self.seed}{price}"
 
     @property
     def overrides(self):
@@ -61,15 +67,16 @@ class Point:
             f"--config.model.time_steps={self.time_steps}",
             f"--config.target_time_steps={float(self.target)}",
             f"--config.seed={self.seed}",
+            f"--config.spike_penalty={self.spike_penalty}",
         ]
 
 
 def points(options):
     """Returns every `Point` asked for, learned and fixed ones in turn."""
-    learned = [
-        Point("learned", options.time_steps, t, s) for s in options.seeds for t in options.targets
-    ]
-    fixed = [Point("fixed", t, t, s) for s in options.seeds for t in options.fixed]
+    learned, fixed = [], []
+    for price, seed in itertools.product(options.spike_penalties, options.seeds):
+        learned += [Point("learned", options.time_steps, t, seed, price) for t in options.targets]
+        fixed += [Point("fixed", t, t, seed, price) for t in options.fixed]
     paired = zip(learned, fixed, strict=False)
     most = min(len(learned), len(fixed))
     return [point for pair in paired for point in pair] + learned[most:] + fixed[most:]
@@ -147,16 +154,32 @@ def write(wanted, options):
 
 def table(found):
     """Returns the result as lines of Markdown, fewest time steps first."""
-    lines = ["| | seed | average time steps | accuracy | energy of an image | training |"]
-    lines.append("|---|---|---|---|---|---|")
+    lines = [
+        "| | spike penalty | seed | average time steps | accuracy | energy of an image | training |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|")
     for one in sorted(found.values(), key=lambda one: (one["average_time_steps"], one["kind"])):
         learned = f"learned, out of {one['time_steps']}"
         what = learned if one["kind"] == "learned" else f"T = {one['time_steps']}, all steps"
         lines.append(
-            f"| {what} | {one['seed']} | {one['average_time_steps']:.2f} | {one['accuracy']:.4f} | "
-            f"{one['energy_uj']:.3g} µJ | {one['seconds'] / 60:.0f} min |"
+            f"| {what} | {one['spike_penalty']:g} | {one['seed']} | "
+            f"{one['average_time_steps']:.2f} | {one['accuracy']:.4f} | {one['energy_uj']:.3g} µJ | {one['seconds'] / 60:.0f} min |"
         )
     return lines
+
+
+def series(found):
+    """Yields (networks of a kind and price, by average time steps; how to draw them)."""
+    prices = sorted({one["spike_penalty"] for one in found.values()})
+    for kind, price in itertools.product(LOOK, prices):
+        ones = [o for o in found.values() if (o["kind"], o["spike_penalty"]) == (kind, price)]
+        if not ones:
+            continue
+        look, line = LOOK[kind], LINES[prices.index(price) % len(LINES)]
+        label = look["label"].format(max(one["time_steps"] for one in ones))
+        label += f", spike penalty {price:g}" if price else ""
+        style = {"color": look["color"], "fmt": look["marker"] + line, "label": label}
+        yield sorted(ones, key=lambda one: one["average_time_steps"]), style
 
 
 def draw(found):
@@ -167,21 +190,15 @@ def draw(found):
     """
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    for kind, look in LOOK.items():
-        ones = [one for one in found.values() if one["kind"] == kind]
-        ones.sort(key=lambda one: one["average_time_steps"])
-        if not ones:
-            continue
-        label = look["label"].format(max(one["time_steps"] for one in ones))
+    for ones, style in series(found):
         accuracy, n = (np.array([one[key] for one in ones]) for key in ("accuracy", "examples"))
         error = np.sqrt(accuracy * (1 - accuracy) / n)
-        style = {"color": look["color"], "fmt": look["marker"] + ":", "capsize": 2, "label": label}
         for ax, key in zip(axes, ("average_time_steps", "energy_uj"), strict=True):
             x = [one[key] for one in ones]
-            ax.errorbar(x, 100 * accuracy, 100 * error, **style)
+            ax.errorbar(x, 100 * accuracy, 100 * error, capsize=2, **style)
     axes[0].set(xlabel="average time steps", ylabel="held-out accuracy in %", xlim=(0, None))
     axes[1].set(xlabel="energy of an image in µJ", xlim=(0, None))
-    axes[0].legend(frameon=False, loc="lower right")
+    axes[1].legend(frameon=False, loc="lower right", fontsize="small")
     for ax in axes:
         ax.grid(linewidth=0.6)
     return figure
@@ -198,11 +215,14 @@ def parse(arguments):
     parser.add_argument("--time-steps", type=int, default=4, help="T to learn out of")
     parser.add_argument("--targets", type=float, nargs="*", default=[2.0, 1.5, 3.0, 1.25, 2.5])
     parser.add_argument("--fixed", type=int, nargs="*", default=[4, 2, 1, 6])
+    parser.add_argument("--spike-penalties", type=float, nargs="+", default=[0.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--jobs", type=int, default=1, help="networks trained side by side")
     mark = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:mark])
     options.overrides = arguments[mark + 1 :]
+    if min(options.spike_penalties) < 0:
+        parser.error(f"--spike-penalties: {min(options.spike_penalties)} must be at least 0")
     for target in options.targets:
         if not 1 <= target <= options.time_steps:
             parser.error(f"--targets: {target} must lie between 1 and --time-steps")

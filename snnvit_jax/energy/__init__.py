@@ -10,6 +10,7 @@ updates are counted and reported apart. Not counted, as in the published figures
 
 from snnvit_jax.energy.accounting import CONVENTIONS, Accounting
 from snnvit_jax.energy.costs import LayerEnergy, NeuronUpdates, Operand
+from snnvit_jax.energy.driven import Driven, driven, spike_prices
 from snnvit_jax.energy.observation import decode, model_shapes, observe
 from snnvit_jax.energy.operations import LayerShape
 from snnvit_jax.energy.report import EnergyReport, energy_report, report_from_counts
@@ -17,14 +18,17 @@ from snnvit_jax.energy.report import EnergyReport, energy_report, report_from_co
 __all__ = [
     "CONVENTIONS",
     "Accounting",
+    "Driven",
     "EnergyReport",
     "LayerEnergy",
     "LayerShape",
     "NeuronUpdates",
     "Operand",
     "decode",
+    "driven",
     "energy_report",
     "model_shapes",
     "observe",
     "report_from_counts",
+    "spike_prices",
 ]
