@@ -163,7 +163,8 @@ def table(found):
         what = learned if one["kind"] == "learned" else f"T = {one['time_steps']}, all steps"
         lines.append(
             f"| {what} | {one['spike_penalty']:g} | {one['seed']} | "
-            f"{one['average_time_steps']:.2f} | {one['accuracy']:.4f} | {one['energy_uj']:.3g} µJ | {one['seconds'] / 60:.0f} min |"
+            f"{one['average_time_steps']:.2f} | {one['accuracy']:.4f} | "
+            f"{one['energy_uj']:.3g} µJ | {one['seconds'] / 60:.0f} min |"
         )
     return lines
 
