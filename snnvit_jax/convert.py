@@ -1,11 +1,11 @@
 """Weights from the published PyTorch repositories."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from snnvit_jax import timesteps
+from snnvit_jax.models import variable_shapes
 from snnvit_jax.models.spikformer import Spikformer
 
 _LEAF_NAMES = {
@@ -46,8 +46,8 @@ def from_torch(model, state_dict):
     Raises:
       ValueError: naming every tensor that is missing, unexpected or of another shape.
     """
-    images = jnp.zeros((1, *model.config.image_size, _image_channels(state_dict)))
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    image_shape = (*model.config.image_size, _image_channels(state_dict))
+    shapes = variable_shapes(model, image_shape)
     template = traverse_util.flatten_dict(shapes)
     names = {path: torch_name(path) for path in template if path[-1] != timesteps.SCORE}
     _check_names(model, set(names.values()), set(state_dict))

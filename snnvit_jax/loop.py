@@ -15,7 +15,7 @@ from snnvit_jax.distributed import CommonStop, is_writer, same_for_all
 from snnvit_jax.experiment import build
 from snnvit_jax.interrupts import StopRequest
 from snnvit_jax.logs import create_log
-from snnvit_jax.models import layer_names
+from snnvit_jax.models import layer_names, variable_shapes
 from snnvit_jax.sharding import shard_batch, to_host
 from snnvit_jax.workdir import Workdir, check_same_run
 
@@ -307,11 +307,7 @@ class Run:
         return summary
 
     def _bytes_to_write(self):
-        shapes = jax.eval_shape(
-            self.experiment.model.init,
-            jax.random.key(0),
-            jax.ShapeDtypeStruct((1, *self.experiment.image_shape), np.float32),
-        )
+        shapes = variable_shapes(self.experiment.model, self.experiment.image_shape)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
         copies = self.experiment.config.keep_checkpoints + 2
         return parameters * _CHECKPOINT_BYTES_PER_PARAMETER * copies

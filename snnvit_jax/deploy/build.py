@@ -12,6 +12,7 @@ from snnvit_jax.deploy import spikformer
 from snnvit_jax.deploy.deployed import Deployed, check_dtype
 from snnvit_jax.deploy.folding import fold_layer
 from snnvit_jax.deploy.steps import effective_steps
+from snnvit_jax.models import variable_shapes
 from snnvit_jax.models.spikformer import Spikformer
 from snnvit_jax.schedule import TimeStepSchedule, with_schedule
 from snnvit_jax.version import __version__
@@ -94,8 +95,7 @@ def _checked(model, variables, first_linear):
 
 @functools.cache  # tracing takes as long as all the rest
 def _shapes(model, channels):
-    images = jax.ShapeDtypeStruct((1, *model.config.image_size, channels), jnp.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    shapes = variable_shapes(model, (*model.config.image_size, channels))
     return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(shapes).items()}
 
 

@@ -17,8 +17,9 @@ import numpy as np
 from snnvit_jax import backends
 from snnvit_jax.backends import value
 from snnvit_jax.energy import operations
-from snnvit_jax.energy.observation import model_shapes
-from snnvit_jax.neurons import LIF, NeuronConfig
+from snnvit_jax.energy.observation import interceptor, model_shapes
+from snnvit_jax.models import variable_shapes
+from snnvit_jax.neurons import NeuronConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,39 +83,29 @@ def _silence_each(model, image_shape, names):
 
     First with every neuron firing, then with one layer after the other silent.
     """
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
-    images, variables = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (images, shapes))
-    values = {}
+    shapes = variable_shapes(model, image_shape)
+    variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    images, values = jnp.zeros((1, *image_shape)), {}
 
     def count(firing):
         fires, units = dict(zip(names, firing, strict=True)), {}
-        with nn.intercept_methods(_interceptor(fires, units, values)):
+
+        def see_layer(name, module, args):
+            if operations.has_time(module, args[0]):
+                read = operations.input_units(module, operations.named_operands(module, args))
+                units[name] = read[0, 0]  # every step is the same
+
+        def see_neurons(name, module, emission):
+            values[name] = math.prod(jax.eval_shape(value, emission).shape[2:])
+            return _emit_everywhere(emission, fires[name])
+
+        with nn.intercept_methods(interceptor(see_layer, see_neurons)):
             model.apply(variables, images)
         return units
 
     silent = jnp.concatenate([jnp.zeros((1, len(names))), jnp.eye(len(names))])
     # One after the other: the first signals are large.
     return backends.jit(functools.partial(jax.lax.map, count))(1 - silent), values
-
-
-def _interceptor(fires, units, values):
-    """Makes spiking layers emit what `fires` says; notes what products read and layers pass on."""
-
-    def intercept(call, args, kwargs, context):
-        module, method = context.module, context.method_name
-        name = "/".join(module.path)
-        is_product = method == "__call__" and operations.is_counted(module)
-        if is_product and operations.has_time(module, args[0]):
-            read = operations.input_units(module, operations.named_operands(module, args))
-            units[name] = read[0, 0]  # every step is the same
-        result = call(*args, **kwargs)
-        if method == "deferred" and isinstance(module, LIF):
-            values[name] = math.prod(jax.eval_shape(value, result).shape[2:])
-            return _emit_everywhere(result, fires[name])
-        return result
-
-    return intercept
 
 
 def _emit_everywhere(emission, fires):

@@ -16,6 +16,7 @@ import numpy as np
 from flax import traverse_util
 
 from snnvit_jax.energy import operations, products
+from snnvit_jax.models import variable_shapes
 from snnvit_jax.neurons import LIF
 
 # The largest integer that still counts as one of a residual stream: the deepest published model,
@@ -96,10 +97,11 @@ def observe(model, variables, images, *, mask=None, **apply_options):
             for part, count in _composition(x).items():
                 counts["operands", name, operand, part] = count
 
-    def see_neurons(name, module, emitted):
-        counts["active", name] = _count(emitted != 0)
+    def see_neurons(name, module, emission):
+        counts["active", name] = _count(emission.spikes() != 0)
+        return emission
 
-    with nn.intercept_methods(_interceptor(see_layer, see_neurons)):
+    with nn.intercept_methods(interceptor(see_layer, see_neurons)):
         result = model.apply(variables, images, **apply_options)
     return result, _exact_sums(counts, mask)
 
@@ -141,7 +143,7 @@ def model_shapes(model, image_shape):
 @functools.cache  # tracing takes as long as evaluating a small model
 def _traced_shapes(model, image_shape):
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = variable_shapes(model, image_shape)
     layers, neurons, static = {}, {}, set()
 
     def see_layer(name, module, args):
@@ -149,11 +151,12 @@ def _traced_shapes(model, image_shape):
         if operations.has_time(module, args[0]) and args[0].shape[1] == 1:
             static.add(name)
 
-    def see_neurons(name, module, emitted):
-        _, T, *rest = emitted.shape
+    def see_neurons(name, module, emission):
+        _, T, *rest = emission.spikes().shape
         neurons[name] = NeuronShape(int(np.prod(rest)), T, module.neuron.kind)
+        return emission
 
-    with nn.intercept_methods(_interceptor(see_layer, see_neurons)):
+    with nn.intercept_methods(interceptor(see_layer, see_neurons)):
         program = jax.make_jaxpr(lambda v, x: model.apply(v, x))(variables, images)
     products.check_all_counted(program.jaxpr, layers)
     T = max((n.time_steps for n in neurons.values()), default=1)
@@ -162,14 +165,22 @@ def _traced_shapes(model, image_shape):
     return ModelShapes(layers, neurons)
 
 
-def _interceptor(see_layer, see_neurons):
+def interceptor(see_layer, see_neurons):
+    """Returns what `nn.intercept_methods` takes to watch a model that is applied.
+
+    Args:
+      see_layer: called with (name, bound module, arguments) of every product before it is computed.
+      see_neurons: called with (name, bound module, `neurons.Emission`) of every spiking layer;
+        returns the emission that the model goes on with.
+    """
+
     def intercept(call, args, kwargs, context):
         module, method = context.module, context.method_name
         if method == "__call__" and operations.is_counted(module):
             see_layer("/".join(module.path), module, args)
         result = call(*args, **kwargs)
         if method == "deferred" and isinstance(module, LIF):  # which its __call__ calls too
-            see_neurons("/".join(module.path), module, result.spikes())
+            return see_neurons("/".join(module.path), module, result)
         return result
 
     return intercept

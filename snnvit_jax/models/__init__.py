@@ -75,6 +75,17 @@ def create_model(name, num_classes=10, image_size=None, time_steps=4, **override
     return module(config_class(num_classes=num_classes, time_steps=time_steps, **settings))
 
 
+def variable_shapes(model, image_shape):
+    """Returns {"params", "batch_stats"} of a model as shapes, without computing anything.
+
+    Args:
+      model: from `create_model`.
+      image_shape: (H, W, C) of one image.
+    """
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), images)
+
+
 def layer_names(model, channels=3):
     """Returns the names of a model's LIF layers in forward order, without computing anything.
 
