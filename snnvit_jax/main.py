@@ -11,10 +11,11 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from snnvit_jax import compilation_cache, distributed, loop, peers, restart
+from snnvit_jax import distributed, loop, peers, restart
 from snnvit_jax.data.loader import WorkerDiedError
-from snnvit_jax.deploy.flops import model_flops
 from snnvit_jax.workdir import Workdir
+from snnvit_jax.xla import compilation_cache
+from snnvit_jax.xla.flops import model_flops
 
 MODES = ("train", "evaluate", "report", "export")
 USAGE = """\

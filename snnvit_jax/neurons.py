@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from snnvit_jax import spike_price, timesteps
-from snnvit_jax.backends import compute, hold, unstack, value
 from snnvit_jax.recording import record, recording
 from snnvit_jax.surrogates import fire
+from snnvit_jax.xla.backends import compute, hold, unstack, value
 
 RESETS = {
     "hard": lambda h, o, threshold: h * (1 - o),

@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from snnvit_jax import backends, energy, nonfinite, timesteps
+from snnvit_jax import energy, nonfinite, timesteps
 from snnvit_jax.distillation import Distillation
 from snnvit_jax.mixing import Mixing, mix
 from snnvit_jax.objective import Objective, cross_entropy
 from snnvit_jax.sharding import Placement
+from snnvit_jax.xla import backends
 
 
 class TrainState(flax.struct.PyTreeNode):

@@ -12,7 +12,7 @@ import numpy as np
 import parallel_run
 
 from snnvit_jax.checkpoint import Checkpoints, restore
-from snnvit_jax.collectives import collectives
+from snnvit_jax.xla.collectives import collectives
 
 LAYOUTS = {
     "replicate": {"mesh.data": 8},

@@ -10,9 +10,10 @@ import pytest
 from jax.tree_util import Partial
 
 import snnvit_jax as snn
-from snnvit_jax import backends, neurons
+from snnvit_jax import neurons
 from snnvit_jax.models import layers
 from snnvit_jax.neurons import LIF, Emission, NeuronConfig
+from snnvit_jax.xla import backends
 
 RNG = np.random.default_rng(0)
 CURRENT = jnp.float32(RNG.normal(0.8, 1, (3, 4, 5, 6)))  # B T N C

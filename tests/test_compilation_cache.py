@@ -4,11 +4,11 @@ import sys
 
 import pytest
 
-from snnvit_jax import compilation_cache
+from snnvit_jax.xla import compilation_cache
 
 COMPILES = """
 import jax
-from snnvit_jax import compilation_cache
+from snnvit_jax.xla import compilation_cache
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 compilation_cache.use()
 print(jax.config.jax_compilation_cache_dir)

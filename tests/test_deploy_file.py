@@ -14,9 +14,9 @@ import safetensors.numpy
 import snnvit_jax as snn
 from snnvit_jax import loop, main
 from snnvit_jax.deploy import build, container, spikformer
-from snnvit_jax.deploy.flops import compiled_flops, model_flops
 from snnvit_jax.sharding import create_mesh
 from snnvit_jax.workdir import Workdir
+from snnvit_jax.xla.flops import compiled_flops, model_flops
 
 BATCH = 3
 

@@ -4,7 +4,7 @@ import optax
 import pytest
 
 from snnvit_jax import training
-from snnvit_jax.traced import kept_bytes, traced_flops
+from snnvit_jax.xla.traced import kept_bytes, traced_flops
 
 IMAGES = jax.ShapeDtypeStruct((2, 8, 8, 3), "float32")
 KERNEL = jax.ShapeDtypeStruct((3, 3, 3, 4), "float32")

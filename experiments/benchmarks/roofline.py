@@ -23,12 +23,13 @@ import tqdm
 from peers import CASES
 
 import snnvit_jax as snn
-from snnvit_jax import backends, training
-from snnvit_jax.backends import compute
+from snnvit_jax import training
 from snnvit_jax.models.layers import BatchNorm
 from snnvit_jax.models.pooling import max_pool
 from snnvit_jax.neurons import LIF
-from snnvit_jax.traced import kept_bytes, traced_flops, tree_bytes
+from snnvit_jax.xla import backends
+from snnvit_jax.xla.backends import compute
+from snnvit_jax.xla.traced import kept_bytes, traced_flops, tree_bytes
 
 T, SIDE, CHANNELS = 4, 32, 192  # of the third stage of spikformer_4_384
 

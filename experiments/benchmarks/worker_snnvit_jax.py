@@ -6,8 +6,9 @@ import optax
 from serve import peak_process_bytes, serve
 
 import snnvit_jax as snn
-from snnvit_jax import backends, compilation_cache, training
-from snnvit_jax.traced import traced_flops
+from snnvit_jax import training
+from snnvit_jax.xla import backends, compilation_cache
+from snnvit_jax.xla.traced import traced_flops
 
 
 def prepare(arguments):

@@ -14,11 +14,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import snnvit_jax as snn
 from snnvit_jax import config as config_lib
 from snnvit_jax import optimizer, recipes, training
-from snnvit_jax.collectives import collectives
 from snnvit_jax.mixing import Mixing
 from snnvit_jax.objective import Objective
 from snnvit_jax.sharding import Placement
-from snnvit_jax.traced import kept_bytes, traced_flops, tree_bytes
+from snnvit_jax.xla.collectives import collectives
+from snnvit_jax.xla.traced import kept_bytes, traced_flops, tree_bytes
 
 # Without the compiler options of this machine's backend.
 STEP = jax.jit(training.train_step.__wrapped__, static_argnames="procedure", donate_argnums=0)

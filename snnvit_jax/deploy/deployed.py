@@ -6,10 +6,10 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from snnvit_jax import backends
 from snnvit_jax.deploy import container
-from snnvit_jax.deploy.flops import compiled_flops
 from snnvit_jax.schedule import TimeStepSchedule
+from snnvit_jax.xla import backends
+from snnvit_jax.xla.flops import compiled_flops
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnvit_jax import backends
-from snnvit_jax.backends import value
 from snnvit_jax.energy import operations
 from snnvit_jax.energy.observation import interceptor, model_shapes
 from snnvit_jax.models import variable_shapes
 from snnvit_jax.neurons import NeuronConfig
+from snnvit_jax.xla import backends
+from snnvit_jax.xla.backends import value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,10 +5,11 @@ import functools
 
 import numpy as np
 
-from snnvit_jax import backends, timesteps
+from snnvit_jax import timesteps
 from snnvit_jax.energy import costs, tables
 from snnvit_jax.energy.accounting import Accounting
 from snnvit_jax.energy.observation import ModelShapes, decode, model_shapes, observe
+from snnvit_jax.xla import backends
 
 
 @dataclasses.dataclass(frozen=True)

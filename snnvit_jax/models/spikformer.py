@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from snnvit_jax import timesteps
-from snnvit_jax.backends import compute, value
 from snnvit_jax.models import layers
 from snnvit_jax.models.pooling import max_pool
 from snnvit_jax.neurons import LIF, NeuronConfig
+from snnvit_jax.xla.backends import compute, value
 
 ATTENTION_THRESHOLD = 0.5
 
