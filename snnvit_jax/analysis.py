@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from snnvit_jax import evaluation, recording
+from snnvit_jax import evaluation
 from snnvit_jax.checkpoint import load_variables
 from snnvit_jax.data import loader
 from snnvit_jax.experiment import build
+from snnvit_jax.neurons import recording
 from snnvit_jax.schedule import TimeStepSchedule, with_schedule
 from snnvit_jax.sharding import replicate, shard_batch
 from snnvit_jax.workdir import Workdir

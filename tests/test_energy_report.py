@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import snnvit_jax as snn
-from snnvit_jax import energy, recording
-from snnvit_jax.neurons import LIF
+from snnvit_jax import energy
+from snnvit_jax.neurons import LIF, recording
 
 # What sees integers in a Spikformer of one block: the residual stream.
 RESIDUAL = [f"block_0/{name}_linear" for name in ("attn/q", "attn/k", "attn/v", "mlp/fc1")]

@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as hnp
 
 from snnvit_jax import timesteps
 from snnvit_jax.neurons import LIF, RESETS, NeuronConfig, lif_scan
-from snnvit_jax.recording import spikes as recorded_spikes
-from snnvit_jax.surrogates import SURROGATES, surrogate_gradient
+from snnvit_jax.neurons.recording import spikes as recorded_spikes
+from snnvit_jax.neurons.surrogates import SURROGATES, surrogate_gradient
 
 TAUS = (None, 1.0, 1.5, 2.0, 10.0)
 KINDS = ("lif", "if", "plif")

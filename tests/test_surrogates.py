@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnvit_jax.surrogates import SURROGATES, fire, surrogate_gradient
+from snnvit_jax.neurons.surrogates import SURROGATES, fire, surrogate_gradient
 
 
 def _sigmoid(u, alpha):

@@ -9,7 +9,8 @@ import pytest
 
 import snnvit_jax as snn
 from snnvit_jax import config as config_lib
-from snnvit_jax import energy, metrics, nonfinite, optimizer, recording, timesteps, training
+from snnvit_jax import energy, metrics, nonfinite, optimizer, timesteps, training
+from snnvit_jax.neurons import recording
 from snnvit_jax.objective import Objective
 
 LABELS = np.array([0, 1, 2])

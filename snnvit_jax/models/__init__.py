@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from snnvit_jax.models.spikformer import CIFAR_POOL, IMAGENET_FORM, Spikformer, SpikformerConfig
 from snnvit_jax.neurons import NeuronConfig
-from snnvit_jax.recording import spikes
+from snnvit_jax.neurons.recording import spikes
 
 OVERRIDES = (
     *("embed_dim", "num_heads", "depth", "mlp_ratio", "pool", "neuron", "remat", "drop_path"),

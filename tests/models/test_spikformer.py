@@ -13,7 +13,7 @@ import snnvit_jax as snn
 from snnvit_jax.models import layers
 from snnvit_jax.models.spikformer import Block, PatchEmbedding
 from snnvit_jax.neurons import LIF, NeuronConfig
-from snnvit_jax.surrogates import SURROGATES
+from snnvit_jax.neurons.surrogates import SURROGATES
 from snnvit_jax.timesteps import SCORE, initial_scores
 
 

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from snnvit_jax import spike_price, timesteps
-from snnvit_jax.recording import record, recording
-from snnvit_jax.surrogates import fire
+from snnvit_jax.neurons.recording import record, recording
+from snnvit_jax.neurons.surrogates import fire
 from snnvit_jax.xla.backends import compute, hold, unstack, value
 
 RESETS = {
