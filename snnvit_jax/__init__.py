@@ -6,7 +6,7 @@ from snnvit_jax.energy import energy_report
 from snnvit_jax.models import create_model, layer_names
 from snnvit_jax.neurons import lif_scan
 from snnvit_jax.neurons.recording import spikes
-from snnvit_jax.schedule import TimeStepSchedule, with_schedule
+from snnvit_jax.time_steps.schedule import TimeStepSchedule, with_schedule
 from snnvit_jax.version import __version__
 
 __all__ = [

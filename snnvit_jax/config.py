@@ -5,7 +5,8 @@ import math
 
 from ml_collections import config_dict
 
-from snnvit_jax import nonfinite, sharding, timesteps
+from snnvit_jax import nonfinite, sharding
+from snnvit_jax.time_steps import masks
 
 
 def default_config():
@@ -143,7 +144,7 @@ def validate(config):
       ValueError: naming the key and the value.
     """
     _check_keys(config, default_config())
-    timesteps.check_time_steps(
+    masks.check_time_steps(
         config.model.time_steps, minimum=config.min_time_steps, target=config.target_time_steps
     )
     positive = ("epochs", "batch_size", "accumulate", "log_every_steps", "keep_checkpoints")

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from snnvit_jax import timesteps
 from snnvit_jax.models import variable_shapes
 from snnvit_jax.models.spikformer import Spikformer
+from snnvit_jax.time_steps import masks
 
 _LEAF_NAMES = {
     "kernel": "weight",
@@ -49,7 +49,7 @@ def from_torch(model, state_dict):
     image_shape = (*model.config.image_size, _image_channels(state_dict))
     shapes = variable_shapes(model, image_shape)
     template = traverse_util.flatten_dict(shapes)
-    names = {path: torch_name(path) for path in template if path[-1] != timesteps.SCORE}
+    names = {path: torch_name(path) for path in template if path[-1] != masks.SCORE}
     _check_names(model, set(names.values()), set(state_dict))
 
     converted = {p: _convert(np.asarray(state_dict[names[p]]), template[p].ndim) for p in names}
@@ -58,7 +58,7 @@ def from_torch(model, state_dict):
         {
             path: jnp.asarray(converted[path], leaf.dtype)
             if path in converted
-            else timesteps.initial_scores(leaf.size)
+            else masks.initial_scores(leaf.size)
             for path, leaf in template.items()
         }
     )

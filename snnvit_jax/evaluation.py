@@ -8,8 +8,8 @@ from tqdm import tqdm
 
 from snnvit_jax import energy, metrics, training
 from snnvit_jax.data import loader
-from snnvit_jax.schedule import TimeStepSchedule
 from snnvit_jax.sharding import shard_batch, to_host
+from snnvit_jax.time_steps.schedule import TimeStepSchedule
 
 SATURATED_RATE = 0.99
 

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import safetensors.numpy
 from flax import traverse_util
 
-from snnvit_jax import convert, timesteps, torch_file
+from snnvit_jax import convert, torch_file
 from snnvit_jax.checkpoint import load_variables
+from snnvit_jax.time_steps import masks
 from snnvit_jax.workdir import Workdir
 
 HEAD = "head"
@@ -101,7 +102,7 @@ def save(path, variables):
 
 
 def _is_replaceable(name):
-    return name.endswith("/" + timesteps.SCORE) or name.startswith(f"params/{HEAD}/")
+    return name.endswith("/" + masks.SCORE) or name.startswith(f"params/{HEAD}/")
 
 
 def _from_workdir(path):

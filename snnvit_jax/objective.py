@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import optax
 
-from snnvit_jax import spike_price, timesteps
+from snnvit_jax.time_steps import masks, spike_price
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +78,9 @@ class Objective:
         """
         if self.target_time_steps is None:
             return None
-        (time_steps,) = next(iter(timesteps.scores(params).values())).shape
+        (time_steps,) = next(iter(masks.scores(params).values())).shape
         budget = self.budget(step, time_steps)
-        average = timesteps.average_time_steps(params, self.estimator)
+        average = masks.average_time_steps(params, self.estimator)
         return jnp.maximum(jnp.minimum(budget, average), self.target_time_steps)
 
     def next_penalty_weight(self, state, time_steps):
@@ -96,7 +96,7 @@ class Objective:
         budget = self.budget(state.step, time_steps)
         if budget is None:
             return jnp.float32(self.time_step_penalty)
-        excess = timesteps.average_time_steps(state.params) - budget
+        excess = masks.average_time_steps(state.params) - budget
         change = self.time_step_penalty * excess / self.patience_steps
         learning = self.scores_learn(state.step)
         return jnp.maximum(state.penalty_weight + jnp.where(learning, change, 0.0), 0.0)

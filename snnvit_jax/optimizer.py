@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from snnvit_jax import timesteps
+from snnvit_jax.time_steps import masks
 
 
 def learning_rate_schedule(settings, epochs, steps_per_epoch):
@@ -119,7 +119,7 @@ def _is_decayed(params):
 
 
 def _is_score(params):
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == timesteps.SCORE, params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == masks.SCORE, params)
 
 
 def _is_no_score(params):

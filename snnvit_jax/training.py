@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from snnvit_jax import energy, nonfinite, timesteps
+from snnvit_jax import energy, nonfinite
 from snnvit_jax.distillation import Distillation
 from snnvit_jax.mixing import Mixing, mix
 from snnvit_jax.objective import Objective, cross_entropy
 from snnvit_jax.sharding import Placement
+from snnvit_jax.time_steps import masks
 from snnvit_jax.xla import backends
 
 
@@ -141,7 +142,7 @@ def loss_fn(params, batch_stats, state, batch, key, procedure):
     )
     losses = optax.softmax_cross_entropy(logits, batch["target"])
     mask, count = batch["mask"], jnp.sum(batch["mask"])
-    penalty = timesteps.time_step_penalty(
+    penalty = masks.time_step_penalty(
         params, objective.budget(state.step, model.config.time_steps), objective.estimator
     )
     correct = (jnp.argmax(logits, -1) == batch["label"]) * mask
@@ -150,7 +151,7 @@ def loss_fn(params, batch_stats, state, batch, key, procedure):
         "accuracy": (jnp.sum(correct), count),
         "time_step_excess": (penalty, 1.0),
         "penalty_weight": (state.penalty_weight, 1.0),
-        "average_time_steps": (timesteps.average_time_steps(params), 1.0),
+        "average_time_steps": (masks.average_time_steps(params), 1.0),
     }
     if procedure.distillation is not None:
         agreed = (jnp.argmax(logits, -1) == jnp.argmax(batch["teacher"], -1)) * mask
@@ -255,14 +256,12 @@ def _divide(batch, parts):
 
 def _settle_scores(old_params, params, step, objective):
     """Projects the updated scores while they learn, and takes their update back otherwise."""
-    old = timesteps.scores(old_params)
+    old = masks.scores(old_params)
     floor = objective.floor(old_params, step)
-    projected = timesteps.project_scores(
-        params, objective.min_time_steps, floor, objective.estimator
-    )
-    new = timesteps.scores(projected)
+    projected = masks.project_scores(params, objective.min_time_steps, floor, objective.estimator)
+    new = masks.scores(projected)
     learning = objective.scores_learn(step)
-    return timesteps.replace_scores(
+    return masks.replace_scores(
         params, {name: jnp.where(learning, new[name], old[name]) for name in new}
     )
 
@@ -277,8 +276,8 @@ def _next_average(old, new, decay):
         return None
     decay = jnp.minimum(decay, (1 + old.step) / (10 + old.step))
     average = optax.incremental_update(new.variables, old.average, 1 - decay)
-    present = timesteps.scores(new.params)
-    return average | {"params": timesteps.replace_scores(average["params"], present)}
+    present = masks.scores(new.params)
+    return average | {"params": masks.replace_scores(average["params"], present)}
 
 
 @functools.partial(backends.jit, static_argnames=("model",))

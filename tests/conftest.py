@@ -12,7 +12,7 @@ import pytest
 from flax import traverse_util
 
 import snnvit_jax as snn
-from snnvit_jax import timesteps
+from snnvit_jax.time_steps import masks
 
 # Small models take far longer to compile than to run, and a sixth of that without optimisations.
 # Set before jax starts its devices, for the processes that tests start too; your own value wins.
@@ -83,7 +83,7 @@ def _lively_variables(model, channels=3):
         "bias": lambda shape: rng.uniform(0.0, 2.5, shape),
         "mean": np.zeros,
         "var": np.ones,
-        timesteps.SCORE: lambda shape: timesteps.initial_scores(*shape),
+        masks.SCORE: lambda shape: masks.initial_scores(*shape),
         "tau_logit": np.zeros,
     }
     flat = traverse_util.flatten_dict(shapes)

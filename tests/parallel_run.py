@@ -4,10 +4,11 @@ import jax
 import numpy as np
 
 from snnvit_jax import config as config_lib
-from snnvit_jax import metrics, timesteps, training
+from snnvit_jax import metrics, training
 from snnvit_jax.data import loader
 from snnvit_jax.experiment import build
 from snnvit_jax.sharding import shard_batch, to_host
+from snnvit_jax.time_steps import masks
 
 STEPS = 20
 
@@ -58,5 +59,5 @@ def train(config, steps=STEPS):
 
 def masks(experiment, state):
     """Returns {layer name: [0 or 1 for each step]}."""
-    scores = timesteps.scores(to_host(state.params, experiment.mesh))
+    scores = masks.scores(to_host(state.params, experiment.mesh))
     return {name: (np.asarray(score) > 0).astype(int).tolist() for name, score in scores.items()}

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import snnvit_jax as snn
-from snnvit_jax import neurons, timesteps
+from snnvit_jax import neurons
+from snnvit_jax.time_steps import masks
 
 T = 3
 # Everything in float64, where currents differ by 1e-16: no spike may differ at all.
@@ -67,7 +68,7 @@ def create(lively):
             logits, seen = apply(snn.with_schedule(variables, schedule))
             return np.asarray(logits), {n: np.asarray(s) for n, s in snn.spikes(seen).items()}
 
-        names = list(timesteps.scores(variables["params"]))
+        names = list(masks.scores(variables["params"]))
         return Masked(model, variables, images, names, run)
 
     return create_variant
@@ -210,7 +211,7 @@ def test_published_spikes_in_bfloat16(exact):
 
 def test_published_weights_with_a_random_schedule(exact):
     golden, model, variables = exact
-    (schedule,) = schedules(list(timesteps.scores(variables["params"])), 4, 1, seed=4)
+    (schedule,) = schedules(list(masks.scores(variables["params"])), 4, 1, seed=4)
     apply = jax.jit(
         lambda v: model.apply(v, golden.images, mutable=["spikes"]), compiler_options=QUICKLY
     )

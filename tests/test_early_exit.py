@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import snnvit_jax as snn
-from snnvit_jax import neurons, timesteps
+from snnvit_jax import neurons
 from snnvit_jax.deploy import early_exit
+from snnvit_jax.time_steps import masks
 
 QUICKLY = {"xla_backend_optimization_level": 0}  # to compile; each program runs once
 
@@ -17,7 +18,7 @@ QUICKLY = {"xla_backend_optimization_level": 0}  # to compile; each program runs
 def masked(tiny):
     """The small model's variables with a schedule that has gaps."""
     rng = np.random.default_rng(5)
-    names = timesteps.scores(tiny.variables["params"])
+    names = masks.scores(tiny.variables["params"])
     masks = {name: rng.random(4) < 0.8 for name in names}
     return snn.with_schedule(tiny.variables, snn.TimeStepSchedule(masks))
 
@@ -38,8 +39,8 @@ def test_the_last_logits_are_the_models(running, tiny, masked):
 
 def test_earlier_logits_are_those_of_a_model_with_fewer_steps(running, tiny, masked):
     model = type(tiny.model)(dataclasses.replace(tiny.model.config, time_steps=2))
-    scores = {name: s[:2] for name, s in timesteps.scores(masked["params"]).items()}
-    shorter = masked | {"params": timesteps.replace_scores(masked["params"], scores)}
+    scores = {name: s[:2] for name, s in masks.scores(masked["params"]).items()}
+    shorter = masked | {"params": masks.replace_scores(masked["params"], scores)}
     expected = jax.jit(model.apply, compiler_options=QUICKLY)(shorter, tiny.images)
     np.testing.assert_allclose(running[1], expected, rtol=1e-5, atol=1e-5)
 

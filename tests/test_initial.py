@@ -12,7 +12,8 @@ from flax import traverse_util
 from golden_files import read
 
 import snnvit_jax as snn
-from snnvit_jax import initial, timesteps, torch_file
+from snnvit_jax import initial, torch_file
+from snnvit_jax.time_steps import masks
 
 TORCH_FILE = pathlib.Path(__file__).parent / "golden" / "torch_checkpoint.pth"
 
@@ -44,7 +45,7 @@ def test_a_head_for_other_classes_and_scores_for_other_steps_start_anew(tiny, tm
     )
     found = initial.load(path, model, fresh)
     assert_same(found["params"]["head"], fresh["params"]["head"])
-    assert_same(timesteps.scores(found["params"]), timesteps.scores(fresh["params"]))
+    assert_same(masks.scores(found["params"]), masks.scores(fresh["params"]))
     assert_same(
         found["params"]["patch_embed"]["rpe_conv"],
         tiny.variables["params"]["patch_embed"]["rpe_conv"],

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from hypothesis.extra import numpy as hnp
 
-from snnvit_jax import timesteps
 from snnvit_jax.neurons import LIF, RESETS, NeuronConfig, lif_scan
 from snnvit_jax.neurons.recording import spikes as recorded_spikes
 from snnvit_jax.neurons.surrogates import SURROGATES, surrogate_gradient
+from snnvit_jax.time_steps import masks
 
 TAUS = (None, 1.0, 1.5, 2.0, 10.0)
 KINDS = ("lif", "if", "plif")
@@ -332,7 +332,7 @@ def test_layer_owns_its_scores_and_a_time_constant_only_if_learnable(kind):
     _, variables = layer_and_variables(jnp.zeros((2, 6, 3)), kind=kind)
     shapes = jax.tree.map(jnp.shape, variables)
     learnable = {"tau_logit": ()} if kind == "plif" else {}
-    assert shapes == {"params": {timesteps.SCORE: (6,)} | learnable}
+    assert shapes == {"params": {masks.SCORE: (6,)} | learnable}
 
 
 @pytest.mark.parametrize("tau", [1.25, 2.0, 8.0])
@@ -345,7 +345,7 @@ def test_learnable_time_constant_starts_where_asked(tau):
 def test_a_relu_layer_rectifies_each_time_step_by_itself_and_is_masked():
     current = jnp.float32(random_current((3, 4, 7)))
     layer, variables = layer_and_variables(current, 0.5, kind="relu")
-    variables["params"][timesteps.SCORE] = jnp.float32([1, -1, 1, -1])
+    variables["params"][masks.SCORE] = jnp.float32([1, -1, 1, -1])
     emitted, seen = layer.apply(variables, current, mutable=["spikes"])
     expected = np.maximum(current, 0) * np.float32([1, 0, 1, 0])[:, None]
     np.testing.assert_array_equal(emitted, expected)
@@ -363,7 +363,7 @@ def test_the_gradient_of_a_relu_layer_is_exact_and_reaches_its_scores():
     to_params, to_current = jax.grad(total, (0, 1))(variables["params"], current)
     np.testing.assert_array_equal(to_current, current > 0)
     expected = np.maximum(current, 0).sum((0, 2))  # through the straight-through mask
-    np.testing.assert_allclose(to_params[timesteps.SCORE], expected, rtol=1e-5)
+    np.testing.assert_allclose(to_params[masks.SCORE], expected, rtol=1e-5)
 
 
 def test_layer_records_its_spikes_with_time_first():

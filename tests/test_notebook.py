@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from snnvit_jax.schedule import TimeStepSchedule
+from snnvit_jax.time_steps.schedule import TimeStepSchedule
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 NOTEBOOK = REPOSITORY / "experiments" / "colab_tpu.ipynb"

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from snnvit_jax import config as config_lib
-from snnvit_jax import optimizer, recipes, timesteps
+from snnvit_jax import optimizer, recipes
+from snnvit_jax.time_steps import masks
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def settings():
 
 PARAMS = {
     "block_0": {
-        "q_lif": {timesteps.SCORE: jnp.ones(2)},
+        "q_lif": {masks.SCORE: jnp.ones(2)},
         "q_linear": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)},
     },
     "head": {"kernel": jnp.ones((3, 2))},
@@ -39,7 +40,7 @@ def test_scores_move_at_their_own_rate(settings):
     updates = updates_of(optimizer.create_optimizer(settings, 0.1), gradients)["block_0"]
     np.testing.assert_allclose(updates["q_linear"]["bias"], -0.1, rtol=1e-5)
     np.testing.assert_allclose(
-        updates["q_lif"][timesteps.SCORE], -0.1 * settings.score_multiplier, rtol=1e-5
+        updates["q_lif"][masks.SCORE], -0.1 * settings.score_multiplier, rtol=1e-5
     )
 
 
@@ -47,7 +48,7 @@ def test_only_scores_are_trained_if_wanted(settings):
     gradients = jax.tree.map(jnp.ones_like, PARAMS)
     updates = updates_of(optimizer.create_optimizer(settings, 0.1, "scores"), gradients)
     for path, update in jax.tree_util.tree_leaves_with_path(updates):
-        assert update.any() == (path[-1].key == timesteps.SCORE), path
+        assert update.any() == (path[-1].key == masks.SCORE), path
 
 
 def test_multipliers_go_by_the_first_pattern_that_matches(settings):

@@ -9,8 +9,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from snnvit_jax import experiment, loop, timesteps
+from snnvit_jax import experiment, loop
 from snnvit_jax.checkpoint import load_variables
+from snnvit_jax.time_steps import masks
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -100,7 +101,7 @@ def test_only_the_time_steps_of_a_trained_model_can_be_learned(trained, prepared
     np.testing.assert_array_equal(start["head"]["kernel"], first["head"]["kernel"])
     run.train()
     np.testing.assert_array_equal(run.state.params["head"]["kernel"], first["head"]["kernel"])
-    before, after = (timesteps.scores(p) for p in (first, run.state.params))
+    before, after = (masks.scores(p) for p in (first, run.state.params))
     assert any(not np.array_equal(before[name], after[name]) for name in before)
 
 

@@ -9,9 +9,10 @@ import optax
 import pytest
 
 import snnvit_jax as snn
-from snnvit_jax import energy, spike_price, timesteps, training
+from snnvit_jax import energy, training
 from snnvit_jax.models.pooling import max_pool
 from snnvit_jax.objective import Objective
+from snnvit_jax.time_steps import masks, spike_price
 
 
 def passed_on(model, spikes):
@@ -104,7 +105,7 @@ def test_the_gradient_is_that_of_the_recorded_spikes(tiny, prices):
             leaves = (dict(jax.tree_util.tree_leaves_with_path(t))[path] for t in (found, free))
             leaf, without = map(np.asarray, leaves)
             np.testing.assert_allclose(leaf, wanted, rtol=1e-3, atol=rounding)
-            if path[-1].key == timesteps.SCORE and "fc2" not in path[-2].key:
+            if path[-1].key == masks.SCORE and "fc2" not in path[-2].key:
                 assert (leaf > without).all()  # towards switching a step off, if it has spikes
 
 

@@ -12,9 +12,9 @@ import pytest
 from flax import traverse_util
 from hypothesis.extra import numpy as hnp
 
-from snnvit_jax import timesteps
 from snnvit_jax.neurons import LIF, NeuronConfig, lif_scan
-from snnvit_jax.timesteps import ESTIMATORS, SCORE
+from snnvit_jax.time_steps import masks
+from snnvit_jax.time_steps.masks import ESTIMATORS, SCORE
 
 # name -> derivative of the mask, written independently of the library
 DERIVATIVES = {
@@ -41,7 +41,7 @@ def tree(*scores):
 
 def score_rows(params):
     """Scores [L, T], layers sorted by name as jax sorts them: the order of `tree`'s arguments."""
-    return np.stack([score for _, score in sorted(timesteps.scores(params).items())])
+    return np.stack([score for _, score in sorted(masks.scores(params).items())])
 
 
 # ---------------------------------------------------------------- mask
@@ -54,7 +54,7 @@ def test_every_estimator_has_a_derivative_here():
 @every_estimator
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_mask_is_on_for_positive_scores_only(estimator, dtype):
-    mask = timesteps.binary_mask(jnp.asarray(SCORES, dtype), estimator)
+    mask = masks.binary_mask(jnp.asarray(SCORES, dtype), estimator)
     assert mask.dtype == dtype
     np.testing.assert_array_equal(mask.astype("float32"), [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
 
@@ -62,13 +62,13 @@ def test_mask_is_on_for_positive_scores_only(estimator, dtype):
 @every_estimator
 def test_mask_gradient_is_exactly_the_estimator(estimator, x64):
     scores = SCORES.astype(np.float64)
-    gradient = jax.grad(lambda s: timesteps.binary_mask(s, estimator).sum())(scores)
+    gradient = jax.grad(lambda s: masks.binary_mask(s, estimator).sum())(scores)
     np.testing.assert_allclose(gradient, DERIVATIVES[estimator](scores), rtol=1e-12)
 
 
 def test_unknown_estimator_is_named():
     with pytest.raises(ValueError, match=r"estimator='magic'.*identity"):
-        timesteps.binary_mask(jnp.zeros(3), "magic")
+        masks.binary_mask(jnp.zeros(3), "magic")
 
 
 # ---------------------------------------------------------------- a masked layer
@@ -116,7 +116,7 @@ def test_masked_step_emits_nothing_and_leaves_the_dynamics_alone():
 
 def test_mask_keeps_shape_and_dtype_of_the_spikes():
     spikes = jnp.ones((3, 2, 4, 5), "bfloat16")
-    emitted = timesteps.mask_spikes(spikes, jnp.float32([0.5, -0.5, 0.5]))
+    emitted = masks.mask_spikes(spikes, jnp.float32([0.5, -0.5, 0.5]))
     assert emitted.shape == spikes.shape
     assert emitted.dtype == spikes.dtype
     np.testing.assert_array_equal(emitted.sum((1, 2, 3)).astype("float32"), [40, 0, 40])
@@ -127,7 +127,7 @@ def test_mask_keeps_shape_and_dtype_of_the_spikes():
 
 @pytest.mark.parametrize("time_steps", [1, 4, 10])
 def test_initial_scores_are_all_active_and_favour_no_later_step(time_steps):
-    scores = timesteps.initial_scores(time_steps)
+    scores = masks.initial_scores(time_steps)
     assert scores.shape == (time_steps,)
     assert scores.dtype == jnp.float32
     assert (scores > 0).all()
@@ -136,7 +136,7 @@ def test_initial_scores_are_all_active_and_favour_no_later_step(time_steps):
 
 
 def test_scores_are_found_by_layer_name():
-    found = timesteps.scores(tree([1, 2], [3, 4], [5, 6]))
+    found = masks.scores(tree([1, 2], [3, 4], [5, 6]))
     assert {name: score.tolist() for name, score in found.items()} == {
         "a_lif": [1, 2],
         "block_0/attn/q_lif": [3, 4],
@@ -146,13 +146,13 @@ def test_scores_are_found_by_layer_name():
 
 def test_parameters_without_scores_are_named():
     with pytest.raises(ValueError, match=r"time_step_score.*head"):
-        timesteps.scores(tree())
+        masks.scores(tree())
 
 
 def test_replacing_scores_leaves_everything_else():
     params = tree([1, 2], [3, 4])
-    new = {name: -score for name, score in timesteps.scores(params).items()}
-    replaced = timesteps.replace_scores(params, new)
+    new = {name: -score for name, score in masks.scores(params).items()}
+    replaced = masks.replace_scores(params, new)
     np.testing.assert_array_equal(score_rows(replaced), -score_rows(params))
     assert replaced["head"]["kernel"] is params["head"]["kernel"]
     assert jax.tree.structure(replaced) == jax.tree.structure(params)
@@ -169,15 +169,15 @@ ROWS = ([0.5, 0.1, -0.2, 0.9], [-0.5, -0.1, 0.0, 0.3], [0.2, 0.2, 0.2, 0.2])  # 
 )
 def test_penalty_is_what_exceeds_the_target_relative_to_all_steps(target, expected):
     params = tree(*ROWS)
-    assert timesteps.average_time_steps(params) == pytest.approx(8 / 3)
-    assert timesteps.time_step_penalty(params, target) == pytest.approx(expected, abs=1e-7)
+    assert masks.average_time_steps(params) == pytest.approx(8 / 3)
+    assert masks.time_step_penalty(params, target) == pytest.approx(expected, abs=1e-7)
 
 
 @every_estimator
 @pytest.mark.parametrize(("target", "charged"), [(None, 1), (1.5, 1), (3.0, 0)])
 def test_penalty_gradient_reaches_scores_by_the_estimator(estimator, target, charged):
     params = tree(*ROWS)
-    gradient = jax.grad(timesteps.time_step_penalty)(params, target, estimator)
+    gradient = jax.grad(masks.time_step_penalty)(params, target, estimator)
     expected = charged * DERIVATIVES[estimator](np.float32(ROWS)) / (3 * 4)
     np.testing.assert_allclose(score_rows(gradient), expected, rtol=1e-5)
     assert not gradient["head"]["kernel"].any()
@@ -185,24 +185,24 @@ def test_penalty_gradient_reaches_scores_by_the_estimator(estimator, target, cha
 
 def test_penalty_is_free_exactly_at_the_target():
     params = tree([0.5, 0.5, -0.5, -0.5], [0.5, 0.5, -0.5, -0.5])
-    value, gradient = jax.value_and_grad(timesteps.time_step_penalty)(params, 2.0)
+    value, gradient = jax.value_and_grad(masks.time_step_penalty)(params, 2.0)
     assert value == 0
     assert not score_rows(gradient).any()
 
 
 # ---------------------------------------------------------------- projection
 
-LIFTED = np.float32(timesteps.LIFTED_SCORE)
+LIFTED = np.float32(masks.LIFTED_SCORE)
 
 
 def project(rows, *args, **kwargs):
-    return score_rows(timesteps.project_scores(tree(*rows), *args, **kwargs))
+    return score_rows(masks.project_scores(tree(*rows), *args, **kwargs))
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def project_jit(rows, minimum, floor):
-    projected = timesteps.project_scores(tree(*rows), minimum, floor)
-    return jnp.stack([score for _, score in sorted(timesteps.scores(projected).items())])
+    projected = masks.project_scores(tree(*rows), minimum, floor)
+    return jnp.stack([score for _, score in sorted(masks.scores(projected).items())])
 
 
 def best(scores, count):
@@ -303,13 +303,13 @@ def test_floor_is_not_lost_to_rounding():
     assert 0.58 * 50 < 29  # in floating point
     spread = -np.linspace(0.1, 0.9, 50, dtype=np.float32)
     params = {f"layer_{i:02d}": {SCORE: score[None]} for i, score in enumerate(spread)}
-    projected = jax.jit(timesteps.project_scores, static_argnums=1)(params, 0, 0.58)
+    projected = jax.jit(masks.project_scores, static_argnums=1)(params, 0, 0.58)
     assert (score_rows(projected) > 0).sum() == 29
 
 
 def test_projection_leaves_other_parameters():
     params = tree([-2, 2], [0.1, 0.2])
-    projected = timesteps.project_scores(params, 1)
+    projected = masks.project_scores(params, 1)
     assert projected["head"]["kernel"] is params["head"]["kernel"]
 
 
@@ -328,10 +328,10 @@ def descend(params, optimizer, steps, *, minimum, target=None, estimator="identi
 
     @jax.jit
     def step(params, state):
-        gradient = jax.grad(timesteps.time_step_penalty)(params, target, estimator)
+        gradient = jax.grad(masks.time_step_penalty)(params, target, estimator)
         updates, state = optimizer.update(gradient, state, params)
         params = optax.apply_updates(params, updates)
-        return timesteps.project_scores(params, minimum, target), state
+        return masks.project_scores(params, minimum, target), state
 
     state = optimizer.init(params)
     for _ in range(steps):
@@ -344,7 +344,7 @@ def descend(params, optimizer, steps, *, minimum, target=None, estimator="identi
     [(0, "identity"), (2, "identity"), *((1, name) for name in ESTIMATORS)],
 )
 def test_penalty_alone_drives_an_untrained_model_to_the_minimum(untrained, minimum, estimator):
-    assert timesteps.average_time_steps(untrained) == 4
+    assert masks.average_time_steps(untrained) == 4
     learned = descend(untrained, optax.adam(0.05), 40, minimum=minimum, estimator=estimator)
     assert set((score_rows(learned) > 0).sum(1)) == {minimum}
 
@@ -355,7 +355,7 @@ def test_penalty_alone_drives_an_untrained_model_to_the_minimum(untrained, minim
 )
 def test_penalty_alone_stops_at_the_target(untrained, target, optimizer):
     learned = descend(untrained, optimizer, 80, minimum=1, target=target)
-    average = float(timesteps.average_time_steps(learned))
+    average = float(masks.average_time_steps(learned))
     assert target - 1 / len(score_rows(learned)) < average <= target + 1e-6
 
 
@@ -378,10 +378,10 @@ def test_penalty_alone_stops_at_the_target(untrained, target, optimizer):
 )
 def test_numbers_of_time_steps_that_do_not_fit_are_named(time_steps, settings, message):
     with pytest.raises(ValueError, match=message):
-        timesteps.check_time_steps(time_steps, **settings)
+        masks.check_time_steps(time_steps, **settings)
 
 
 @pytest.mark.parametrize("settings", [{}, {"minimum": 0}, {"minimum": 4, "target": 4}])
 def test_numbers_of_time_steps_at_their_limits_are_accepted(settings):
-    timesteps.check_time_steps(4, **settings)
-    timesteps.check_time_steps(1, minimum=0, target=0.5)
+    masks.check_time_steps(4, **settings)
+    masks.check_time_steps(1, minimum=0, target=0.5)

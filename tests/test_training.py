@@ -9,9 +9,10 @@ import pytest
 
 import snnvit_jax as snn
 from snnvit_jax import config as config_lib
-from snnvit_jax import energy, metrics, nonfinite, optimizer, timesteps, training
+from snnvit_jax import energy, metrics, nonfinite, optimizer, training
 from snnvit_jax.neurons import recording
 from snnvit_jax.objective import Objective
+from snnvit_jax.time_steps import masks
 
 LABELS = np.array([0, 1, 2])
 
@@ -68,9 +69,9 @@ def test_scores_move_only_in_their_phase(tiny, start, freeze, moving):
     new = jax.tree.map(lambda leaf: leaf - 0.1, old)
     for step in range(4):
         settled = training._settle_scores(old, new, step, objective)
-        for name, score in timesteps.scores(settled).items():
+        for name, score in masks.scores(settled).items():
             expected = (new if step in moving else old, name)
-            np.testing.assert_array_equal(score, timesteps.scores(expected[0])[name])
+            np.testing.assert_array_equal(score, masks.scores(expected[0])[name])
         # Weights learn whatever the scores do.
         np.testing.assert_array_equal(settled["head"]["kernel"], new["head"]["kernel"])
 
@@ -84,13 +85,13 @@ def test_the_penalty_leads_to_the_target_and_not_below(tiny, target):
         time_step_penalty=1e4, target_time_steps=target, anneal_steps=20, patience_steps=10
     )
     state, _ = take_steps(tiny, transformation, objective, 60)
-    layers = len(timesteps.scores(state.params))
+    layers = len(masks.scores(state.params))
     average = snn.TimeStepSchedule.from_variables({"params": state.params}).average
     assert np.floor(target * layers) / layers <= average <= target + 0.25
 
 
 def _without_scores(params):
-    return jax.tree_util.tree_map_with_path(lambda p, _: p[-1].key != timesteps.SCORE, params)
+    return jax.tree_util.tree_map_with_path(lambda p, _: p[-1].key != masks.SCORE, params)
 
 
 def test_the_weight_of_the_penalty_grows_with_the_excess(tiny, adamw):
@@ -100,9 +101,9 @@ def test_the_weight_of_the_penalty_grows_with_the_excess(tiny, adamw):
     )
     # Four active steps where one is allowed: an excess of 3 for one of 10 steps.
     np.testing.assert_allclose(objective.next_penalty_weight(state, 4), 2.0 + 3.0 * 3 / 10)
-    below = timesteps.replace_scores(
+    below = masks.replace_scores(
         state.params,
-        {name: jnp.array([1.0, -1, -1, -1]) for name in timesteps.scores(state.params)},
+        {name: jnp.array([1.0, -1, -1, -1]) for name in masks.scores(state.params)},
     )
     objective = dataclasses.replace(objective, target_time_steps=2.0)
     np.testing.assert_allclose(
@@ -126,7 +127,7 @@ def test_the_floor_is_the_budget_unless_there_were_fewer_steps_before(tiny):
     assert [float(objective.floor(params, step)) for step in (0, 15, 20, 30)] == [4, 3.25, 2.5, 1]
     fewer = snn.with_schedule(
         tiny.variables,
-        snn.TimeStepSchedule({name: [1, 0, 1, 0] for name in timesteps.scores(params)}),
+        snn.TimeStepSchedule({name: [1, 0, 1, 0] for name in masks.scores(params)}),
     )["params"]
     assert [float(objective.floor(fewer, step)) for step in (0, 15, 25)] == [2, 2, 1.75]
     dropped = dataclasses.replace(objective, target_time_steps=3.0)
@@ -141,7 +142,7 @@ def test_scores_that_cross_zero_together_cost_only_what_the_budget_allows(tiny):
     objective = Objective(
         time_step_penalty=1e4, target_time_steps=2.0, anneal_steps=20, patience_steps=1
     )
-    layers = len(timesteps.scores(tiny.variables["params"]))
+    layers = len(masks.scores(tiny.variables["params"]))
     for steps, budget in ((3, 3.8), (12, 2.9), (30, 2.0)):
         state, _ = take_steps(tiny, transformation, objective, steps)
         average = snn.TimeStepSchedule.from_variables({"params": state.params}).average
@@ -266,7 +267,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(tiny):
     np.testing.assert_allclose(
         parts.average["params"]["head"]["kernel"], 0.1 * head[0] + 0.9 * head[1], rtol=1e-5
     )
-    present, averaged = (timesteps.scores(p) for p in (parts.params, parts.average["params"]))
+    present, averaged = (masks.scores(p) for p in (parts.params, parts.average["params"]))
     jax.tree.map(np.testing.assert_array_equal, present, averaged)
 
 

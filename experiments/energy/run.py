@@ -13,7 +13,7 @@ import pathlib
 from tqdm import tqdm
 
 from snnvit_jax import analysis
-from snnvit_jax.schedule import with_schedule
+from snnvit_jax.time_steps.schedule import with_schedule
 
 COLUMNS = (
     *("network", "accuracy", "time steps", "additions", "MAC", "µJ"),

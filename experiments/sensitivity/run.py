@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from snnvit_jax import analysis, figures, layer_names
-from snnvit_jax.schedule import TimeStepSchedule
+from snnvit_jax.time_steps.schedule import TimeStepSchedule
 
 
 def measure(experiment, variables):

@@ -14,7 +14,7 @@ from snnvit_jax.deploy.folding import fold_layer
 from snnvit_jax.deploy.steps import effective_steps
 from snnvit_jax.models import variable_shapes
 from snnvit_jax.models.spikformer import Spikformer
-from snnvit_jax.schedule import TimeStepSchedule, with_schedule
+from snnvit_jax.time_steps.schedule import TimeStepSchedule, with_schedule
 from snnvit_jax.version import __version__
 
 # module -> (how its LIF layers are wired, the program of its forward pass)

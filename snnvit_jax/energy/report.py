@@ -5,10 +5,10 @@ import functools
 
 import numpy as np
 
-from snnvit_jax import timesteps
 from snnvit_jax.energy import costs, tables
 from snnvit_jax.energy.accounting import Accounting
 from snnvit_jax.energy.observation import ModelShapes, decode, model_shapes, observe
+from snnvit_jax.time_steps import masks
 from snnvit_jax.xla import backends
 
 
@@ -177,7 +177,7 @@ def report_from_counts(model, variables, counts, examples, image_shape, accounti
       ValueError: for a model with uncounted products.
     """
     shapes = model_shapes(model, image_shape)
-    scores = timesteps.scores(variables["params"]) if shapes.neurons else {}
+    scores = masks.scores(variables["params"]) if shapes.neurons else {}
     last = {name: _last_active(np.asarray(score) > 0) for name, score in scores.items()}
     return EnergyReport(shapes, counts, last, examples, accounting or Accounting())
 

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from snnvit_jax import timesteps
 from snnvit_jax.models import layers
 from snnvit_jax.models.pooling import max_pool
 from snnvit_jax.neurons import LIF, NeuronConfig
+from snnvit_jax.time_steps import masks
 from snnvit_jax.xla.backends import compute, value
 
 ATTENTION_THRESHOLD = 0.5
@@ -83,7 +83,7 @@ class SpikformerConfig:
     dtype: DTypeLike = jnp.float32
 
     def __post_init__(self):
-        timesteps.check_time_steps(self.time_steps)
+        masks.check_time_steps(self.time_steps)
         for name in ("num_classes", "embed_dim", "num_heads", "depth"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:

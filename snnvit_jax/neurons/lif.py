@@ -17,9 +17,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from snnvit_jax import spike_price, timesteps
 from snnvit_jax.neurons.recording import record, recording
 from snnvit_jax.neurons.surrogates import fire
+from snnvit_jax.time_steps import masks, spike_price
 from snnvit_jax.xla.backends import compute, hold, unstack, value
 
 RESETS = {
@@ -154,7 +154,7 @@ class NeuronConfig:
       surrogate: shape of the surrogate gradient.
       alpha: sharpness of the surrogate; None for the shape's default.
       detach_reset: no gradient through the spike in the reset.
-      estimator: straight-through estimator of the time-step mask (`timesteps.ESTIMATORS`).
+      estimator: straight-through estimator of the time-step mask (`masks.ESTIMATORS`).
     """
 
     kind: str = "lif"
@@ -177,7 +177,7 @@ class NeuronConfig:
         # have to find each other before.
         scalar = jax.ShapeDtypeStruct((), jnp.float32)
         jax.eval_shape(lambda h: fire(h, self.surrogate, self.alpha), scalar)
-        jax.eval_shape(lambda s: timesteps.binary_mask(s, self.estimator), scalar)
+        jax.eval_shape(lambda s: masks.binary_mask(s, self.estimator), scalar)
 
 
 class Emission(flax.struct.PyTreeNode):
@@ -206,7 +206,7 @@ class Emission(flax.struct.PyTreeNode):
         current, T = value(self.current), len(self.score)
         current = jnp.broadcast_to(current, (current.shape[0], T, *current.shape[2:]))
         outputs = nn.relu(current) if self.neuron.kind == "relu" else self._fired(current)
-        return timesteps.mask_spikes(outputs, self.score, self.neuron.estimator, axis=1)
+        return masks.mask_spikes(outputs, self.score, self.neuron.estimator, axis=1)
 
     def __call__(self):
         """Returns the spikes, or what `then` makes of them; each at its price, if there is one."""
@@ -262,7 +262,7 @@ class LIF(nn.Module):
           time_steps: T.
           then: a function of [B * T, ...] applied to the spikes; None for none.
         """
-        score = self.param(timesteps.SCORE, lambda _: timesteps.initial_scores(time_steps))
+        score = self.param(masks.SCORE, lambda _: masks.initial_scores(time_steps))
         price = spike_price.price_of(self)
         emission = Emission(current, score, self._tau(), self.neuron, self.threshold, then, price)
         if recording(self):

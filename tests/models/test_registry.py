@@ -10,7 +10,7 @@ from flax import traverse_util
 
 import snnvit_jax as snn
 from snnvit_jax.models import REGISTRY
-from snnvit_jax.timesteps import SCORE
+from snnvit_jax.time_steps.masks import SCORE
 
 # name -> (embed_dim, depth, num_heads, classes, published number of parameters). The published
 # numbers count two LayerNorms per block that the authors construct and never use.

@@ -14,7 +14,7 @@ from snnvit_jax.models import layers
 from snnvit_jax.models.spikformer import Block, PatchEmbedding
 from snnvit_jax.neurons import LIF, NeuronConfig
 from snnvit_jax.neurons.surrogates import SURROGATES
-from snnvit_jax.timesteps import SCORE, initial_scores
+from snnvit_jax.time_steps.masks import SCORE, initial_scores
 
 
 @pytest.fixture(scope="module")

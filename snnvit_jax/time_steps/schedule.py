@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from snnvit_jax import timesteps
+from snnvit_jax.time_steps import masks
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class TimeStepSchedule:
           names: layer names in the order wanted, for example `layer_names(model)`; None keeps the
             order of the parameter tree, which `jax.jit` sorts by name.
         """
-        scores = timesteps.scores(variables["params"])
+        scores = masks.scores(variables["params"])
         return cls({name: np.asarray(scores[name]) > 0 for name in names or scores})
 
     @property
@@ -114,7 +114,7 @@ def with_schedule(variables, schedule):
     Raises:
       ValueError: naming the layers that only one of them has, or the numbers of time steps.
     """
-    old = timesteps.scores(variables["params"])
+    old = masks.scores(variables["params"])
     if old.keys() != schedule.masks.keys():
         raise ValueError(
             "the schedule is for another model: "
@@ -124,9 +124,9 @@ def with_schedule(variables, schedule):
     T = next(iter(old.values())).shape[0]
     if schedule.time_steps != T:
         raise ValueError(f"the schedule has {schedule.time_steps} time steps, the model {T}")
-    start = timesteps.INITIAL_SCORE
+    start = masks.INITIAL_SCORE
     new = {name: np.where(schedule.masks[name], start, -start).astype(np.float32) for name in old}
-    return {**variables, "params": timesteps.replace_scores(variables["params"], new)}
+    return {**variables, "params": masks.replace_scores(variables["params"], new)}
 
 
 def _as_mask(name, mask):
