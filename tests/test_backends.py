@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 
 import snnvit_jax as snn
 from snnvit_jax import neurons
-from snnvit_jax.models import layers
+from snnvit_jax.layers import layers
 from snnvit_jax.neurons import LIF, Emission, NeuronConfig
 from snnvit_jax.xla import backends
 

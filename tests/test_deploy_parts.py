@@ -8,8 +8,8 @@ import pytest
 
 import snnvit_jax as snn
 from snnvit_jax.deploy import folding, signals, spikformer, steps
-from snnvit_jax.models import layers
-from snnvit_jax.models.pooling import max_pool
+from snnvit_jax.layers import layers
+from snnvit_jax.layers.pooling import max_pool
 from snnvit_jax.neurons import NeuronConfig
 
 T = 5

@@ -10,7 +10,7 @@ import pytest
 
 from snnvit_jax import energy
 from snnvit_jax.energy import convolution, operations, products
-from snnvit_jax.models.layers import SpikingAttention
+from snnvit_jax.layers.layers import SpikingAttention
 
 RNG = np.random.default_rng(0)
 

@@ -24,8 +24,8 @@ from peers import CASES
 
 import snnvit_jax as snn
 from snnvit_jax import training
-from snnvit_jax.models.layers import BatchNorm
-from snnvit_jax.models.pooling import max_pool
+from snnvit_jax.layers.layers import BatchNorm
+from snnvit_jax.layers.pooling import max_pool
 from snnvit_jax.neurons import LIF
 from snnvit_jax.xla import backends
 from snnvit_jax.xla.backends import compute

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from snnvit_jax.models.layers import EPSILON
+from snnvit_jax.layers.layers import EPSILON
 
 
 def fold(kernel, bias, scale, shift, mean, variance):

@@ -9,7 +9,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from snnvit_jax.models import layers
+from snnvit_jax.layers import layers
 from snnvit_jax.neurons import lif_step
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from snnvit_jax.deploy import signals
 from snnvit_jax.deploy.signals import Signal
 from snnvit_jax.deploy.steps import Wiring
-from snnvit_jax.models import layers
+from snnvit_jax.layers import layers
 from snnvit_jax.models.spikformer import ATTENTION_THRESHOLD, SpikformerConfig
 
 # number of each stage of the patch embedding -> its channels are D / this

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from snnvit_jax.energy import convolution
-from snnvit_jax.models.layers import SpikingAttention
+from snnvit_jax.layers.layers import SpikingAttention
 
 
 @dataclasses.dataclass(frozen=True)

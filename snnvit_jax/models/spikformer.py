@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from snnvit_jax.models import layers
-from snnvit_jax.models.pooling import max_pool
+from snnvit_jax.layers import layers
+from snnvit_jax.layers.pooling import max_pool
 from snnvit_jax.neurons import LIF, NeuronConfig
 from snnvit_jax.time_steps import masks
 from snnvit_jax.xla.backends import compute, value

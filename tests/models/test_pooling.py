@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnvit_jax.models.pooling import max_pool
+from snnvit_jax.layers.pooling import max_pool
 
 SHAPES = [(2, 8, 8, 3), (1, 7, 9, 2), (3, 1, 1, 1), (1, 2, 5, 4)]
 

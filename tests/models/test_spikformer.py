@@ -10,7 +10,7 @@ import pytest
 from flax import errors, traverse_util
 
 import snnvit_jax as snn
-from snnvit_jax.models import layers
+from snnvit_jax.layers import layers
 from snnvit_jax.models.spikformer import Block, PatchEmbedding
 from snnvit_jax.neurons import LIF, NeuronConfig
 from snnvit_jax.neurons.surrogates import SURROGATES
