@@ -57,7 +57,7 @@ def train(config, steps=STEPS):
     return experiment, state, losses, step.as_text()
 
 
-def masks(experiment, state):
+def active_steps(experiment, state):
     """Returns {layer name: [0 or 1 for each step]}."""
     scores = masks.scores(to_host(state.params, experiment.mesh))
     return {name: (np.asarray(score) > 0).astype(int).tolist() for name, score in scores.items()}

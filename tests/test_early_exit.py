@@ -19,8 +19,8 @@ def masked(tiny):
     """The small model's variables with a schedule that has gaps."""
     rng = np.random.default_rng(5)
     names = masks.scores(tiny.variables["params"])
-    masks = {name: rng.random(4) < 0.8 for name in names}
-    return snn.with_schedule(tiny.variables, snn.TimeStepSchedule(masks))
+    schedule = snn.TimeStepSchedule({name: rng.random(4) < 0.8 for name in names})
+    return snn.with_schedule(tiny.variables, schedule)
 
 
 @pytest.fixture(scope="module")
