@@ -16,12 +16,12 @@ from snnvit_jax.neurons.lif import (
 from snnvit_jax.neurons.surrogates import SURROGATES, fire, surrogate_gradient
 
 __all__ = [
-    "Emission",
     "KINDS",
     "LIF",
-    "NeuronConfig",
     "RESETS",
     "SURROGATES",
+    "Emission",
+    "NeuronConfig",
     "check_neuron",
     "fire",
     "lif_scan",
