@@ -10,7 +10,7 @@ from snnvit_jax import evaluation, nonfinite, report, training
 from snnvit_jax.checkpoint import Checkpoints, restore
 from snnvit_jax.clock import StepClock
 from snnvit_jax.data import loader
-from snnvit_jax.deploy import deploy
+from snnvit_jax.deployment import deploy
 from snnvit_jax.distributed import CommonStop, is_writer, same_for_all
 from snnvit_jax.experiment import build
 from snnvit_jax.interrupts import StopRequest

@@ -27,7 +27,7 @@ def describe(experiment, state, losses, program):
     kept, wanted = (jax.tree.leaves(x) for x in (state, placement.shardings(state)))
     return {
         "losses": losses,
-        "masks": parallel_run.masks(experiment, state),
+        "masks": parallel_run.active_steps(experiment, state),
         "parameters": [list(leaf.shape) for leaf in jax.tree.leaves(state.params)],
         "collectives": [(c.kind, c.shape) for c in collectives(program)],
         "as_kept": all(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import snnvit_jax as snn
-from snnvit_jax.deploy import folding, signals, spikformer, steps
+from snnvit_jax.deployment import folding, signals, spikformer, steps
 from snnvit_jax.layers import layers
 from snnvit_jax.layers.pooling import max_pool
 from snnvit_jax.neurons import NeuronConfig

@@ -306,7 +306,7 @@ def assert_same_losses(found, wanted):
 def test_eight_devices_train_as_one_does(one_device, eight, layout):
     experiment, state, losses, _ = one_device
     assert_same_losses(eight[layout]["losses"], losses)
-    masks = parallel_run.masks(experiment, state)
+    masks = parallel_run.active_steps(experiment, state)
     assert eight[layout]["masks"] == masks
     assert 0 < sum(map(sum, masks.values())) < 2 * len(masks)  # steps were given up
 
@@ -378,7 +378,9 @@ def test_one_device_evaluates_what_two_processes_saved(one_device, terminated, w
     )
     run = loop.Run(parallel_run.small_config(weights), tmp_path, training=False)
     assert int(run.state.step) == parallel_run.STEPS
-    assert parallel_run.masks(run.experiment, run.state) == parallel_run.masks(*one_device[:2])
+    assert parallel_run.active_steps(run.experiment, run.state) == parallel_run.masks(
+        *one_device[:2]
+    )
     seen = next(line for line in lines_of(terminated.run) if "eval_loss" in line)
     result = run.evaluate()
     assert result.examples == 360

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from snnvit_jax import loop
 from snnvit_jax.data import loader
-from snnvit_jax.deploy import early_exit
+from snnvit_jax.deployment import early_exit
 from snnvit_jax.time_steps.schedule import TimeStepSchedule
 from snnvit_jax.workdir import Workdir
 

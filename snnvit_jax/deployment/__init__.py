@@ -1,6 +1,6 @@
 """Deployment: a finished model's time steps compiled away, exported to one file."""
 
-from snnvit_jax.deploy.build import deploy
-from snnvit_jax.deploy.deployed import Deployed, load_deployed
+from snnvit_jax.deployment.build import deploy
+from snnvit_jax.deployment.deployed import Deployed, load_deployed
 
 __all__ = ["Deployed", "deploy", "load_deployed"]

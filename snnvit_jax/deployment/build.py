@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from snnvit_jax.deploy import spikformer
-from snnvit_jax.deploy.deployed import Deployed, check_dtype
-from snnvit_jax.deploy.folding import fold_layer
-from snnvit_jax.deploy.steps import effective_steps
+from snnvit_jax.deployment import spikformer
+from snnvit_jax.deployment.deployed import Deployed, check_dtype
+from snnvit_jax.deployment.folding import fold_layer
+from snnvit_jax.deployment.steps import effective_steps
 from snnvit_jax.models import variable_shapes
 from snnvit_jax.models.spikformer import Spikformer
 from snnvit_jax.time_steps.schedule import TimeStepSchedule, with_schedule

@@ -9,9 +9,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from snnvit_jax.deploy import signals
-from snnvit_jax.deploy.signals import Signal
-from snnvit_jax.deploy.steps import Wiring
+from snnvit_jax.deployment import signals
+from snnvit_jax.deployment.signals import Signal
+from snnvit_jax.deployment.steps import Wiring
 from snnvit_jax.layers import layers
 from snnvit_jax.models.spikformer import ATTENTION_THRESHOLD, SpikformerConfig
 

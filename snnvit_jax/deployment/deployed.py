@@ -6,7 +6,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from snnvit_jax.deploy import container
+from snnvit_jax.deployment import container
 from snnvit_jax.time_steps.schedule import TimeStepSchedule
 from snnvit_jax.xla import backends
 from snnvit_jax.xla.flops import compiled_flops
