@@ -4,7 +4,7 @@ import time
 
 import jax
 
-from snnvit_jax import metrics
+from snnvit_jax.evaluation import metrics
 
 
 class StepClock:

@@ -6,8 +6,9 @@ import pytest
 
 import snnvit_jax as snn
 from snnvit_jax import config as config_lib
-from snnvit_jax import distillation, metrics, training
+from snnvit_jax import distillation, training
 from snnvit_jax.distillation import Distillation
+from snnvit_jax.evaluation import metrics
 from snnvit_jax.mixing import Mixing
 
 RNG = np.random.default_rng(0)

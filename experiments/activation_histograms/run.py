@@ -14,7 +14,8 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from snnvit_jax import analysis, figures, layer_names
+from snnvit_jax import figures, layer_names
+from snnvit_jax.evaluation import analysis
 
 BINS = 40
 RANGE_QUANTILE = 0.999  # of the positive activations of the first batch; the last bin is open
