@@ -10,7 +10,8 @@ import optax
 from snnvit_jax import config as config_lib
 from snnvit_jax import distillation, energy, initial, training
 from snnvit_jax import optimizer as optimizer_lib
-from snnvit_jax.data import loader, pipeline, sources
+from snnvit_jax.data import loader, sources
+from snnvit_jax.data.augment import pipeline
 from snnvit_jax.data.order import TrainingOrder
 from snnvit_jax.mixing import Mixing
 from snnvit_jax.models import create_model

@@ -18,8 +18,8 @@ import time
 from throughput import recipe
 
 from snnvit_jax.data import loader, sources
+from snnvit_jax.data.augment.pipeline import create_augment
 from snnvit_jax.data.order import TrainingOrder
-from snnvit_jax.data.pipeline import create_augment
 
 SETS = {"imagenet2012": (32, 640), "cifar10": (128, 12_800)}  # name -> (batch size, images)
 

@@ -21,9 +21,10 @@ from timm.data.random_erasing import RandomErasing
 from torchvision import transforms as theirs
 from torchvision.transforms import functional
 
-from snnvit_jax.data import sources, transforms
-from snnvit_jax.data.pipeline import Preprocess
-from snnvit_jax.data.randaugment import OPERATIONS
+from snnvit_jax.data import sources
+from snnvit_jax.data.augment import transforms
+from snnvit_jax.data.augment.pipeline import Preprocess
+from snnvit_jax.data.augment.randaugment import OPERATIONS
 
 SIZE = 64
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)

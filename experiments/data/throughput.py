@@ -24,10 +24,11 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from ml_collections import config_dict
 from PIL import Image
 
-from snnvit_jax.data import randaugment, sources, transforms
+from snnvit_jax.data import sources
+from snnvit_jax.data.augment import randaugment, transforms
+from snnvit_jax.data.augment.pipeline import create_augment, create_preprocess
 from snnvit_jax.data.decode import decode_image
-from snnvit_jax.data.pipeline import create_augment, create_preprocess
-from snnvit_jax.data.records import Records
+from snnvit_jax.data.sources.records import Records
 
 COMMON = {
     "crop_padding": 0,

@@ -6,9 +6,9 @@ import pytest
 from ml_collections import config_dict
 from PIL import Image
 
-from snnvit_jax.data import transforms
-from snnvit_jax.data.pipeline import Augment, Preprocess, create_augment, create_preprocess
-from snnvit_jax.data.randaugment import SETS, RandAugment, rand_augment
+from snnvit_jax.data.augment import transforms
+from snnvit_jax.data.augment.pipeline import Augment, Preprocess, create_augment, create_preprocess
+from snnvit_jax.data.augment.randaugment import SETS, RandAugment, rand_augment
 
 PICTURE = image_files.picture(24, 40)
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)

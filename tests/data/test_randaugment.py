@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from snnvit_jax.data import randaugment
-from snnvit_jax.data.randaugment import OPERATIONS, SETS, RandAugment, rand_augment
+from snnvit_jax.data.augment import randaugment
+from snnvit_jax.data.augment.randaugment import OPERATIONS, SETS, RandAugment, rand_augment
 
 # Smooth and rough at once, so that no operation leaves it alone.
 PICTURE = image_files.picture(20, 40) // 2 + np.random.default_rng(0).integers(

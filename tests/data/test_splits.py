@@ -1,7 +1,7 @@
 import pytest
 from tensorflow_datasets.core import splits as tfds_splits
 
-from snnvit_jax.data.splits import Split, parse_split
+from snnvit_jax.data.sources.splits import Split, parse_split
 
 SLICES = [
     "train",

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from snnvit_jax.data import transforms
+from snnvit_jax.data.augment import transforms
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 

@@ -23,7 +23,7 @@ import dataclasses
 
 from PIL import Image, ImageEnhance, ImageOps
 
-from snnvit_jax.data.transforms import from_pillow, to_pillow
+from snnvit_jax.data.augment.transforms import from_pillow, to_pillow
 
 MAX_MAGNITUDE = 10
 

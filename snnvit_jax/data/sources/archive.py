@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 
-from snnvit_jax.data.splits import parse_split
+from snnvit_jax.data.sources.splits import parse_split
 
 
 class ImageArchive:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn import datasets, model_selection
 
-from snnvit_jax.data.archive import ImageArchive
-from snnvit_jax.data.folder import open_folder
-from snnvit_jax.data.prepared import open_prepared
+from snnvit_jax.data.sources.archive import ImageArchive
+from snnvit_jax.data.sources.folder import open_folder
+from snnvit_jax.data.sources.prepared import open_prepared
 
 DIGITS_TEST_EXAMPLES = 360
 _DIGITS_SPLIT_SEED = 0

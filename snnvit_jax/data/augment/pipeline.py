@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 
-from snnvit_jax.data import transforms
-from snnvit_jax.data.randaugment import MAX_MAGNITUDE, SETS, RandAugment, rand_augment
+from snnvit_jax.data.augment import transforms
+from snnvit_jax.data.augment.randaugment import MAX_MAGNITUDE, SETS, RandAugment, rand_augment
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 
 from snnvit_jax.data.decode import decode_image
-from snnvit_jax.data.splits import parse_split
+from snnvit_jax.data.sources.splits import parse_split
 
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp"),

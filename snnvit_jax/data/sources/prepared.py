@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from snnvit_jax.data.decode import decode_image
-from snnvit_jax.data.records import Records
+from snnvit_jax.data.sources.records import Records
 
 
 class PreparedImages:
