@@ -1,6 +1,5 @@
 """Spiking vision transformers whose layers learn how many time steps they need."""
 
-from snnvit_jax import convert
 from snnvit_jax.deployment import deploy, load_deployed
 from snnvit_jax.energy import energy_report
 from snnvit_jax.models import create_model, layer_names
@@ -8,6 +7,7 @@ from snnvit_jax.neurons import lif_scan
 from snnvit_jax.neurons.recording import spikes
 from snnvit_jax.time_steps.schedule import TimeStepSchedule, with_schedule
 from snnvit_jax.version import __version__
+from snnvit_jax.weights import convert
 
 __all__ = [
     "TimeStepSchedule",

@@ -18,8 +18,8 @@ import sys
 import tarfile
 import tempfile
 
-from snnvit_jax import checksums
-from snnvit_jax.checkpoint import finished_checkpoints
+from snnvit_jax.checkpoints import checksums
+from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
 from snnvit_jax.workdir import Workdir
 
 _PART = re.compile(r"run\.part-(\d+)-of-(\d+)\.([0-9a-f]{64})")

@@ -5,8 +5,9 @@ import math
 
 from ml_collections import config_dict
 
-from snnvit_jax import nonfinite, sharding
+from snnvit_jax.distributed import sharding
 from snnvit_jax.time_steps import masks
+from snnvit_jax.training import nonfinite
 
 
 def default_config():

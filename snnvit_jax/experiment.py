@@ -8,15 +8,23 @@ import ml_collections
 import optax
 
 from snnvit_jax import config as config_lib
-from snnvit_jax import distillation, energy, initial, training
-from snnvit_jax import optimizer as optimizer_lib
+from snnvit_jax import energy, training
 from snnvit_jax.data import loader, sources
 from snnvit_jax.data.augment import pipeline
 from snnvit_jax.data.order import TrainingOrder
-from snnvit_jax.mixing import Mixing
+from snnvit_jax.distributed.sharding import (
+    Placement,
+    check_batch,
+    check_model,
+    create_mesh,
+    replicate,
+)
 from snnvit_jax.models import create_model
-from snnvit_jax.objective import Objective
-from snnvit_jax.sharding import Placement, check_batch, check_model, create_mesh, replicate
+from snnvit_jax.training import distillation
+from snnvit_jax.training import optimizer as optimizer_lib
+from snnvit_jax.training.mixing import Mixing
+from snnvit_jax.training.objective import Objective
+from snnvit_jax.weights import initial
 
 
 @dataclasses.dataclass(frozen=True)

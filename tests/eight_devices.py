@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import parallel_run
 
-from snnvit_jax.checkpoint import Checkpoints, restore
+from snnvit_jax.checkpoints.checkpoints import Checkpoints, restore
 from snnvit_jax.xla.collectives import collectives
 
 LAYOUTS = {

@@ -11,7 +11,7 @@ import pytest
 import snnvit_jax as snn
 from snnvit_jax import config as config_lib
 from snnvit_jax import experiment, training
-from snnvit_jax.checkpoint import Checkpoints
+from snnvit_jax.checkpoints.checkpoints import Checkpoints
 from snnvit_jax.data import loader
 from snnvit_jax.evaluation import analysis, metrics
 from snnvit_jax.workdir import Workdir

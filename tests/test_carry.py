@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from snnvit_jax import carry, checksums
+from snnvit_jax import carry
+from snnvit_jax.checkpoints import checksums
 
 
 @pytest.fixture

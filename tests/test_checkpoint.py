@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnvit_jax import checksums
-from snnvit_jax.checkpoint import Checkpoints, load_variables, restore
+from snnvit_jax.checkpoints import checksums
+from snnvit_jax.checkpoints.checkpoints import Checkpoints, load_variables, restore
 
 
 def state(value):

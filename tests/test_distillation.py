@@ -6,10 +6,11 @@ import pytest
 
 import snnvit_jax as snn
 from snnvit_jax import config as config_lib
-from snnvit_jax import distillation, training
-from snnvit_jax.distillation import Distillation
+from snnvit_jax import training
 from snnvit_jax.evaluation import metrics
-from snnvit_jax.mixing import Mixing
+from snnvit_jax.training import distillation
+from snnvit_jax.training.distillation import Distillation
+from snnvit_jax.training.mixing import Mixing
 
 RNG = np.random.default_rng(0)
 LOGITS, TEACHER = RNG.normal(size=(2, 5, 7)).astype(np.float32)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnvit_jax.mixing import Mixing, cutmix_weights, mix, mixup_weights
+from snnvit_jax.training.mixing import Mixing, cutmix_weights, mix, mixup_weights
 
 SIZE = (8, 12)
 IMAGES = np.arange(4 * 8 * 12 * 1, dtype=np.float32).reshape(4, *SIZE, 1)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from snnvit_jax import config as config_lib
-from snnvit_jax import optimizer, recipes
+from snnvit_jax import recipes
 from snnvit_jax.time_steps import masks
+from snnvit_jax.training import optimizer
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import jax
 
-from snnvit_jax import peers
+from snnvit_jax.distributed import peers
 
 
 def after(*answers, processes=3, seconds=1.0):

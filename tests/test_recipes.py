@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from snnvit_jax import experiment, loop
-from snnvit_jax.checkpoint import load_variables
+from snnvit_jax.checkpoints.checkpoints import load_variables
 from snnvit_jax.time_steps import masks
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"

@@ -11,8 +11,8 @@ import pytest
 import snnvit_jax as snn
 from snnvit_jax import energy, training
 from snnvit_jax.layers.pooling import max_pool
-from snnvit_jax.objective import Objective
 from snnvit_jax.time_steps import masks, spike_price
+from snnvit_jax.training.objective import Objective
 
 
 def passed_on(model, spikes):

@@ -13,7 +13,7 @@ from absl import logging
 from PIL import Image
 
 from snnvit_jax import experiment
-from snnvit_jax.checkpoint import restore
+from snnvit_jax.checkpoints.checkpoints import restore
 from snnvit_jax.data import sources
 
 FLIPS = 3  # of every file

@@ -13,10 +13,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import snnvit_jax as snn
 from snnvit_jax import config as config_lib
-from snnvit_jax import optimizer, recipes, training
-from snnvit_jax.mixing import Mixing
-from snnvit_jax.objective import Objective
-from snnvit_jax.sharding import Placement
+from snnvit_jax import recipes, training
+from snnvit_jax.distributed.sharding import Placement
+from snnvit_jax.training import optimizer
+from snnvit_jax.training.mixing import Mixing
+from snnvit_jax.training.objective import Objective
 from snnvit_jax.xla.collectives import collectives
 from snnvit_jax.xla.traced import kept_bytes, traced_flops, tree_bytes
 

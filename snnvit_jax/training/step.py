@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from snnvit_jax import energy, nonfinite
-from snnvit_jax.distillation import Distillation
-from snnvit_jax.mixing import Mixing, mix
-from snnvit_jax.objective import Objective, cross_entropy
-from snnvit_jax.sharding import Placement
+from snnvit_jax import energy
+from snnvit_jax.distributed.sharding import Placement
 from snnvit_jax.time_steps import masks
+from snnvit_jax.training import nonfinite
+from snnvit_jax.training.distillation import Distillation
+from snnvit_jax.training.mixing import Mixing, mix
+from snnvit_jax.training.objective import Objective, cross_entropy
 from snnvit_jax.xla import backends
 
 

@@ -15,7 +15,7 @@ import pathlib
 import jax
 import optax
 
-from snnvit_jax.checkpoint import load_variables
+from snnvit_jax.checkpoints.checkpoints import load_variables
 from snnvit_jax.workdir import Workdir
 
 # What a teacher's images must have in common with the student's.

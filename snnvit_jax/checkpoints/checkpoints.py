@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
-from snnvit_jax import checksums
+from snnvit_jax.checkpoints import checksums
 from snnvit_jax.distributed import is_writer, true_for_all
 
 _STATE = "state"

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import safetensors.numpy
 from flax import traverse_util
 
-from snnvit_jax import convert, torch_file
-from snnvit_jax.checkpoint import load_variables
+from snnvit_jax.checkpoints.checkpoints import load_variables
 from snnvit_jax.time_steps import masks
+from snnvit_jax.weights import convert, torch_file
 from snnvit_jax.workdir import Workdir
 
 HEAD = "head"

@@ -1,0 +1,13 @@
+"""Checkpoints and their checksums; the only package that imports orbax.
+
+Imports `distributed`.
+"""
+
+from snnvit_jax.checkpoints.checkpoints import (
+    Checkpoints,
+    finished_checkpoints,
+    load_variables,
+    restore,
+)
+
+__all__ = ["Checkpoints", "finished_checkpoints", "load_variables", "restore"]
