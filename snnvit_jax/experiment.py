@@ -8,7 +8,7 @@ import ml_collections
 import optax
 
 from snnvit_jax import config as config_lib
-from snnvit_jax import energy, training
+from snnvit_jax import energy, initial, teachers, training
 from snnvit_jax.data import loader, sources
 from snnvit_jax.data.augment import pipeline
 from snnvit_jax.data.order import TrainingOrder
@@ -24,7 +24,6 @@ from snnvit_jax.training import distillation
 from snnvit_jax.training import optimizer as optimizer_lib
 from snnvit_jax.training.mixing import Mixing
 from snnvit_jax.training.objective import Objective
-from snnvit_jax.weights import initial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +125,7 @@ class Experiment:
         """
         if self.procedure.distillation is None:
             return None
-        teacher = distillation.load(self.config.distillation.teacher, self.model.config.num_classes)
+        teacher = teachers.load(self.config.distillation.teacher, self.model.config.num_classes)
         return replicate(jax.device_get(teacher), self.mesh)
 
     def _place(self, create, argument):
@@ -217,7 +216,7 @@ def _create_distillation(config, num_classes):
     settings, data = config.distillation, config.data
     if settings.teacher is None:
         return None
-    teacher = distillation.read_config(settings.teacher, data)
+    teacher = teachers.read_config(settings.teacher, data)
     model = _create_model(teacher.model, num_classes, data.image_size)
     return distillation.Distillation(model, settings.weight, settings.temperature)
 

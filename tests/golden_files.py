@@ -132,8 +132,8 @@ def _channels_last(file, published, spikes):
 def as_published(tree):
     """Returns variables or gradients by published name and layout; scores are left out.
 
-    Written independently of `snnvit_jax.weights.convert`. Linear maps come out as [out, in] even where the
-    published form is a convolution over one point.
+    Written independently of `snnvit_jax.weights.convert`. Linear maps come out as [out, in] even
+    where the published form is a convolution over one point.
     """
     leaves = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
     published = {}

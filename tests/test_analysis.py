@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 import snnvit_jax as snn
+from snnvit_jax import analysis, experiment, metrics, training
 from snnvit_jax import config as config_lib
-from snnvit_jax import experiment, training
 from snnvit_jax.checkpoints.checkpoints import Checkpoints
 from snnvit_jax.data import loader
-from snnvit_jax.evaluation import analysis, metrics
 from snnvit_jax.workdir import Workdir
 
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"

@@ -6,9 +6,8 @@ import pytest
 
 import snnvit_jax as snn
 from snnvit_jax import config as config_lib
-from snnvit_jax import training
+from snnvit_jax import teachers, training
 from snnvit_jax.evaluation import metrics
-from snnvit_jax.training import distillation
 from snnvit_jax.training.distillation import Distillation
 from snnvit_jax.training.mixing import Mixing
 
@@ -110,13 +109,13 @@ def test_a_teacher_sees_the_mixed_images(tiny, teacher, monkeypatch):
 def test_folders_that_hold_no_teacher_are_named(tmp_path):
     config = config_lib.default_config()
     with pytest.raises(FileNotFoundError, match="distillation.teacher='/nowhere' does not exist"):
-        distillation.read_config("/nowhere", config.data)
+        teachers.read_config("/nowhere", config.data)
     with pytest.raises(ValueError, match=f"distillation.teacher='{tmp_path}' holds no run"):
-        distillation.read_config(str(tmp_path), config.data)
+        teachers.read_config(str(tmp_path), config.data)
     (tmp_path / "config.json").write_text(config_lib.to_json(config))
-    assert distillation.read_config(str(tmp_path), config.data) == config
+    assert teachers.read_config(str(tmp_path), config.data) == config
     for key, value in {"image_size": 48, "mean": (0.1, 0.2, 0.3), "std": (0.5,)}.items():
         other = config_lib.default_config()
         other.data[key] = value
         with pytest.raises(ValueError, match=f"sees other images .* data.{key}="):
-            distillation.read_config(str(tmp_path), other.data)
+            teachers.read_config(str(tmp_path), other.data)

@@ -19,12 +19,11 @@ import two_processes
 from jax.sharding import PartitionSpec
 
 import snnvit_jax as snn
-from snnvit_jax import distributed, loop, training
+from snnvit_jax import distributed, initial, loop, training
 from snnvit_jax.checkpoints.checkpoints import Checkpoints
 from snnvit_jax.distributed import sharding
 from snnvit_jax.distributed.sharding import Placement
 from snnvit_jax.models import spikformer
-from snnvit_jax.weights import initial
 from snnvit_jax.xla.collectives import Collective, collectives
 
 EIGHT = [types.SimpleNamespace(id=i) for i in range(8)]

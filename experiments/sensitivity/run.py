@@ -13,8 +13,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from snnvit_jax import figures, layer_names
-from snnvit_jax.evaluation import analysis
+from snnvit_jax import analysis, figures, layer_names
 from snnvit_jax.time_steps.schedule import TimeStepSchedule
 
 

@@ -1,0 +1,63 @@
+"""The teacher of a training: read from the folder of a run that is finished."""
+
+import pathlib
+
+from snnvit_jax.checkpoints.checkpoints import load_variables
+from snnvit_jax.workdir import Workdir
+
+# What a teacher's images must have in common with the student's.
+_SAME_IMAGES = ("image_size", "mean", "std")
+
+
+def read_config(path, data):
+    """Returns the configuration of a teacher whose images are those of the student.
+
+    Args:
+      path: a run's folder.
+      data: `config.data` of the student.
+
+    Raises:
+      FileNotFoundError: if there is no such folder.
+      ValueError: if it holds no run, or one that is trained on images of another kind.
+    """
+    folder = pathlib.Path(path).expanduser()
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"distillation.teacher={path!r} does not exist; give the folder of a run, for example "
+            "--config.distillation.teacher=runs/cifar10/20260101-120000"
+        )
+    config = Workdir(folder).read_config()
+    if config is None:
+        raise ValueError(f"distillation.teacher={path!r} holds no run")
+    for key in _SAME_IMAGES:
+        theirs, ours = (_as_tuple(settings[key]) for settings in (config.data, data))
+        if theirs != ours:
+            raise ValueError(
+                f"distillation.teacher={path!r} sees other images than this training: "
+                f"data.{key}={theirs}, here {ours}"
+            )
+    return config
+
+
+def load(path, num_classes):
+    """Returns the variables of a teacher, {"params", "batch_stats"}, from its newest checkpoint.
+
+    Args:
+      path: a run's folder.
+      num_classes: of the student.
+
+    Raises:
+      ValueError: if it holds no checkpoint, none that can be read, or one for other classes.
+    """
+    variables = load_variables(Workdir(pathlib.Path(path).expanduser()).checkpoints)
+    (classes,) = variables["params"]["head"]["bias"].shape
+    if classes != num_classes:
+        raise ValueError(
+            f"distillation.teacher={path!r} tells {classes} classes apart, this training "
+            f"{num_classes}"
+        )
+    return variables
+
+
+def _as_tuple(value):
+    return tuple(value) if isinstance(value, (tuple, list)) else value
