@@ -14,7 +14,8 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from snnvit_jax import analysis, figures, layer_names
+from snnvit_jax import analysis, layer_names
+from snnvit_jax.report import figures
 
 BINS = 40
 RANGE_QUANTILE = 0.999  # of the positive activations of the first batch; the last bin is open

@@ -21,7 +21,8 @@ import tqdm
 from matplotlib.figure import Figure
 
 import snnvit_jax as snn
-from snnvit_jax import figures, training
+from snnvit_jax import training
+from snnvit_jax.report import figures
 
 VARIED = {
     "time_steps": (1, 2, 3, 4, 6, 8),

@@ -4,7 +4,7 @@ import json
 import pathlib
 import sys
 
-from snnvit_jax import figures
+from snnvit_jax.report import figures
 
 
 def main():

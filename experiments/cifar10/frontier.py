@@ -24,7 +24,7 @@ import numpy as np
 import tqdm
 from matplotlib.figure import Figure
 
-from snnvit_jax import figures
+from snnvit_jax.report import figures
 from snnvit_jax.workdir import Workdir, write_atomically
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -6,7 +6,7 @@ import struct
 
 from ml_collections import config_dict
 
-from snnvit_jax import page_tables
+from snnvit_jax.report import page_tables
 
 # file name without .png -> (title, caption); those of a finished run, then what experiments add
 FIGURES = {

@@ -1,0 +1,8 @@
+"""Figures and the page of a finished run.
+
+Imports `energy`.
+"""
+
+from snnvit_jax.report.report import write
+
+__all__ = ["write"]
