@@ -11,10 +11,11 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from snnvit_jax import distributed, loop, restart
+from snnvit_jax import distributed
 from snnvit_jax.data.loader import WorkerDiedError
 from snnvit_jax.distributed import peers
-from snnvit_jax.workdir import Workdir
+from snnvit_jax.runs import loop, restart
+from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.xla import compilation_cache
 from snnvit_jax.xla.flops import model_flops
 

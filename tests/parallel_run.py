@@ -3,12 +3,12 @@
 import jax
 import numpy as np
 
-from snnvit_jax import config as config_lib
 from snnvit_jax import training
 from snnvit_jax.data import loader
 from snnvit_jax.distributed.sharding import shard_batch, to_host
 from snnvit_jax.evaluation import metrics
-from snnvit_jax.experiment import build
+from snnvit_jax.runs import config as config_lib
+from snnvit_jax.runs.experiment import build
 from snnvit_jax.time_steps import masks
 
 STEPS = 20

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 import snnvit_jax as snn
-from snnvit_jax import analysis, experiment, metrics, training
-from snnvit_jax import config as config_lib
+from snnvit_jax import metrics, training
 from snnvit_jax.checkpoints.checkpoints import Checkpoints
 from snnvit_jax.data import loader
-from snnvit_jax.workdir import Workdir
+from snnvit_jax.runs import analysis, experiment
+from snnvit_jax.runs import config as config_lib
+from snnvit_jax.runs.workdir import Workdir
 
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 EXAMPLES = 200  # one full batch and a part of another

@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from snnvit_jax import carry
 from snnvit_jax.checkpoints import checksums
+from snnvit_jax.runs import carry
 
 
 @pytest.fixture

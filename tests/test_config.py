@@ -4,8 +4,8 @@ import pathlib
 import pytest
 from ml_collections import config_dict
 
-from snnvit_jax import config as config_lib
-from snnvit_jax import experiment
+from snnvit_jax.runs import config as config_lib
+from snnvit_jax.runs import experiment
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 

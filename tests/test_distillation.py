@@ -5,9 +5,10 @@ import optax
 import pytest
 
 import snnvit_jax as snn
-from snnvit_jax import config as config_lib
-from snnvit_jax import teachers, training
+from snnvit_jax import training
 from snnvit_jax.evaluation import metrics
+from snnvit_jax.runs import config as config_lib
+from snnvit_jax.runs import teachers
 from snnvit_jax.training.distillation import Distillation
 from snnvit_jax.training.mixing import Mixing
 

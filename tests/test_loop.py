@@ -17,9 +17,10 @@ import pytest
 from PIL import Image
 
 import snnvit_jax as snn
-from snnvit_jax import carry, loop, main
-from snnvit_jax import config as config_lib
+from snnvit_jax import main
 from snnvit_jax.checkpoints.checkpoints import Checkpoints
+from snnvit_jax.runs import carry, loop
+from snnvit_jax.runs import config as config_lib
 from snnvit_jax.training import distillation
 
 REPOSITORY = pathlib.Path(__file__).parents[1]

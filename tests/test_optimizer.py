@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnvit_jax import config as config_lib
 from snnvit_jax import recipes
+from snnvit_jax.runs import config as config_lib
 from snnvit_jax.time_steps import masks
 from snnvit_jax.training import optimizer
 

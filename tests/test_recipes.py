@@ -9,8 +9,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from snnvit_jax import experiment, loop
 from snnvit_jax.checkpoints.checkpoints import load_variables
+from snnvit_jax.runs import experiment, loop
 from snnvit_jax.time_steps import masks
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"

@@ -10,9 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 
 import snnvit_jax as snn
-from snnvit_jax import config as config_lib
 from snnvit_jax import evaluation
 from snnvit_jax.report import figures, page, page_tables
+from snnvit_jax.runs import config as config_lib
 
 PNG = figures.as_png(Figure(figsize=(1, 1)))
 ADDED = ("early_exit", "activation_histograms", "sensitivity")

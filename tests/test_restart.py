@@ -11,8 +11,9 @@ import pytest
 import two_processes
 from test_loop import REPOSITORY, command, lines_of, tiny_config
 
-from snnvit_jax import config as config_lib
-from snnvit_jax import main, restart
+from snnvit_jax import main
+from snnvit_jax.runs import config as config_lib
+from snnvit_jax.runs import restart
 
 # What happens to one process after the other, in the words of a plan; a number is saved first.
 SCRIPT = """\

@@ -19,11 +19,12 @@ import two_processes
 from jax.sharding import PartitionSpec
 
 import snnvit_jax as snn
-from snnvit_jax import distributed, initial, loop, training
+from snnvit_jax import distributed, training
 from snnvit_jax.checkpoints.checkpoints import Checkpoints
 from snnvit_jax.distributed import sharding
 from snnvit_jax.distributed.sharding import Placement
 from snnvit_jax.models import spikformer
+from snnvit_jax.runs import initial, loop
 from snnvit_jax.xla.collectives import Collective, collectives
 
 EIGHT = [types.SimpleNamespace(id=i) for i in range(8)]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from snnvit_jax import config as config_lib
-from snnvit_jax import loop
+from snnvit_jax.runs import config as config_lib
+from snnvit_jax.runs import loop
 
 
 @pytest.mark.parametrize("target", [1.5])

@@ -8,10 +8,10 @@ import optax
 import pytest
 
 import snnvit_jax as snn
-from snnvit_jax import config as config_lib
 from snnvit_jax import energy, training
 from snnvit_jax.evaluation import metrics
 from snnvit_jax.neurons import recording
+from snnvit_jax.runs import config as config_lib
 from snnvit_jax.time_steps import masks
 from snnvit_jax.training import nonfinite, optimizer
 from snnvit_jax.training.objective import Objective

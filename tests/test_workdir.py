@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from snnvit_jax.workdir import Workdir
+from snnvit_jax.runs.workdir import Workdir
 
 LINES = [{"step": step, "loss": 1 / step} for step in (2, 4, 6)]
 

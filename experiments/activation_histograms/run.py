@@ -14,8 +14,9 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from snnvit_jax import analysis, layer_names
+from snnvit_jax import layer_names
 from snnvit_jax.report import figures
+from snnvit_jax.runs import analysis
 
 BINS = 40
 RANGE_QUANTILE = 0.999  # of the positive activations of the first batch; the last bin is open

@@ -25,7 +25,7 @@ import tqdm
 from matplotlib.figure import Figure
 
 from snnvit_jax.report import figures
-from snnvit_jax.workdir import Workdir, write_atomically
+from snnvit_jax.runs.workdir import Workdir, write_atomically
 
 ROOT = pathlib.Path(__file__).parents[2]
 LOOK = {

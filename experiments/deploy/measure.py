@@ -17,9 +17,9 @@ import jax
 import numpy as np
 
 import snnvit_jax as snn
-from snnvit_jax import loop
 from snnvit_jax.data import loader
-from snnvit_jax.workdir import Workdir
+from snnvit_jax.runs import loop
+from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.xla.flops import model_flops
 
 FLIP = 1e-4  # logits further apart than this have seen another spike, not another rounding

@@ -12,7 +12,7 @@ import pathlib
 
 from tqdm import tqdm
 
-from snnvit_jax import analysis
+from snnvit_jax.runs import analysis
 from snnvit_jax.time_steps.schedule import with_schedule
 
 COLUMNS = (

@@ -12,9 +12,9 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from snnvit_jax import experiment
 from snnvit_jax.checkpoints.checkpoints import restore
 from snnvit_jax.data import sources
+from snnvit_jax.runs import experiment
 
 FLIPS = 3  # of every file
 

@@ -12,8 +12,8 @@ import config as faults_config
 import jax
 import numpy as np
 
-from snnvit_jax import experiment, loop
-from snnvit_jax.workdir import Workdir
+from snnvit_jax.runs import experiment, loop
+from snnvit_jax.runs.workdir import Workdir
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 CONFIG = pathlib.Path(__file__).with_name("config.py")

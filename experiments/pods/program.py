@@ -12,9 +12,9 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import snnvit_jax as snn
-from snnvit_jax import config as config_lib
 from snnvit_jax import recipes, training
 from snnvit_jax.distributed.sharding import Placement
+from snnvit_jax.runs import config as config_lib
 from snnvit_jax.training import optimizer
 from snnvit_jax.training.mixing import Mixing
 from snnvit_jax.training.objective import Objective

@@ -13,8 +13,9 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from snnvit_jax import analysis, layer_names
+from snnvit_jax import layer_names
 from snnvit_jax.report import figures
+from snnvit_jax.runs import analysis
 from snnvit_jax.time_steps.schedule import TimeStepSchedule
 
 

@@ -3,7 +3,7 @@
 import pathlib
 
 from snnvit_jax.checkpoints.checkpoints import load_variables
-from snnvit_jax.workdir import Workdir
+from snnvit_jax.runs.workdir import Workdir
 
 # What a teacher's images must have in common with the student's.
 _SAME_IMAGES = ("image_size", "mean", "std")

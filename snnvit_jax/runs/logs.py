@@ -6,7 +6,7 @@ import sys
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from snnvit_jax.workdir import plain
+from snnvit_jax.runs.workdir import plain
 
 
 def create_log(workdir, total_steps, start_step, writes=True):

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from snnvit_jax import config as config_lib
-from snnvit_jax import energy, initial, teachers, training
+from snnvit_jax.runs import config as config_lib
+from snnvit_jax import energy, training
+from snnvit_jax.runs import initial
+from snnvit_jax.runs import teachers
 from snnvit_jax.data import loader, sources
 from snnvit_jax.data.augment import pipeline
 from snnvit_jax.data.order import TrainingOrder

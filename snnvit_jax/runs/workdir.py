@@ -8,7 +8,7 @@ import os
 import pathlib
 import shutil
 
-from snnvit_jax import config as config_lib
+from snnvit_jax.runs import config as config_lib
 
 
 class Workdir:
