@@ -20,7 +20,7 @@ here yet.
 """
 
 from snnvit_jax import recipes
-from snnvit_jax.runs.config import default_config
+from snnvit_jax.config import default_config
 
 PUBLISHED = ("spikformer_4_384", "spikformer_2_384", "spikformer_4_256")
 VARIANTS = (*PUBLISHED, "finetune_time_steps", "small", "smoke")

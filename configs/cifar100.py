@@ -15,7 +15,7 @@ with time steps learned to 2 of 4 | published, all 4 steps: 77.86, 76.95, 75.96 
 """
 
 from snnvit_jax import recipes
-from snnvit_jax.runs.config import default_config
+from snnvit_jax.config import default_config
 
 PUBLISHED = ("spikformer_4_384", "spikformer_2_384", "spikformer_4_256")
 VARIANTS = (*PUBLISHED, "finetune_time_steps", "smoke")

@@ -8,7 +8,7 @@ stratified test split of 360. Nothing is downloaded.
 Measured results, with seeds and hardware: experiments/digits/README.md.
 """
 
-from snnvit_jax.runs.config import default_config
+from snnvit_jax.config import default_config
 
 
 def get_config():

@@ -18,7 +18,7 @@ A GPU or TPU is needed for all but `smoke`; add `--config.model.dtype=bfloat16` 
 """
 
 from snnvit_jax import recipes
-from snnvit_jax.runs.config import default_config
+from snnvit_jax.config import default_config
 
 PUBLISHED = ("spikformer_8_384", "spikformer_8_512", "spikformer_10_512", "spikformer_8_768")
 VARIANTS = (*PUBLISHED, "finetune_time_steps", "smoke")

@@ -5,7 +5,7 @@
 Every step is logged, every epoch saved, every other one evaluated.
 """
 
-from snnvit_jax.runs.config import default_config
+from snnvit_jax.config import default_config
 
 
 def get_config():

@@ -1,7 +1,7 @@
 """Carries a run to another machine in files of limited size, to go on there as if it were here.
 
-    python -m snnvit_jax.runs.carry pack WORKDIR PARTS [--megabytes=16]
-    python -m snnvit_jax.runs.carry unpack PARTS WORKDIR
+    python -m snnvit_jax.carry pack WORKDIR PARTS [--megabytes=16]
+    python -m snnvit_jax.carry unpack PARTS WORKDIR
 
 For training in several short runs, on machines that keep nothing and take small files only. What is
 packed is the run's folder with its newest checkpoint and no other. Each part has its number and its
@@ -167,7 +167,7 @@ def main(arguments=None):
     Args:
       arguments: those of the command line by default.
     """
-    parser = argparse.ArgumentParser(prog="snnvit_jax.runs.carry", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="snnvit_jax.carry", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     packing = commands.add_parser("pack", help="write a run as small files")
     packing.add_argument("workdir")

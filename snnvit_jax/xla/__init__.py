@@ -1,5 +1,4 @@
-"""What compilers need to be told, and what they say of a program: the only package that asks which
-backend computes.
+"""What compilers are told, and what they say of a program.
 
-Imports nothing of this package.
+The only package that asks which backend computes. Imports nothing else of this package.
 """
