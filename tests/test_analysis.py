@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import snnvit_jax as snn
-from snnvit_jax import metrics, training
+from snnvit_jax import training
 from snnvit_jax.checkpoints.checkpoints import Checkpoints
 from snnvit_jax.data import loader
+from snnvit_jax.evaluation import metrics
 from snnvit_jax.runs import analysis, experiment
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs.workdir import Workdir

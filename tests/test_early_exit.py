@@ -8,7 +8,7 @@ import pytest
 
 import snnvit_jax as snn
 from snnvit_jax import neurons
-from snnvit_jax.deployment import early_exit
+from snnvit_jax.evaluation import early_exit
 from snnvit_jax.time_steps import masks
 
 QUICKLY = {"xla_backend_optimization_level": 0}  # to compile; each program runs once

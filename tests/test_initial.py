@@ -12,9 +12,9 @@ from flax import traverse_util
 from golden_files import read
 
 import snnvit_jax as snn
-from snnvit_jax import torch_file
 from snnvit_jax.runs import initial
 from snnvit_jax.time_steps import masks
+from snnvit_jax.weights import torch_file
 
 TORCH_FILE = pathlib.Path(__file__).parent / "golden" / "torch_checkpoint.pth"
 

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from snnvit_jax.data import loader
-from snnvit_jax.deployment import early_exit
+from snnvit_jax.evaluation import early_exit
 from snnvit_jax.runs import loop
 from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.time_steps.schedule import TimeStepSchedule

@@ -12,10 +12,10 @@ from snnvit_jax import evaluation
 from snnvit_jax.checkpoints.checkpoints import load_variables
 from snnvit_jax.data import loader
 from snnvit_jax.distributed.sharding import replicate, shard_batch
-from snnvit_jax.runs.experiment import build
 from snnvit_jax.neurons import recording
-from snnvit_jax.time_steps.schedule import TimeStepSchedule, with_schedule
+from snnvit_jax.runs.experiment import build
 from snnvit_jax.runs.workdir import Workdir
+from snnvit_jax.time_steps.schedule import TimeStepSchedule, with_schedule
 from snnvit_jax.xla import backends
 
 

@@ -7,10 +7,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from snnvit_jax.runs import config as config_lib
 from snnvit_jax import energy, training
-from snnvit_jax.runs import initial
-from snnvit_jax.runs import teachers
 from snnvit_jax.data import loader, sources
 from snnvit_jax.data.augment import pipeline
 from snnvit_jax.data.order import TrainingOrder
@@ -22,6 +19,8 @@ from snnvit_jax.distributed.sharding import (
     replicate,
 )
 from snnvit_jax.models import create_model
+from snnvit_jax.runs import config as config_lib
+from snnvit_jax.runs import initial, teachers
 from snnvit_jax.training import distillation
 from snnvit_jax.training import optimizer as optimizer_lib
 from snnvit_jax.training.mixing import Mixing

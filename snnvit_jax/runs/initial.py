@@ -7,9 +7,9 @@ import safetensors.numpy
 from flax import traverse_util
 
 from snnvit_jax.checkpoints.checkpoints import load_variables
+from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.time_steps import masks
 from snnvit_jax.weights import convert, torch_file
-from snnvit_jax.runs.workdir import Workdir
 
 HEAD = "head"
 _TORCH_SUFFIXES = (".pth", ".pt", ".tar", ".bin")

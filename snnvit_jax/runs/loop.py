@@ -8,17 +8,17 @@ import numpy as np
 
 from snnvit_jax import evaluation, report, training
 from snnvit_jax.checkpoints.checkpoints import Checkpoints, restore
-from snnvit_jax.runs.clock import StepClock
 from snnvit_jax.data import loader
 from snnvit_jax.deployment import deploy
 from snnvit_jax.distributed import CommonStop, is_writer, same_for_all
 from snnvit_jax.distributed.sharding import shard_batch, to_host
+from snnvit_jax.models import layer_names, variable_shapes
+from snnvit_jax.runs.clock import StepClock
 from snnvit_jax.runs.experiment import build
 from snnvit_jax.runs.interrupts import StopRequest
 from snnvit_jax.runs.logs import create_log
-from snnvit_jax.models import layer_names, variable_shapes
-from snnvit_jax.training import nonfinite
 from snnvit_jax.runs.workdir import Workdir, check_same_run
+from snnvit_jax.training import nonfinite
 
 # Parameters and two moments of the optimiser, with room for a checkpoint being written.
 _CHECKPOINT_BYTES_PER_PARAMETER = 12
