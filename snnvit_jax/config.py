@@ -1,5 +1,5 @@
-"""What a file in configs/ starts from: `default_config`, with every key it may set."""
+"""The configuration under its public name: what files in configs/ and notebooks import."""
 
-from snnvit_jax.runs.config import default_config
+from snnvit_jax.runs.config import default_config, differences, from_json, to_json, validate
 
-__all__ = ["default_config"]
+__all__ = ["default_config", "differences", "from_json", "to_json", "validate"]

@@ -10,9 +10,8 @@ import pytest
 from jax.tree_util import Partial
 
 import snnvit_jax as snn
-from snnvit_jax import neurons
 from snnvit_jax.layers import layers
-from snnvit_jax.neurons import LIF, Emission, NeuronConfig
+from snnvit_jax.neurons import LIF, Emission, NeuronConfig, lif
 from snnvit_jax.xla import backends
 
 RNG = np.random.default_rng(0)
@@ -167,7 +166,7 @@ def test_the_gradient_of_a_neuron_computes_no_step_all_over_again():
 
     assert comparisons(8) - comparisons(4) < 1.5 * 2 * (comparisons(4) - comparisons(2))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neurons, "hold", lambda x: x)
+        patch.setattr(lif, "hold", lambda x: x)
         assert comparisons(8) - comparisons(4) > 1.5 * 2 * (comparisons(4) - comparisons(2))
 
 

@@ -19,9 +19,8 @@ from PIL import Image
 import snnvit_jax as snn
 from snnvit_jax import main
 from snnvit_jax.checkpoints.checkpoints import Checkpoints
-from snnvit_jax.runs import carry, loop
+from snnvit_jax.runs import carry, loop, teachers
 from snnvit_jax.runs import config as config_lib
-from snnvit_jax.training import distillation
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
@@ -283,7 +282,7 @@ def test_a_run_follows_a_teacher_and_is_read_without_it(finished, tmp_path):
 
 def test_a_teacher_for_other_classes_is_refused(finished):
     with pytest.raises(ValueError, match="tells 10 classes apart, this training 7"):
-        distillation.load(finished[0], 7)
+        teachers.load(finished[0], 7)
 
 
 @pytest.mark.parametrize(

@@ -380,7 +380,7 @@ def test_one_device_evaluates_what_two_processes_saved(one_device, terminated, w
     )
     run = loop.Run(parallel_run.small_config(weights), tmp_path, training=False)
     assert int(run.state.step) == parallel_run.STEPS
-    assert parallel_run.active_steps(run.experiment, run.state) == parallel_run.masks(
+    assert parallel_run.active_steps(run.experiment, run.state) == parallel_run.active_steps(
         *one_device[:2]
     )
     seen = next(line for line in lines_of(terminated.run) if "eval_loss" in line)

@@ -14,6 +14,7 @@ from snnvit_jax.neurons import recording
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.time_steps import masks
 from snnvit_jax.training import nonfinite, optimizer
+from snnvit_jax.training import step as step_lib
 from snnvit_jax.training.objective import Objective
 
 LABELS = np.array([0, 1, 2])
@@ -70,7 +71,7 @@ def test_scores_move_only_in_their_phase(tiny, start, freeze, moving):
     old = tiny.variables["params"]
     new = jax.tree.map(lambda leaf: leaf - 0.1, old)
     for step in range(4):
-        settled = training._settle_scores(old, new, step, objective)
+        settled = step_lib._settle_scores(old, new, step, objective)
         for name, score in masks.scores(settled).items():
             expected = (new if step in moving else old, name)
             np.testing.assert_array_equal(score, masks.scores(expected[0])[name])
