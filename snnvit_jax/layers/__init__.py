@@ -1,4 +1,38 @@
-"""What spiking transformers are made of, except the neuron.
+"""What spiking transformers are made of, except the neuron: layers of signals.
 
-Imports `neurons`, `time_steps` and `xla`.
+Imports `signals`, `time_steps` and `xla`.
 """
+
+from snnvit_jax.layers.attention import Gate, Product, SpikingAttention, TokenSum, spiking_attention
+from snnvit_jax.layers.drop_path import drop_path
+from snnvit_jax.layers.head import Head
+from snnvit_jax.layers.linear import Conv, Convolution, Linear, MatrixProduct, uniform_fan_in
+from snnvit_jax.layers.normalisation import (
+    EPSILON,
+    MOMENTUM,
+    BatchNorm,
+    batch_statistics,
+    normalize,
+)
+from snnvit_jax.layers.pooling import max_pool
+
+__all__ = [
+    "EPSILON",
+    "MOMENTUM",
+    "BatchNorm",
+    "Conv",
+    "Convolution",
+    "Gate",
+    "Head",
+    "Linear",
+    "MatrixProduct",
+    "Product",
+    "SpikingAttention",
+    "TokenSum",
+    "batch_statistics",
+    "drop_path",
+    "max_pool",
+    "normalize",
+    "spiking_attention",
+    "uniform_fan_in",
+]

@@ -1,14 +1,30 @@
-"""The registry of published models, and one folder for each family.
+"""Families of spiking vision transformers: the registry, and one folder for each of them.
 
-Imports `layers`, `neurons`, `time_steps` and `xla`.
+Imports `layers`, `neurons`, `signals`, `time_steps` and `xla`.
 """
 
+from snnvit_jax.models import spikformer
+from snnvit_jax.models.family import Family
 from snnvit_jax.models.registry import (
-    OVERRIDES,
-    REGISTRY,
+    FAMILIES,
     create_model,
+    family_of,
     layer_names,
+    list_models,
+    register,
     variable_shapes,
 )
 
-__all__ = ["OVERRIDES", "REGISTRY", "create_model", "layer_names", "variable_shapes"]
+for _family in (spikformer.FAMILY,):
+    register(_family)
+
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "create_model",
+    "family_of",
+    "layer_names",
+    "list_models",
+    "register",
+    "variable_shapes",
+]

@@ -1,30 +1,47 @@
-"""Spiking neurons over time: surrogate gradients, membrane dynamics, the Linen layer, recording.
+"""Spiking neurons over time: surrogate gradients, membrane dynamics, kinds, the Linen layer.
 
-Imports `time_steps` and `xla`.
+Imports `signals`, `time_steps` and `xla`.
 """
 
-from snnvit_jax.neurons.lif import (
+from snnvit_jax.neurons.dynamics import RESETS, lif_scan, lif_step
+from snnvit_jax.neurons.kinds import (
     KINDS,
-    LIF,
-    RESETS,
-    Emission,
-    NeuronConfig,
-    check_neuron,
-    lif_scan,
-    lif_step,
+    IFNeuron,
+    LIFNeuron,
+    ParallelNeuron,
+    PLIFNeuron,
+    ReLUNeuron,
+    as_neuron,
+    create_neuron,
+    describe,
+    register_neuron,
 )
+from snnvit_jax.neurons.lif import LIF
+from snnvit_jax.neurons.neuron import MembraneNeuron, Neuron, Update
 from snnvit_jax.neurons.surrogates import SURROGATES, fire, surrogate_gradient
+
+NeuronConfig = create_neuron  # its name in versions before 0.2
 
 __all__ = [
     "KINDS",
     "LIF",
     "RESETS",
     "SURROGATES",
-    "Emission",
+    "IFNeuron",
+    "LIFNeuron",
+    "MembraneNeuron",
+    "Neuron",
     "NeuronConfig",
-    "check_neuron",
+    "PLIFNeuron",
+    "ParallelNeuron",
+    "ReLUNeuron",
+    "Update",
+    "as_neuron",
+    "create_neuron",
+    "describe",
     "fire",
     "lif_scan",
     "lif_step",
+    "register_neuron",
     "surrogate_gradient",
 ]

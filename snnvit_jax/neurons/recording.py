@@ -4,13 +4,11 @@ The collection "spikes" holds, for each LIF layer, its spikes and its place in t
 The place is needed because `jax.jit` returns dictionaries sorted by name.
 """
 
-import itertools
-
 import numpy as np
 from flax import traverse_util
 
 COLLECTION = "spikes"
-_forward_clock = itertools.count()
+_COUNT = "recorded_layers"  # so far, in the forward pass; beside the layers, at the model's root
 
 
 def recording(module):
@@ -30,7 +28,10 @@ def record(module, spikes):
       spikes: [T, B, ...] after the time-step mask.
     """
     if recording(module):
-        entry = {"order": np.int32(next(_forward_clock) % 2**31), "emitted": spikes}
+        root = module.scope.root
+        place = root.get_variable(COLLECTION, _COUNT, np.int32(0))
+        root.put_variable(COLLECTION, _COUNT, np.int32(place + 1))
+        entry = {"order": place, "emitted": spikes}
         module.sow(COLLECTION, "record", entry, init_fn=dict, reduce_fn=lambda _, new: new)
 
 
@@ -51,6 +52,7 @@ def spikes(seen):
             f"no spikes were recorded (collections: {sorted(seen)}); "
             'call model.apply(..., mutable=["spikes"])'
         )
-    flat = traverse_util.flatten_dict(seen[COLLECTION])
+    flat = traverse_util.flatten_dict({**seen[COLLECTION]})
+    flat.pop((_COUNT,), None)
     layers = sorted({path[:-2] for path in flat}, key=lambda p: int(flat[(*p, "record", "order")]))
     return {"/".join(p): flat[(*p, "record", "emitted")] for p in layers}

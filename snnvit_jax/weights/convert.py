@@ -4,8 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from snnvit_jax.models import variable_shapes
-from snnvit_jax.models.spikformer import Spikformer
+from snnvit_jax.models import family_of, variable_shapes
 from snnvit_jax.time_steps import masks
 
 _LEAF_NAMES = {
@@ -15,19 +14,6 @@ _LEAF_NAMES = {
     "mean": "running_mean",
     "var": "running_var",
 }
-
-
-def _unused_by_spikformer(model):
-    """LayerNorms that the published classes construct and never call."""
-    return {
-        f"block.{i}.{norm}.{leaf}"
-        for i in range(model.config.depth)
-        for norm in ("norm1", "norm2")
-        for leaf in ("weight", "bias")
-    }
-
-
-_UNUSED = {Spikformer: _unused_by_spikformer}
 
 
 def from_torch(model, state_dict):
@@ -49,7 +35,7 @@ def from_torch(model, state_dict):
     image_shape = (*model.config.image_size, _image_channels(state_dict))
     shapes = variable_shapes(model, image_shape)
     template = traverse_util.flatten_dict(shapes)
-    names = {path: torch_name(path) for path in template if path[-1] != masks.SCORE}
+    names = {p: torch_name(model, p) for p in template if p[-1] != masks.SCORE}
     _check_names(model, set(names.values()), set(state_dict))
 
     converted = {p: _convert(np.asarray(state_dict[names[p]]), template[p].ndim) for p in names}
@@ -64,15 +50,15 @@ def from_torch(model, state_dict):
     )
 
 
-def torch_name(path):
+def torch_name(model, path):
     """Returns the published name of a variable, for example "block.0.attn.q_linear.weight".
 
     Args:
+      model: from `create_model`.
       path: its path, collection first: ("params", "block_0", "attn", "q_linear", "kernel").
     """
     *modules, leaf = path[1:]
-    dotted = ".".join(modules).replace("block_", "block.")
-    return f"{dotted}.{_LEAF_NAMES[leaf]}"
+    return f"{family_of(model).torch_name(tuple(modules))}.{_LEAF_NAMES[leaf]}"
 
 
 def _image_channels(state_dict):
@@ -83,7 +69,7 @@ def _image_channels(state_dict):
 
 def _check_names(model, expected, given):
     counters = {name.replace("running_mean", "num_batches_tracked") for name in expected}
-    ignored = _UNUSED[type(model)](model) | counters
+    ignored = family_of(model).unused(model) | counters
     missing, unexpected = sorted(expected - given), sorted(given - expected - ignored)
     if missing or unexpected:
         raise ValueError(f"the weights are for another model: {missing=}, {unexpected=}")

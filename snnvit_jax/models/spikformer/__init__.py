@@ -1,33 +1,21 @@
-"""Spikformer (Zhou et al., ICLR 2023)."""
+"""Spikformer (Zhou et al., ICLR 2023): patch splitting, spiking self-attention, sums of spikes."""
 
+from snnvit_jax.models.spikformer.family import FAMILY
 from snnvit_jax.models.spikformer.model import (
-    ATTENTION_THRESHOLD,
     CIFAR_FORM,
     CIFAR_POOL,
     IMAGENET_FORM,
-    Attention,
-    Block,
     LinearForm,
-    Mlp,
-    PatchEmbedding,
     Spikformer,
     SpikformerConfig,
-    block_type,
-    linear_bn_lif,
 )
 
 __all__ = [
-    "ATTENTION_THRESHOLD",
     "CIFAR_FORM",
     "CIFAR_POOL",
+    "FAMILY",
     "IMAGENET_FORM",
-    "Attention",
-    "Block",
     "LinearForm",
-    "Mlp",
-    "PatchEmbedding",
     "Spikformer",
     "SpikformerConfig",
-    "block_type",
-    "linear_bn_lif",
 ]

@@ -7,17 +7,16 @@ Signals are [B, T, H, W, C] in the patch embedding and [B, T, N, C] in the block
 
 import dataclasses
 import numbers
+from typing import ClassVar
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from snnvit_jax.layers import layers
-from snnvit_jax.layers.pooling import max_pool
-from snnvit_jax.neurons import LIF, NeuronConfig
+from snnvit_jax import layers
+from snnvit_jax.models import parts
+from snnvit_jax.neurons import LIF, LIFNeuron, Neuron
 from snnvit_jax.time_steps import masks
-from snnvit_jax.xla.backends import compute, value
 
 ATTENTION_THRESHOLD = 0.5
 
@@ -77,10 +76,12 @@ class SpikformerConfig:
     mlp_ratio: float = 4.0
     pool: tuple[bool, ...] = CIFAR_POOL
     form: LinearForm = CIFAR_FORM
-    neuron: NeuronConfig = dataclasses.field(default_factory=NeuronConfig)
+    neuron: Neuron = LIFNeuron()
     drop_path: float = 0.0
     remat: str = "none"
     dtype: DTypeLike = jnp.float32
+
+    hidden: ClassVar = ("form",)  # belongs to a published size
 
     def __post_init__(self):
         masks.check_time_steps(self.time_steps)
@@ -122,73 +123,43 @@ class SpikformerConfig:
 
 
 class Spikformer(nn.Module):
-    """The whole network: images [B, H, W, C], normalised -> logits [B, classes], float32."""
+    """The whole network: images, normalised -> logits [B, classes], float32."""
 
     config: SpikformerConfig
 
     @nn.compact
-    def __call__(self, images, train=False):  # B H W C
+    def __call__(self, images, train=False):  # B H W C, or B T H W C
         """Returns the logits of images; `train` normalises by batch statistics and updates them."""
         config = self.config
-        if images.ndim != 4 or images.shape[1:3] != config.image_size:
-            raise ValueError(
-                f"images must be [B, {config.image_size[0]}, {config.image_size[1]}, channels], "
-                f"got {images.shape}"
-            )
-        x = PatchEmbedding(config, name="patch_embed")(images.astype(config.dtype), train)
-        x = x.reshape(*x.shape[:2], -1, config.embed_dim)  # B T N D
-        block = block_type(config, train)
+        x = parts.as_signal(self, images, first_layer="patch_embed/proj_conv")
+        x = PatchEmbedding(config, name="patch_embed")(x, train).tokens()
+        block = parts.rematerialised(Block, config.remat, train)
         for i in range(config.depth):
             drop_path = config.drop_path * i / max(config.depth - 1, 1)
             x = block(config, drop_path, name=f"block_{i}")(x, train)
-        features = jnp.mean(x.astype(jnp.float32), axis=(1, 2))  # B D
-        return nn.Dense(config.num_classes, kernel_init=nn.initializers.normal(0.02), name="head")(
-            features
-        )
+        return layers.Head(config.num_classes, name="head")(x)
 
 
 class PatchEmbedding(nn.Module):
-    """Spiking patch splitting: four convolution stages, then a relative position embedding.
-
-    The image is the same at every time step, so the first convolution and its normalisation are
-    computed once; the first LIF sees their result T times.
-    """
+    """Spiking patch splitting: four convolution stages, then a relative position embedding."""
 
     config: SpikformerConfig
 
     @nn.compact
-    def __call__(self, images, train):  # B H W C
-        """Returns tokens [B, T, H', W', D] with values in {0, 1, 2}."""
+    def __call__(self, x, train):  # B K H W C
+        """Returns a signal [B, T, H', W', D] with values in {0, 1, 2}."""
         D, pool = self.config.embed_dim, self.config.pool
-        x = images[:, None]  # B 1 H W C
         for i, features in enumerate((D // 8, D // 4, D // 2, D)):
-            suffix = str(i) if i else ""
-            names = f"proj_conv{suffix}", f"proj_bn{suffix}", f"proj_lif{suffix}"
-            x = self._conv_bn_lif(x, features, names, train, max_pool if pool[i] else None)
-        x = compute(x)
-        return x + compute(self._conv_bn_lif(x, D, ("rpe_conv", "rpe_bn", "rpe_lif"), train))
+            x = self._conv_bn_lif(x, "proj_{}" + (str(i) if i else ""), features, train)
+            if pool[i]:
+                x = x.map(layers.max_pool)
+        x = x.keep()  # both terms of the sum read it
+        return x + self._conv_bn_lif(x, "rpe_{}", D, train)
 
-    def _conv_bn_lif(self, x, features, names, train, then=None):
-        """Convolution, normalisation and LIF; an image with one time step stands for all T."""
-        T, conv_name, bn_name, lif_name = self.config.time_steps, *names
-        signal = jax.eval_shape(value, x)
-        conv = layers.conv3x3(features, signal.shape[-1], self.config.dtype, conv_name)
-        current = layers.apply_linear(conv, x, train)
-        norm = layers.BatchNorm(T if signal.shape[1] == 1 else 1, name=bn_name)
-        lif = LIF(neuron=self.config.neuron, name=lif_name)
-        return lif.deferred(norm.deferred(current, train), T, then)
-
-
-def block_type(config, train):
-    """Returns the class of the blocks: `Block`, or one that computes again what it did not keep.
-
-    The latter only in training: nothing can be recorded from inside a block computed again.
-
-    Args:
-      config: the `SpikformerConfig`.
-      train: whether the block is trained.
-    """
-    return nn.remat(Block, static_argnums=(2,)) if train and config.remat == "block" else Block
+    def _conv_bn_lif(self, x, name, features, train):
+        x = layers.Conv(features, dtype=self.config.dtype, name=name.format("conv"))(x)
+        x = layers.BatchNorm(name=name.format("bn"))(x, train)
+        return LIF(neuron=self.config.neuron, name=name.format("lif"))(x)
 
 
 class Block(nn.Module):
@@ -206,7 +177,7 @@ class Block(nn.Module):
     def _drop(self, branch, train):
         if not train or not self.drop_path:
             return branch
-        return layers.drop_path(self.make_rng("drop_path"), branch, self.drop_path)
+        return layers.drop_path(self.make_rng("drop_path"), branch.keep(), self.drop_path)
 
 
 class Attention(nn.Module):
@@ -218,13 +189,11 @@ class Attention(nn.Module):
     def __call__(self, x, train):  # B T N D
         """Returns spikes [B, T, N, D]."""
         config, D = self.config, self.config.embed_dim
-        q, k, v = (
-            compute(linear_bn_lif(name, x, D, config, train, use_bias=config.form.qkv_bias))
-            for name in ("q", "k", "v")
-        )
-        y = layers.SpikingAttention(config.num_heads, name="product")(q, k, v)
-        y = LIF(ATTENTION_THRESHOLD, config.neuron, name="attn_lif").deferred(y, config.time_steps)
-        return compute(linear_bn_lif("proj", y, D, config, train))
+        bias = config.form.qkv_bias
+        q, k, v = (linear_bn_lif(name, x, D, config, train, use_bias=bias) for name in "qkv")
+        y = layers.SpikingAttention(num_heads=config.num_heads, name="product")(q, k, v)
+        y = LIF(ATTENTION_THRESHOLD, config.neuron, name="attn_lif")(y)
+        return linear_bn_lif("proj", y, D, config, train)
 
 
 class Mlp(nn.Module):
@@ -236,7 +205,7 @@ class Mlp(nn.Module):
     def __call__(self, x, train):  # B T N D
         """Returns spikes [B, T, N, D]."""
         hidden = linear_bn_lif("fc1", x, self.config.hidden_dim, self.config, train)
-        return compute(linear_bn_lif("fc2", hidden, self.config.embed_dim, self.config, train))
+        return linear_bn_lif("fc2", hidden, self.config.embed_dim, self.config, train)
 
 
 def linear_bn_lif(name, x, features, config, train, *, use_bias=True):
@@ -244,7 +213,7 @@ def linear_bn_lif(name, x, features, config, train, *, use_bias=True):
 
     Args:
       name: prefix of the three layers, for example "q" for q_linear, q_bn and q_lif.
-      x: spikes or small integers [B, T, N, C], or a function without arguments that returns them.
+      x: signal of spikes or small integers [B, T, N, C].
       features: number of output channels.
       config: the `SpikformerConfig`.
       train: whether to normalise by batch statistics.
@@ -252,17 +221,16 @@ def linear_bn_lif(name, x, features, config, train, *, use_bias=True):
         normalisation; kept because published weights have it).
 
     Returns:
-      A function without arguments that returns spikes [B, T, N, features], as a pytree.
+      A signal of spikes [B, T, N, features].
     """
-    conv_init = layers.uniform_fan_in(jax.eval_shape(value, x).shape[-1])
-    linear = nn.Dense(
+    as_conv = layers.uniform_fan_in(x.features) if config.form.conv_init else None
+    x = layers.Linear(
         features,
         use_bias=use_bias,
         dtype=config.dtype,
-        kernel_init=conv_init if config.form.conv_init else nn.initializers.normal(0.02),
-        bias_init=conv_init if config.form.conv_init else nn.initializers.zeros,
+        kernel_init=as_conv or nn.initializers.normal(0.02),
+        bias_init=as_conv or nn.initializers.zeros,
         name=f"{name}_{config.form.suffix}",
-    )
-    current = layers.apply_linear(linear, x, train)
-    current = layers.BatchNorm(name=f"{name}_bn").deferred(current, train)
-    return LIF(neuron=config.neuron, name=f"{name}_lif").deferred(current, config.time_steps)
+    )(x)
+    x = layers.BatchNorm(name=f"{name}_bn")(x, train)
+    return LIF(neuron=config.neuron, name=f"{name}_lif")(x)

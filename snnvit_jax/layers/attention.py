@@ -1,0 +1,123 @@
+"""Products of spikes with each other."""
+
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from snnvit_jax.xla.rematerialisation import rematerialise
+
+
+def spiking_attention(q, k, v, num_heads, scale=0.125):
+    """Self-attention of spikes without softmax: (q kᵀ) v * scale.
+
+    Without softmax the product is associative, so it is computed in whichever order is cheaper.
+    All partial sums are integers, hence exact in float32 in either order; signals of lower
+    precision are widened to it. (TPUs multiply float32 as bfloat16, which is exact up to 256.)
+
+    Args:
+      q: spikes [B, T, N, C].
+      k: spikes [B, T, N, C].
+      v: spikes [B, T, N, C].
+      num_heads: divides C; channel c belongs to head c // (C / num_heads).
+      scale: constant factor; 0.125 in all published models, whatever the head size.
+
+    Returns:
+      [B, T, N, C], typed like `q`.
+    """
+    B, T, N, C = q.shape
+    head_dim = C // num_heads
+    q, k, v = (x.reshape(B, T, N, num_heads, head_dim) for x in (q, k, v))
+    if head_dim < N:
+        kv = _einsum("btnhd,btnhe->bthde", k, v)
+        y = _einsum("btnhd,bthde->btnhe", q, kv)
+    else:
+        qk = _einsum("btnhd,btmhd->bthnm", q, k)
+        y = _einsum("bthnm,btmhe->btnhe", qk, v)
+    return (y * scale).reshape(B, T, N, C).astype(q.dtype)
+
+
+def _einsum(equation, a, b):
+    wide = jnp.promote_types(a.dtype, jnp.float32)
+    if a.dtype == b.dtype == wide:
+        return jnp.einsum(equation, a, b)
+    # For the backward pass, the operands are kept as narrow as they are.
+    return rematerialise(functools.partial(_wide_einsum, equation, wide), a, b)
+
+
+def _wide_einsum(equation, wide, a, b):
+    # Not preferred_element_type: the CPU backend cannot multiply bfloat16 into float32.
+    return jnp.einsum(equation, a.astype(wide), b.astype(wide))
+
+
+class Product(nn.Module):
+    """A product of several signals, active where all of them are; derive your own from it.
+
+    Override `compute`, a pure function of the operands' values [B, K, ...]. It must be zero where
+    any operand is. Known to the energy report are the products of `energy.operations`.
+    """
+
+    def compute(self, *values):
+        """Returns [B, K, ...] of the operands' values."""
+        raise NotImplementedError(f"{type(self).__name__} must override compute")
+
+    @nn.compact
+    def __call__(self, *operands):
+        """Returns the product of signals [B, K, ...]."""
+        if operands[0].plan:
+            return self._planned([x.wanted(self.path) for x in operands])
+        operands = [x.keep() for x in operands]
+        values = self.compute(*(x.values for x in operands))
+        result = operands[0].replace(pending=values, static=all(x.static for x in operands))
+        return result.trace("product", self.path, operands, function=self.compute)
+
+    def _planned(self, operands):
+        """At the steps at which all operands are; those that are never silent are made whole."""
+        plan = operands[0].plan
+        steps = plan.wanted(self.path)
+        shapes = [jnp.zeros((x.shape[0], len(steps), *x.shape[2:]), plan.dtype) for x in operands]
+        if not steps:
+            return operands[0].silent(self.compute(*shapes).shape[2:])
+        whole = [self._values(i, x, steps) for i, x in enumerate(operands)]
+        wide = jnp.promote_types(plan.dtype, jnp.float32)
+        return operands[0].at_steps_only(self.compute(*(x.astype(wide) for x in whole)), steps)
+
+    def _values(self, i, x, steps):
+        constant = self.get_variable("constants", f"operand_{i}", None)
+        if constant is None:
+            return x.values if not x.static else x.spread().restricted(steps).values
+        at = [x.values[:, x.index(t)] if x.active(t) else 0.0 for t in steps]
+        B, _, *rest = x.shape
+        return jnp.stack([jnp.broadcast_to(value + constant, (B, *rest)) for value in at], 1)
+
+
+class SpikingAttention(Product):
+    """`spiking_attention` as a layer without parameters, so that its operands can be observed.
+
+    Attributes:
+      num_heads: divides the channels.
+      scale: constant factor.
+    """
+
+    num_heads: int = 1
+    scale: float = 0.125
+
+    def compute(self, q, k, v):
+        """Returns (q kᵀ) v * scale, [B, K, N, C]."""
+        return spiking_attention(q, k, v, self.num_heads, self.scale)
+
+
+class TokenSum(Product):
+    """k v summed over the tokens, per channel: [B, K, 1, C] (Spike-driven Transformer, 2023)."""
+
+    def compute(self, k, v):
+        """Returns sum over n of k[n] v[n], of [B, K, N, C]."""
+        return jnp.sum(k * v, axis=-2, keepdims=True)
+
+
+class Gate(Product):
+    """q x, element by element; either may have one token or channel for all of the other's."""
+
+    def compute(self, q, x):
+        """Returns q x of [B, K, N, C] and what broadcasts to it."""
+        return q * x

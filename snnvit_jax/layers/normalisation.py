@@ -1,0 +1,170 @@
+"""Batch normalisation over batch, time and space."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+EPSILON = 1e-5
+MOMENTUM = 0.9  # of the running statistics; PyTorch calls the same thing 0.1
+
+
+@jax.custom_vjp
+def batch_statistics(x):
+    """Returns mean and biased variance per channel over all other axes, in at least float32.
+
+    Args:
+      x: [..., C].
+
+    Returns:
+      (mean [C], variance [C]), float32 (float64 for a float64 input).
+    """
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    axes = tuple(range(x.ndim - 1))
+    mean = jnp.mean(x, axes)
+    return mean, jnp.mean(jnp.square(x - mean), axes)
+
+
+def _statistics_forward(x):
+    mean, variance = batch_statistics(x)
+    return (mean, variance), (x, mean)
+
+
+def _statistics_backward(residuals, gradients):
+    # By hand, so that x - mean, as large as x, is not kept from the forward pass.
+    x, mean = residuals
+    of_mean, of_variance = (gradient * x.shape[-1] / x.size for gradient in gradients)
+    slope = 2 * of_variance
+    return ((x * slope + (of_mean - mean * slope)).astype(x.dtype),)
+
+
+batch_statistics.defvjp(_statistics_forward, _statistics_backward)
+
+
+@jax.custom_vjp
+def _scale_and_shift(x, mean, factor, bias):
+    """(x - mean) * factor + bias; its gradient is written so that it takes few passes over x."""
+    return (x - mean) * factor + bias
+
+
+def _scale_and_shift_forward(x, mean, factor, bias):
+    return _scale_and_shift(x, mean, factor, bias), (x, mean, factor)
+
+
+def _scale_and_shift_backward(residuals, gradient):
+    x, mean, factor = residuals
+    axes = tuple(range(x.ndim - 1))
+    total = jnp.sum(gradient, axes)
+    of_factor = jnp.sum(gradient * x, axes) - mean * total
+    return (gradient * factor).astype(x.dtype), -factor * total, of_factor, total
+
+
+_scale_and_shift.defvjp(_scale_and_shift_forward, _scale_and_shift_backward)
+
+
+def normalize(x, mean, variance, scale, bias):
+    """Normalises channels: (x - mean) * scale / sqrt(variance + 1e-5) + bias, in x's dtype.
+
+    Args:
+      x: [..., C].
+      mean: [C].
+      variance: [C], >= 0.
+      scale: [C].
+      bias: [C].
+    """
+    factor = batch_norm_factor(scale, variance)
+    return _scale_and_shift(x, mean, factor, bias), (x, mean, factor)
+
+
+def _scale_and_shift_backward(residuals, gradient):
+    x, mean, factor = residuals
+    axes = tuple(range(x.ndim - 1))
+    total = jnp.sum(gradient, axes)
+    of_factor = jnp.sum(gradient * x, axes) - mean * total
+    return (gradient * factor).astype(x.dtype), -factor * total, of_factor, total
+
+
+_scale_and_shift.defvjp(_scale_and_shift_forward, _scale_and_shift_backward)
+
+
+def normalize(x, mean, variance, scale, bias):
+    """Normalises channels: (x - mean) * scale / sqrt(variance + 1e-5) + bias, in x's dtype.
+
+    Args:
+      x: [..., C].
+      mean: [C].
+      variance: [C], >= 0.
+      scale: [C].
+      bias: [C].
+    """
+    # 1 / sqrt, not rsqrt: some backends approximate the latter, and a membrane potential at the
+    # threshold must not depend on it.
+    factor = scale * (1 / jnp.sqrt(variance + EPSILON))
+    return _scale_and_shift(x, mean, factor, bias).astype(x.dtype)
+
+
+def batch_norm_factor(scale, variance):
+    """Returns the number by which each channel is multiplied, scale / sqrt(variance + 1e-5).
+
+    1 / sqrt, not rsqrt: some backends approximate the latter, and a membrane potential at the
+    threshold must not depend on it.
+
+    Args:
+      scale: [C].
+      variance: [C], >= 0.
+    """
+    return scale * (1 / jnp.sqrt(variance + EPSILON))
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over batch, time and space, as PyTorch computes it.
+
+    Unlike `nn.BatchNorm`, the running variance is the unbiased one, which the published models
+    were trained with. A static signal stands for T equal steps, which enter only that factor.
+    """
+
+    @nn.compact
+    def __call__(self, x, train):
+        """Returns a signal normalised by its batch (train) or by the running statistics.
+
+        The result is not kept for the backward pass.
+
+        Args:
+          x: `Signal` [B, K, ..., C].
+          train: whether to normalise by the batch and to update the running statistics.
+        """
+        if x.plan:
+            return planned_affine(self, x)
+        C = x.features
+        scale = self.param("scale", nn.initializers.ones, (C,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (C,), jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (C,), jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, (C,), jnp.float32)
+        about = {"scale": scale, "bias": bias, "mean": mean.value, "var": var.value}
+        if not train:
+            result = x.then(normalize, mean.value, var.value, scale, bias)
+            return result.trace("norm", self.path, (x,), **about)
+        batch_mean, batch_var = x.through(batch_statistics).pending
+        if not self.is_initializing():
+            repeats = x.time_steps if x.static else 1
+            n = math.prod(x.shape[:-1]) * repeats
+            mean.value = MOMENTUM * mean.value + (1 - MOMENTUM) * batch_mean
+            var.value = MOMENTUM * var.value + (1 - MOMENTUM) * batch_var * (n / max(n - 1, 1))
+        return x.then(normalize, batch_mean, batch_var, scale, bias)
+
+
+def planned_affine(module, x):
+    """Returns what is left of a normalisation or scale with a fixed schedule.
+
+    Its shift is part of the constant that the next neuron knows; its factor is part of the linear
+    map before it, or applied here.
+
+    Args:
+      module: the bound module.
+      x: `Signal` with a plan.
+    """
+    name = "/".join(module.path)
+    if name in x.plan.folded or not x.steps:
+        return x
+    return x.then(jnp.multiply, module.get_variable("constants", "factor"))

@@ -1,0 +1,74 @@
+"""`Family`: everything that the package needs to know of an architecture, in one record."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from snnvit_jax.neurons import LIFNeuron, as_neuron
+
+# Settings that a user gives apart from a family's own.
+_GIVEN = ("num_classes", "image_size", "time_steps")
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """An architecture.
+
+    Attributes:
+      name: of the family.
+      module: Linen module class, created with one configuration; images -> logits.
+      config: frozen dataclass of its settings: `num_classes`, `image_size` (height, width),
+        `time_steps`, `neuron`, `dtype` and whatever is its own; raises ValueError for what does not
+        fit.
+      sizes: {model name: settings published under it}; "image_size" among them.
+      torch_name: path of a variable, without its collection -> the authors' name of it.
+      unused: model -> names of the authors' weights that they construct and never use.
+      tensor_rules: ((pattern of parameter names, axis to divide), ...) for tensor parallelism:
+        "in" or "out" of a kernel and what belongs to it, see `distributed.sharding`.
+    """
+
+    name: str
+    module: type
+    config: type
+    sizes: Mapping[str, Mapping]
+    torch_name: Callable | None = None
+    unused: Callable = lambda model: frozenset()
+    tensor_rules: tuple = ()
+
+    @property
+    def settings(self):
+        """Names of the settings that a user may override."""
+        fields = [field.name for field in dataclasses.fields(self.config)]
+        hidden = getattr(self.config, "hidden", ())
+        return tuple(name for name in fields if name not in (*_GIVEN, *hidden))
+
+    def create(self, name, num_classes, image_size, time_steps, overrides):
+        """Returns a model of this family.
+
+        Args:
+          name: a key of `sizes`.
+          num_classes: outputs.
+          image_size: side in pixels or (height, width); None for the published one.
+          time_steps: T.
+          overrides: {setting: value}; None keeps the published value.
+
+        Raises:
+          ValueError: for an unknown setting, or a value that does not fit, each by name.
+        """
+        unknown = sorted(set(overrides) - set(self.settings))
+        if unknown:
+            raise ValueError(
+                f"unknown model settings {unknown}; use some of {', '.join(self.settings)}"
+            )
+        chosen = {key: value for key, value in overrides.items() if value is not None}
+        settings = {**self.sizes[name], **chosen}
+        size = settings.pop("image_size")
+        settings["image_size"] = _as_pair(size if image_size is None else image_size)
+        settings["neuron"] = as_neuron(settings.get("neuron", LIFNeuron()))
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+        return self.module(
+            self.config(num_classes=num_classes, time_steps=time_steps, **settings)
+        )
+
+
+def _as_pair(image_size):
+    return tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size, image_size)

@@ -1,0 +1,52 @@
+"""What the models of all families do alike."""
+
+import flax.linen as nn
+import numpy as np
+
+from snnvit_jax.signals import Signal, check_images
+
+
+def as_signal(module, images, first_layer):
+    """Returns a model's input as a signal.
+
+    An image [B, H, W, C] is the same at every time step; a recording [B, T, H, W, C] brings its own
+    frame at each.
+
+    Args:
+      module: the model, whose config has `image_size`, `time_steps` and `dtype`.
+      images: array, or a `Signal` that was made of one already (deployment, tracing).
+      first_layer: name of the linear map that reads the images, which knows their channels.
+
+    Raises:
+      ValueError: for anything else, printing its shape or dtype.
+    """
+    if isinstance(images, Signal):
+        return images
+    config = module.config
+    check_images(images, config.image_size, _channels(module, first_layer), config.time_steps)
+    values = images.astype(config.dtype)
+    if np.ndim(images) == 5:
+        return Signal.of(values)
+    return Signal.of(values[:, None], config.time_steps)
+
+
+def _channels(module, first_layer):
+    """Channels of the images that the parameters are for; None before they are there."""
+    params = module.variables.get("params", {})
+    for name in first_layer.split("/"):
+        params = params.get(name, {})
+    return params["kernel"].shape[-2] if "kernel" in params else None
+
+
+def rematerialised(block, remat, train):
+    """Returns a class of blocks that keeps only its input for the backward pass, or the class.
+
+    The former only in training: nothing can be recorded from inside a block computed again
+    (Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174).
+
+    Args:
+      block: Linen module class, called with (x, train).
+      remat: "block" or "none".
+      train: whether the block is trained.
+    """
+    return nn.remat(block, static_argnums=(2,)) if train and remat == "block" else block

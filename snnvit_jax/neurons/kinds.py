@@ -1,0 +1,261 @@
+"""The kinds of neurons: one class each, and the table by which a configuration names them."""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from snnvit_jax.neurons.dynamics import check_dynamics, leaky_charge
+from snnvit_jax.neurons.neuron import MembraneNeuron, Neuron, Update
+from snnvit_jax.neurons.surrogates import fire
+
+# A current up to this part of the threshold cannot make a leaky neuron fire, rounding included
+# (in bfloat16 the next number below 1 is 0.996).
+SAFE_CURRENT = 0.99
+
+
+@dataclasses.dataclass(frozen=True)
+class IFNeuron(MembraneNeuron):
+    """Integrates without leak: h = v + x."""
+
+    kind: ClassVar[str] = "if"
+
+    def charge(self, membrane, current, parameters):
+        """See `MembraneNeuron.charge`."""
+        return leaky_charge(membrane, current, None)
+
+    def may_emit(self, arriving, constant, threshold, parameters):
+        """See `Neuron.may_emit`: a current that is not positive keeps it below the threshold."""
+        return _may_fire(arriving, constant, 0.0, self.reset)
+
+    def update(self, time_steps):
+        """See `Neuron.update`."""
+        return Update(accumulates=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class LIFNeuron(MembraneNeuron):
+    """Leaky: h = v + (x - v) / tau, with the same fixed tau everywhere.
+
+    Attributes:
+      tau: membrane time constant in time steps, >= 1; None for no leak.
+    """
+
+    kind: ClassVar[str] = "lif"
+    tau: float | None = 2.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_dynamics(self.tau)
+
+    def charge(self, membrane, current, parameters):
+        """See `MembraneNeuron.charge`."""
+        tau = self.tau
+        return leaky_charge(membrane, current, tau and jnp.asarray(tau, current.dtype))
+
+    def may_emit(self, arriving, constant, threshold, parameters):
+        """See `Neuron.may_emit`: its potential moves towards a constant current, not beyond."""
+        limit = 0.0 if self.tau is None else SAFE_CURRENT * threshold
+        return _may_fire(arriving, constant, limit, self.reset)
+
+    def update(self, time_steps):
+        """See `Neuron.update`: a leak multiplies."""
+        return Update(accumulates=1) if self.tau is None else Update(macs=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class PLIFNeuron(MembraneNeuron):
+    """Leaky, with a time constant that each layer learns: tau = 1 + exp(-w) (Fang et al., 2021).
+
+    Attributes:
+      tau: that it starts with, > 1.
+    """
+
+    kind: ClassVar[str] = "plif"
+    tau: float = 2.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.tau is None or not self.tau > 1:
+            raise ValueError(f"a learnable time constant must start above 1, got tau={self.tau}")
+
+    def parameters(self, time_steps, threshold):
+        """See `Neuron.parameters`: w, a scalar."""
+        return {"tau_logit": lambda key: -jnp.log(jnp.float32(self.tau) - 1)}
+
+    def run(self, current, threshold, parameters, axis=0):
+        """See `Neuron.run`; tau is computed in float32."""
+        return super().run(current, threshold, _with_tau(parameters), axis)
+
+    def run_at(self, current_at, steps, shape, time_steps, threshold, parameters):
+        """See `Neuron.run_at`."""
+        parameters = _with_tau(parameters)
+        return super().run_at(current_at, steps, shape, time_steps, threshold, parameters)
+
+    def charge(self, membrane, current, parameters):
+        """See `MembraneNeuron.charge`."""
+        return leaky_charge(membrane, current, parameters["tau"])
+
+    def may_emit(self, arriving, constant, threshold, parameters):
+        """See `LIFNeuron.may_emit`."""
+        return _may_fire(arriving, constant, SAFE_CURRENT * threshold, self.reset)
+
+    def update(self, time_steps):
+        """See `Neuron.update`."""
+        return Update(macs=1)
+
+
+def _with_tau(parameters):
+    return {"tau": 1 + jnp.exp(-jnp.asarray(parameters["tau_logit"]))}
+
+
+@dataclasses.dataclass(frozen=True)
+class ReLUNeuron(Neuron):
+    """No spikes but max(x, 0) at each time step by itself: the same network as an ANN."""
+
+    kind: ClassVar[str] = "relu"
+    spiking: ClassVar[bool] = False
+
+    def run(self, current, threshold, parameters, axis=0):
+        """See `Neuron.run`."""
+        return jax.nn.relu(current)
+
+    def run_at(self, current_at, steps, shape, time_steps, threshold, parameters):
+        """See `Neuron.run_at`."""
+        return jnp.stack([jax.nn.relu(jnp.broadcast_to(current_at(t), shape)) for t in steps], 1)
+
+    def may_emit(self, arriving, constant, threshold, parameters):
+        """See `Neuron.may_emit`."""
+        return arriving | bool(np.max(constant) > 0)
+
+    def steps_read(self, wanted):
+        """See `Neuron.steps_read`: it has no memory."""
+        return wanted
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelNeuron(Neuron):
+    """The parallel spiking neuron: h = W x over all time steps at once, fires where h + b >= 0.
+
+    W [T, T] and b [T] are learned, one of each for a layer; there is no reset, and a later current
+    may make an earlier step fire (Fang et al., "Parallel Spiking Neurons with High Efficiency and
+    Ability to Learn Long-term Dependencies", NeurIPS 2023, equations 8 and 9).
+    """
+
+    kind: ClassVar[str] = "psn"
+    causal: ClassVar[bool] = False
+
+    def parameters(self, time_steps, threshold):
+        """See `Neuron.parameters`: W uniform in +-1 / sqrt(T), b the negative threshold."""
+        bound = 1 / math.sqrt(time_steps)
+        shape = (time_steps, time_steps)
+        return {
+            "time_kernel": lambda key: jax.random.uniform(key, shape, jnp.float32, -bound, bound),
+            "time_bias": lambda key: jnp.full((time_steps,), -threshold, jnp.float32),
+        }
+
+    def run(self, current, threshold, parameters, axis=0):
+        """See `Neuron.run`."""
+        kernel, bias = (
+            jnp.asarray(parameters[name], current.dtype) for name in ("time_kernel", "time_bias")
+        )
+        x = jnp.moveaxis(current, axis, 0)
+        # Written out: T is small, and the potential must not depend on a product's precision.
+        h = [sum(kernel[t, s] * x[s] for s in range(len(x))) + bias[t] for t in range(len(x))]
+        return jnp.moveaxis(fire(jnp.stack(h), self.surrogate, self.alpha), 0, axis)
+
+    def update(self, time_steps):
+        """See `Neuron.update`: a row of W."""
+        return Update(macs=time_steps)
+
+
+def _may_fire(arriving, constant, limit, reset):
+    """Where a neuron may fire whose potential stays below its threshold under the constant.
+
+    After a hard reset the potential lies below the threshold; after a soft one it may still be
+    above, so that only the steps before the first input are known.
+    """
+    if np.max(constant) > limit:
+        return np.ones_like(arriving)
+    return arriving if reset == "hard" else np.logical_or.accumulate(arriving)
+
+
+# name in a configuration -> class
+KINDS = {
+    cls.kind: cls for cls in (LIFNeuron, IFNeuron, PLIFNeuron, ReLUNeuron, ParallelNeuron)
+}
+# What a configuration may say of any kind; a kind takes what it knows.
+_SETTINGS = ("tau", "reset", "surrogate", "alpha", "detach_reset", "estimator")
+
+
+def register_neuron(cls):
+    """Adds a kind of neuron, so that `model.neuron.kind` of a configuration finds it.
+
+    Args:
+      cls: a frozen dataclass derived from `Neuron`, with a class attribute `kind`.
+
+    Returns:
+      The class, so that this can be a decorator.
+
+    Raises:
+      ValueError: if it has no kind, or another class has it.
+    """
+    kind = getattr(cls, "kind", None)
+    if not kind or KINDS.get(kind, cls) is not cls:
+        raise ValueError(f"{cls.__name__} needs a class attribute kind of its own, got {kind=}")
+    KINDS[kind] = cls
+    return cls
+
+
+def create_neuron(kind="lif", **settings):
+    """Returns a neuron by the name of its kind.
+
+    Args:
+      kind: a key of `KINDS`.
+      **settings: fields of its class; "tau", "reset", "surrogate", "alpha", "detach_reset" and
+        "estimator" may be given for every kind and are left out where a kind has no use for them.
+
+    Raises:
+      ValueError: for an unknown kind or setting, or a value that does not fit, each by name.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown neuron {kind=}; use one of {', '.join(KINDS)}")
+    fields = [field.name for field in dataclasses.fields(KINDS[kind])]
+    unknown = sorted(set(settings) - set(fields) - set(_SETTINGS))
+    if unknown:
+        known = ", ".join(("kind", *dict.fromkeys((*_SETTINGS, *fields))))
+        raise ValueError(f"unknown neuron settings {unknown}; use some of {known}")
+    # A setting that is of no use to this kind is checked all the same.
+    if "reset" in settings or "tau" in settings:
+        check_dynamics(settings.get("tau"), reset=settings.get("reset", "hard"))
+    return KINDS[kind](**{name: settings[name] for name in fields if name in settings})
+
+
+def as_neuron(neuron):
+    """Returns a neuron given as such or as a mapping of settings.
+
+    Args:
+      neuron: a `Neuron`, or a mapping with a "kind" and its settings.
+
+    Raises:
+      ValueError: for anything else, or settings that do not fit.
+    """
+    if isinstance(neuron, Neuron):
+        return neuron
+    if not hasattr(neuron, "items"):
+        known = ", ".join(("kind", *_SETTINGS))
+        raise ValueError(f"{neuron=} must be a Neuron or a mapping of settings: {known}")
+    return create_neuron(**dict(neuron.items()))
+
+
+def describe(neuron):
+    """Returns {"kind": ..., setting: value} of a neuron, plain values.
+
+    Args:
+      neuron: a `Neuron`.
+    """
+    kind = getattr(neuron, "kind", type(neuron).__name__)
+    return {"kind": kind, **dataclasses.asdict(neuron)}

@@ -1,0 +1,38 @@
+"""`Plan`: a forward pass with a fixed schedule, as its layers need to know it."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # compared by identity: it is static in a program
+class Plan:
+    """What each layer computes, and at which steps.
+
+    Attributes:
+      steps: {spiking layer: time steps at which it emits}, ascending.
+      computed: {any other layer: time steps at which its output is needed and not constant}.
+      folded: names of the normalisations and scales that are part of a linear map before them.
+      dtype: of spikes and kernels; currents and membrane potentials have at least float32.
+    """
+
+    steps: dict[str, tuple[int, ...]]
+    computed: dict[str, tuple[int, ...]]
+    folded: frozenset[str]
+    dtype: jnp.dtype
+
+    def emitted(self, name):
+        """Returns the steps at which a spiking layer emits.
+
+        Args:
+          name: of the layer.
+        """
+        return self.steps[name]
+
+    def wanted(self, path):
+        """Returns the steps at which a layer that does not spike is computed.
+
+        Args:
+          path: of its module, a tuple.
+        """
+        return self.computed["/".join(path)]

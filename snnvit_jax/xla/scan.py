@@ -1,0 +1,30 @@
+"""`jax.lax.scan` over time, as compilers take it best."""
+
+import jax
+import jax.numpy as jnp
+
+from snnvit_jax.xla.rematerialisation import write_out
+
+# So many steps are written out: XLA then compiles a forward pass into one fusion, which reads the
+# current once and keeps the membrane in registers. More would only take longer to compile.
+UNROLL = 16
+
+
+def scan_steps(step, initial, xs, axis=0):
+    """Returns what `jax.lax.scan` returns of a step over an axis, its steps written out up to 16.
+
+    Args:
+      step: (carry, x) -> (carry, y), a pytree of arrays for each y; a carry is one array.
+      initial: the carry before the first step.
+      xs: an array with at least one step on `axis`.
+      axis: of time, >= 0; also that of each y.
+
+    Returns:
+      (last carry, ys).
+    """
+    moved = jnp.moveaxis(xs, axis, 0)
+    last, ys = jax.lax.scan(step, initial, moved, unroll=min(len(moved), UNROLL))
+    return last, jax.tree.map(lambda y: jnp.moveaxis(y, 0, axis), ys)
+
+
+__all__ = ["UNROLL", "scan_steps", "write_out"]
