@@ -7,6 +7,7 @@ import jax.export
 import jax.numpy as jnp
 
 from snnvit_jax.deployment import container
+from snnvit_jax.signals import check_images
 from snnvit_jax.time_steps.schedule import TimeStepSchedule
 from snnvit_jax.xla import backends
 from snnvit_jax.xla.flops import compiled_flops
@@ -65,12 +66,16 @@ class Deployed:
         Raises:
           ValueError: for images of another shape or kind.
         """
-        shape, kind = jnp.shape(images), jnp.result_type(images)
-        if len(shape) != 4 or shape[0] < 1 or list(shape[1:]) != self.about["image_shape"]:
-            raise ValueError(f"images must be [B, *{self.about['image_shape']}], got {shape}")
-        if not jnp.issubdtype(kind, jnp.floating):
-            raise ValueError(f"images must be floating point and normalised, got {kind}")
+        self._check(images)
         return self._compiled(self.weights, jnp.asarray(images, self._image_dtype))
+
+    def _check(self, images):
+        *frames, height, width, channels = self.about["image_shape"]
+        if frames and jnp.ndim(images) != 5:
+            raise ValueError(
+                f"recordings must be [B, *{self.about['image_shape']}], got {jnp.shape(images)}"
+            )
+        check_images(images, (height, width), channels, *frames)
 
     def flops(self, batch_size):
         """Returns the floating-point operations of one call, as compiled for this machine.
@@ -87,8 +92,14 @@ class Deployed:
         """Writes everything into one file, for any batch size on CPU, GPU (CUDA) and TPU.
 
         Args:
-          path: file to write; its folder must exist. `load_deployed` reads it.
+          path: file to write, named as you like but not "*.onnx", which is another format; its
+            folder must exist. `load_deployed` reads it.
+
+        Raises:
+          ValueError: for a name that promises another format.
         """
+        if str(path).endswith(".onnx"):
+            raise ValueError(f"{str(path)!r}: this writes .snn files, not ONNX; choose another name")
         masks = {name: mask.astype(int).tolist() for name, mask in self.schedule.masks.items()}
         parts = {
             "about.json": container.pack_json(self.about),

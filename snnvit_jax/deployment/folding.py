@@ -1,61 +1,68 @@
-"""Normalisation folded into the linear map before it."""
+"""Normalisations and scales folded into the linear map before them."""
 
 import numpy as np
 
-from snnvit_jax.layers.layers import EPSILON
+from snnvit_jax.layers.normalisation import EPSILON
 
 
-def fold(kernel, bias, scale, shift, mean, variance):
-    """Returns the linear map that also normalises: normalize(x W + b) = x W' + b'.
-
-        W' = W f,  b' = (b - mean) f + shift,  f = scale / sqrt(variance + 1e-5)
-
-    The factor f is rounded as the model rounds it, so that both have the same; all else is float64.
+def as_factor(scale, variance):
+    """Returns scale / sqrt(variance + 1e-5), rounded as the model rounds it, as float64.
 
     Args:
-      kernel: W [..., C].
-      bias: b [C], or None.
       scale: [C].
-      shift: [C].
-      mean: [C].
       variance: [C].
-
-    Returns:
-      (W' [..., C], b' [C]), float64.
     """
-    factor = scale * (1 / np.sqrt(variance + np.asarray(EPSILON, variance.dtype)))
-    factor = np.asarray(factor, np.float64)
-    offset = (0.0 if bias is None else np.float64(bias)) - np.float64(mean)
-    return np.asarray(kernel, np.float64) * factor, offset * factor + np.float64(shift)
+    scale, variance = np.asarray(scale), np.asarray(variance)
+    with np.errstate(all="ignore"):  # what goes wrong here is not finite, and refused later
+        factor = scale * (1 / np.sqrt(variance + np.asarray(EPSILON, variance.dtype)))
+    return np.asarray(factor, np.float64)
 
 
-def fold_layer(variables, linear, norm):
-    """Folds one layer of a model.
+def node_factor(node):
+    """Returns by what a normalisation or scale multiplies each channel, float64.
 
     Args:
-      variables: {(collection, *path, name): array}, flat.
-      linear: module name of the linear map, "a/b".
-      norm: module name of the normalisation after it.
+      node: a `signals.Node` of operation "norm" or "scale".
+    """
+    if node.operation == "norm":
+        return as_factor(node.about["scale"], node.about["var"])
+    return np.asarray(node.about["factor"], np.float64)
+
+
+def fold_kernels(tracer):
+    """Returns the kernels of all linear maps with what follows them folded in.
+
+        norm(x W + b) = x (W f) + constant,  f = scale / sqrt(variance + 1e-5)
+
+    A normalisation or scale is folded if nobody else reads what is before it. The shift is part of
+    the constant that a neuron reads (`planning.effects`).
+
+    Args:
+      tracer: from `planning.trace`.
 
     Returns:
-      (kernel [..., C], bias [C]), float64.
+      ({linear map: kernel, float64}, names of the normalisations and scales that are folded).
 
     Raises:
       ValueError: naming the layer, if a folded weight is not finite.
     """
-    map_path, norm_path = ("params", *linear.split("/")), tuple(norm.split("/"))
-    with np.errstate(all="ignore"):  # what goes wrong here is not finite
-        kernel, bias = fold(
-            variables[*map_path, "kernel"],
-            variables.get((*map_path, "bias")),
-            variables["params", *norm_path, "scale"],
-            variables["params", *norm_path, "bias"],
-            variables["batch_stats", *norm_path, "mean"],
-            variables["batch_stats", *norm_path, "var"],
-        )
-    if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
+    nodes, kernels, folded, map_of = tracer.nodes, {}, set(), {}
+    for number, node in enumerate(nodes):
+        if node.operation == "linear":
+            kernels[node.path], map_of[number] = np.float64(node.about["kernel"]), node.path
+        elif node.operation in ("norm", "scale") and node.path:
+            (before,) = node.inputs
+            if before in map_of and len(tracer.consumers(before)) == 1:
+                map_of[number] = map_of[before]
+                kernels[map_of[before]] = kernels[map_of[before]] * node_factor(node)
+                folded.add(node.path)
+                _check_finite(kernels[map_of[before]], node.path, map_of[before])
+    return kernels, folded
+
+
+def _check_finite(kernel, norm, linear):
+    if not np.isfinite(kernel).all():
         raise ValueError(
             f"folding {norm!r} into {linear!r} gives weights that are not finite: the model holds "
             "a NaN, an infinity or a negative variance"
         )
-    return kernel, bias

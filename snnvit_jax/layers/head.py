@@ -27,11 +27,13 @@ class Head(nn.Module):
         features = self.features(x)
         shape = (features.shape[-1], self.num_classes)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        weights = {"kernel": kernel}
         logits = jnp.dot(features, kernel)
-        x.trace("readout", self.path, (x,), function=token_mean)
-        if not self.use_bias:
-            return logits
-        return logits + self.param("bias", self.bias_init, shape[1:], jnp.float32)
+        if self.use_bias:
+            weights["bias"] = self.param("bias", self.bias_init, shape[1:], jnp.float32)
+            logits = logits + weights["bias"]
+        x.trace("readout", self.path, (x,), function=token_mean, weights=weights)
+        return logits
 
     def features(self, x):
         """Returns the mean over time and tokens, [B, C], at least float32."""

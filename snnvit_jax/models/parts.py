@@ -6,16 +6,15 @@ import numpy as np
 from snnvit_jax.signals import Signal, check_images
 
 
-def as_signal(module, images, first_layer):
+def as_signal(module, images):
     """Returns a model's input as a signal.
 
     An image [B, H, W, C] is the same at every time step; a recording [B, T, H, W, C] brings its own
     frame at each.
 
     Args:
-      module: the model, whose config has `image_size`, `time_steps` and `dtype`.
+      module: the model, whose config has `image_size`, `time_steps`, `dtype` and `input_layer`.
       images: array, or a `Signal` that was made of one already (deployment, tracing).
-      first_layer: name of the linear map that reads the images, which knows their channels.
 
     Raises:
       ValueError: for anything else, printing its shape or dtype.
@@ -23,17 +22,22 @@ def as_signal(module, images, first_layer):
     if isinstance(images, Signal):
         return images
     config = module.config
-    check_images(images, config.image_size, _channels(module, first_layer), config.time_steps)
+    channels = image_channels(config, module.variables.get("params", {}))
+    check_images(images, config.image_size, channels, config.time_steps)
     values = images.astype(config.dtype)
     if np.ndim(images) == 5:
         return Signal.of(values)
     return Signal.of(values[:, None], config.time_steps)
 
 
-def _channels(module, first_layer):
-    """Channels of the images that the parameters are for; None before they are there."""
-    params = module.variables.get("params", {})
-    for name in first_layer.split("/"):
+def image_channels(config, params):
+    """Returns the channels of the images that parameters are for; None if they are not there.
+
+    Args:
+      config: of the model; its `input_layer` names the linear map that reads the images.
+      params: of the model, or an empty dictionary.
+    """
+    for name in config.input_layer.split("/"):
         params = params.get(name, {})
     return params["kernel"].shape[-2] if "kernel" in params else None
 

@@ -229,9 +229,10 @@ class Signal(flax.struct.PyTreeNode):
         """
         if self.tracer is None:
             return self
-        shape = (1, *self.shape[2:])
         numbers = [x.node for x in inputs]
-        return self.replace(node=self.tracer.add(operation, path, numbers, shape[1:], about))
+        return self.replace(
+            node=self.tracer.add(operation, path, numbers, self.shape[2:], about)
+        )
 
 
 @dataclasses.dataclass(frozen=True)

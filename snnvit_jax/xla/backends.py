@@ -36,12 +36,22 @@ def jit(function, **options):
     def compiled():
         return jax.jit(function, compiler_options=compiler_options(), **options)
 
+    inner = jax.jit(function, **options)
+
     @functools.wraps(function)
     def call(*args, **kwargs):
+        if _inside_a_program(args, kwargs):  # whose options count
+            return inner(*args, **kwargs)
         return compiled()(*args, **kwargs)
 
     call.lower = lambda *args, **kwargs: compiled().lower(*args, **kwargs)
     return call
+
+
+def _inside_a_program(args, kwargs):
+    """Whether a call is part of a function that JAX is tracing."""
+    leaves = [*jax.tree.leaves((args, kwargs)), jnp.zeros(())]
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 
 @functools.cache

@@ -82,6 +82,7 @@ class SpikformerConfig:
     dtype: DTypeLike = jnp.float32
 
     hidden: ClassVar = ("form",)  # belongs to a published size
+    input_layer: ClassVar = "patch_embed/proj_conv"
 
     def __post_init__(self):
         masks.check_time_steps(self.time_steps)
@@ -131,7 +132,7 @@ class Spikformer(nn.Module):
     def __call__(self, images, train=False):  # B H W C, or B T H W C
         """Returns the logits of images; `train` normalises by batch statistics and updates them."""
         config = self.config
-        x = parts.as_signal(self, images, first_layer="patch_embed/proj_conv")
+        x = parts.as_signal(self, images)
         x = PatchEmbedding(config, name="patch_embed")(x, train).tokens()
         block = parts.rematerialised(Block, config.remat, train)
         for i in range(config.depth):

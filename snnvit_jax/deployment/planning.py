@@ -1,0 +1,174 @@
+"""Which time steps of which layers have an effect, found before anything is computed.
+
+A mask says when a layer may emit. Of those steps, many may be without effect: nobody listens any
+more, the other operand of a product is silent, or nothing arrives and the constant current alone
+cannot make the layer fire. The model's own forward pass is traced, without numbers, to learn who
+reads whom; constants and steps then follow node by node.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from snnvit_jax.deployment.folding import as_factor
+from snnvit_jax.signals import Plan, Signal, Tracer
+from snnvit_jax.time_steps import masks as masks_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Effects:
+    """What a schedule leaves of a model.
+
+    Attributes:
+      tracer: the nodes of the forward pass.
+      constants: of each node, what its signal is at a step at which it is not active; NumPy
+        float64 [*shape of one step of one example].
+      active: of each node, bool [T]: the steps at which it may be anything else.
+      needed: of each node, bool [T]: the steps at which somebody reads it.
+    """
+
+    tracer: Tracer
+    constants: list[np.ndarray]
+    active: list[np.ndarray]
+    needed: list[np.ndarray]
+
+    def computed(self, number):
+        """Returns the steps at which a node is computed, ascending.
+
+        Args:
+          number: of the node.
+        """
+        return tuple(np.flatnonzero(self.active[number] & self.needed[number]).tolist())
+
+    def plan(self, folded, dtype):
+        """Returns the `Plan` of a forward pass that computes nothing else.
+
+        Args:
+          folded: names of the normalisations and scales folded into linear maps.
+          dtype: of spikes and kernels.
+        """
+        steps, computed = {}, {}
+        for number, node in enumerate(self.tracer.nodes):
+            table = steps if node.operation == "neuron" else computed
+            if node.path:
+                table[node.path] = self.computed(number)
+        return Plan(steps, computed, frozenset(folded), dtype)
+
+
+def trace(model, variables, image_shape):
+    """Returns the `Tracer` of a model's forward pass; nothing is computed.
+
+    Args:
+      model: from `create_model`.
+      variables: {"params", "batch_stats"} of the model, NumPy arrays.
+      image_shape: (H, W, C) of an image, or (T, H, W, C) of a recording.
+
+    Raises:
+      ValueError: if two layers have the same name, which a plan could not tell apart.
+    """
+    tracer, T = Tracer(), model.config.time_steps
+    shape = (1, *image_shape) if len(image_shape) == 4 else (1, 1, *image_shape)
+    static = None if len(image_shape) == 4 else T
+
+    def forward(images):
+        model.apply(variables, Signal.of(images.astype(model.config.dtype), static, tracer=tracer))
+
+    jax.eval_shape(forward, jax.ShapeDtypeStruct(shape, jnp.float32))
+    names = [node.path for node in tracer.nodes if node.path]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"layers {twice} are called more than once in a forward pass")
+    return tracer
+
+
+def effects(tracer, masks, time_steps):
+    """Returns the `Effects` of a schedule.
+
+    The masked model's logits are the same if every other step is masked too.
+
+    Args:
+      tracer: from `trace`.
+      masks: {spiking layer: bool [T]}.
+      time_steps: T.
+    """
+    constants, active = [], []
+    for node in tracer.nodes:
+        constants.append(_constant(node, [constants[i] for i in node.inputs]))
+        active.append(_active(node, constants, active, masks, time_steps))
+    needed = [np.zeros(time_steps, bool) for _ in tracer.nodes]
+    for number, node in reversed(list(enumerate(tracer.nodes))):
+        reads = _reads(node, active[number] & needed[number], time_steps)
+        for i in node.inputs:
+            needed[i] |= reads
+    return Effects(tracer, constants, active, needed)
+
+
+def masks_of(variables):
+    """Returns {spiking layer: bool [T]} of a model's scores.
+
+    Args:
+      variables: {"params", ...} of the model.
+    """
+    scores = masks_lib.scores(variables["params"])
+    return {name: np.asarray(score) > 0 for name, score in scores.items()}
+
+
+def _constant(node, inputs):
+    """What a node's signal is where it is not active."""
+    shape, about = node.shape, node.about
+    if node.operation in ("image", "neuron"):
+        return np.zeros(shape)
+    if node.operation == "linear":
+        bias = 0.0 if about["bias"] is None else np.float64(about["bias"])
+        return _applied(about["function"], inputs[0], shape, about["kernel"]) + bias
+    if node.operation == "norm":
+        factor = as_factor(about["scale"], about["var"])
+        return (inputs[0] - np.float64(about["mean"])) * factor + np.float64(about["bias"])
+    if node.operation == "scale":
+        return inputs[0] * np.float64(about["factor"])
+    if node.operation == "sum":
+        return np.broadcast_to(sum(inputs[1:], inputs[0]), shape)
+    if node.operation == "product":
+        silent = any(not x.any() for x in inputs)
+        return np.zeros(shape) if silent else _applied(about["function"], inputs, shape)
+    shape = shape if node.operation == "map" else shape[-1:]  # or a readout: the mean over space
+    return _applied(about["function"], inputs[0], shape)
+
+
+def _applied(function, inputs, shape, *weights):
+    """A function of values [1, 1, ...], computed now, in double precision."""
+    if not isinstance(inputs, list):
+        inputs = [inputs]
+    if not any(x.any() for x in inputs):
+        return np.zeros(shape)
+    with jax.enable_x64(True), jax.ensure_compile_time_eval():
+        arrays = [jnp.asarray(x[None, None]) for x in inputs]
+        weights = [jnp.asarray(np.float64(w)) for w in weights]
+        return np.asarray(function(*arrays, *weights)).reshape(shape)
+
+
+def _active(node, constants, active, masks, time_steps):
+    """At which steps a node's signal may be anything else than its constant."""
+    if node.operation == "image":
+        return np.ones(time_steps, bool)
+    arriving = [active[i] for i in node.inputs]
+    if node.operation == "neuron":
+        about, constant = node.about, constants[node.inputs[0]]
+        parameters = {name: np.asarray(x) for name, x in about["parameters"].items()}
+        possible = about["neuron"].may_emit(arriving[0], constant, about["threshold"], parameters)
+        return masks[node.path] & possible
+    if node.operation == "product":
+        silent = [on for on, i in zip(arriving, node.inputs, strict=True) if not constants[i].any()]
+        return np.all(silent, axis=0) if silent else np.any(arriving, axis=0)
+    return np.any(arriving, axis=0)
+
+
+def _reads(node, wanted, time_steps):
+    """At which steps a node reads its inputs, if its output is wanted at some."""
+    if node.operation == "readout":
+        return np.ones(time_steps, bool)
+    if node.operation == "neuron":
+        return node.about["neuron"].steps_read(wanted)
+    return wanted
