@@ -39,14 +39,10 @@ class LIF(nn.Module):
         """
         if not isinstance(current, Signal):
             return self(Signal.of(current)).values
-        T = current.time_steps
-        score = self.param(masks.SCORE, lambda _: masks.initial_scores(T))
-        own = {
-            name: self.param(name, initial)
-            for name, initial in self.neuron.parameters(T, self.threshold).items()
-        }
         if current.plan:
-            return self._planned(current, own)
+            return self._planned(current)
+        T, own = current.time_steps, self._parameters(current.time_steps)
+        score = self.param(masks.SCORE, lambda _: masks.initial_scores(T))
         if score.shape != (T,):
             raise ValueError(
                 f"{'/'.join(self.path)} holds scores of {len(score)} time steps, the model has "
@@ -59,7 +55,11 @@ class LIF(nn.Module):
         about = {"neuron": self.neuron, "threshold": self.threshold, "parameters": own}
         return emitted.trace("neuron", self.path, (current,), **about)
 
-    def _planned(self, current, own):
+    def _parameters(self, time_steps):
+        initial = self.neuron.parameters(time_steps, self.threshold)
+        return {name: self.param(name, create) for name, create in initial.items()}
+
+    def _planned(self, current):
         """The same with a fixed schedule: at the steps that have an effect, no others."""
         steps = current.plan.emitted("/".join(self.path))
         if not steps:
@@ -73,9 +73,8 @@ class LIF(nn.Module):
                 return constant
             return values[:, current.index(t)] + constant
 
-        spikes = self.neuron.run_at(
-            current_at, steps, shape, current.time_steps, self.threshold, own
-        )
+        T, own = current.time_steps, self._parameters(current.time_steps)
+        spikes = self.neuron.run_at(current_at, steps, shape, T, self.threshold, own)
         return current.at_steps_only(spikes.astype(current.plan.dtype), steps)
 
 
