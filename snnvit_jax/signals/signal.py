@@ -260,6 +260,10 @@ class OfImages:
 
     def __call__(self, values, *weights):
         B, K, *image = values.shape
+        if not K:  # only shapes are left
+            one = jax.ShapeDtypeStruct((1, *image), values.dtype)
+            y = jax.eval_shape(self.function, one, *weights)
+            return jnp.zeros((B, 0, *y.shape[1:]), y.dtype)
         y = self.function(values.reshape(B * K, *image), *weights)
         return y.reshape(B, K, *y.shape[1:])
 
