@@ -1,7 +1,7 @@
 """Spiking vision transformers whose layers learn how many time steps they need."""
 
 from snnvit_jax.deployment import deploy, load_deployed
-#from snnvit_jax.energy import energy_report
+from snnvit_jax.energy import energy_report
 from snnvit_jax.models import create_model, layer_names
 from snnvit_jax.neurons import lif_scan
 from snnvit_jax.neurons.recording import spikes

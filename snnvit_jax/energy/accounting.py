@@ -20,8 +20,8 @@ class Accounting:
     Attributes:
       mac: energy of a multiply-accumulate in pJ.
       ac: energy of an accumulate in pJ.
-      membrane: energy of a membrane update in pJ; None for a multiply-accumulate with leak and an
-        accumulate without.
+      membrane: energy of a membrane update in pJ; None for that of its multiply-accumulates and
+        accumulates, as the neuron states them.
       integers: what an input of small integers costs, one of `CONVENTIONS`.
       count_membrane: whether membrane updates are part of the energy; they are not in published
         figures.
@@ -55,12 +55,12 @@ class Accounting:
         """
         return kind == "real" or (kind == "integers" and self.integers == "multiply")
 
-    def membrane_update(self, kind):
+    def membrane_update(self, update):
         """Returns the energy of one membrane update in pJ.
 
         Args:
-          kind: of the neuron, as in `neurons.NeuronConfig`.
+          update: `neurons.Update`, what a neuron computes in one time step.
         """
         if self.membrane is not None:
             return self.membrane
-        return self.ac if kind == "if" else self.mac
+        return update.macs * self.mac + update.accumulates * self.ac

@@ -5,12 +5,14 @@ import functools
 import jax
 import numpy as np
 
+from snnvit_jax.layers import Conv
+
 
 def coverage(module, sides):
     """Counts, for each input pixel, the windows that contain it; padding belongs to no pixel.
 
     Args:
-      module: an `nn.Conv`.
+      module: a `layers.Conv` or an `nn.Conv`.
       sides: of the input image, one for each spatial axis.
 
     Returns:
@@ -20,10 +22,8 @@ def coverage(module, sides):
       ValueError: for padding by anything but zeros, or an input with holes.
     """
     n = len(sides)
-    if any(d != 1 for d in per_axis(module.input_dilation, n)):
-        raise ValueError(f"input_dilation={module.input_dilation} of a convolution is not counted")
     kernel, strides = per_axis(module.kernel_size, n), per_axis(module.strides, n)
-    dilation = per_axis(module.kernel_dilation, n)
+    dilation = _dilation(module, n)
     pads = _pads(module.padding, sides, kernel, strides, dilation)
     lines, outputs = zip(
         *(
@@ -33,6 +33,23 @@ def coverage(module, sides):
         strict=True,
     )
     return functools.reduce(np.multiply.outer, lines).astype(np.int32), outputs
+
+
+def groups(module):
+    """Returns the number of groups of channels that a convolution keeps apart.
+
+    Args:
+      module: a `layers.Conv` or an `nn.Conv`.
+    """
+    return module.groups if isinstance(module, Conv) else module.feature_group_count
+
+
+def _dilation(module, n):
+    if isinstance(module, Conv):
+        return per_axis(module.dilation, n)
+    if any(d != 1 for d in per_axis(module.input_dilation, n)):
+        raise ValueError(f"input_dilation={module.input_dilation} of a convolution is not counted")
+    return per_axis(module.kernel_dilation, n)
 
 
 def per_axis(value, count):

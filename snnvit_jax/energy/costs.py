@@ -102,20 +102,20 @@ def layer_energy(shape, units, parts, examples, accounting):
     return LayerEnergy(accumulates, macs, picojoule, by_rate, operands, shape)
 
 
-def neuron_updates(shape, active, last_step, examples, accounting):
+def neuron_updates(shape, active, mask, examples, accounting):
     """Returns the `NeuronUpdates` of a spiking layer.
 
     Args:
       shape: its `NeuronShape`.
       active: neurons that emit something at each time step, summed over the examples, [T].
-      last_step: number of time steps up to the last active one; afterwards nothing depends on the
-        membrane.
+      mask: bool [T], its active steps; after the last of them nothing depends on the membrane.
       examples: number of examples.
       accounting: an `Accounting`.
     """
-    has_membrane = shape.kind != "relu"
-    updates = np.where(np.arange(shape.time_steps) < last_step, shape.neurons * has_membrane, 0)
-    picojoule = float(updates.sum() * accounting.membrane_update(shape.kind))
+    update, needed = shape.neuron.update(shape.time_steps), shape.neuron.steps_read(mask)
+    has_membrane = bool(update.macs or update.accumulates)
+    updates = np.where(needed, shape.neurons * has_membrane, 0)
+    picojoule = float(updates.sum() * accounting.membrane_update(update))
     return NeuronUpdates(active / examples, updates, picojoule, shape)
 
 

@@ -16,10 +16,10 @@ import numpy as np
 
 from snnvit_jax.energy import operations
 from snnvit_jax.energy.observation import interceptor, model_shapes
+from snnvit_jax.layers import Head
 from snnvit_jax.models import variable_shapes
-from snnvit_jax.neurons import NeuronConfig
+from snnvit_jax.signals import Signal, Tracer
 from snnvit_jax.xla import backends
-from snnvit_jax.xla.backends import value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,19 +85,19 @@ def _silence_each(model, image_shape, names):
     """
     shapes = variable_shapes(model, image_shape)
     variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    images, values = jnp.zeros((1, *image_shape)), {}
+    images = jnp.zeros((1, *image_shape))
 
     def count(firing):
         fires, units = dict(zip(names, firing, strict=True)), {}
 
         def see_layer(name, module, args):
-            if operations.has_time(module, args[0]):
+            if not isinstance(module, Head):
                 read = operations.input_units(module, operations.named_operands(module, args))
                 units[name] = read[0, 0]  # every step is the same
 
-        def see_neurons(name, module, emission):
-            values[name] = math.prod(jax.eval_shape(value, emission).shape[2:])
-            return _emit_everywhere(emission, fires[name])
+        def see_neurons(name, module, emitted):
+            everywhere = jnp.full(emitted.shape, fires[name], jnp.float32)
+            return emitted.replace(pending=everywhere, price=None)
 
         with nn.intercept_methods(interceptor(see_layer, see_neurons)):
             model.apply(variables, images)
@@ -105,14 +105,22 @@ def _silence_each(model, image_shape, names):
 
     silent = jnp.concatenate([jnp.zeros((1, len(names))), jnp.eye(len(names))])
     # One after the other: the first signals are large.
-    return backends.jit(functools.partial(jax.lax.map, count))(1 - silent), values
+    units = backends.jit(functools.partial(jax.lax.map, count))(1 - silent)
+    return units, _passed_on(model, variables, image_shape)
 
 
-def _emit_everywhere(emission, fires):
-    """An `Emission` of the same shape in which every neuron emits `fires`, 0 or 1, at each step."""
-    signal = jax.eval_shape(value, emission.current)
-    return emission.replace(
-        current=jnp.full(signal.shape, fires, signal.dtype),
-        score=jnp.ones_like(emission.score),
-        neuron=NeuronConfig(kind="relu"),  # which emits its current
-    )
+def _passed_on(model, variables, image_shape):
+    """{layer: number of values that it passes on, after pooling if they are pooled}."""
+    tracer = Tracer()
+
+    def forward(images):
+        model.apply(variables, Signal.of(images[:, None], model.config.time_steps, tracer=tracer))
+
+    jax.eval_shape(forward, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+    values = {}
+    for number, node in enumerate(tracer.nodes):
+        if node.operation == "neuron":
+            readers = [tracer.nodes[i] for i in tracer.consumers(number)]
+            pooled = readers and all(reader.operation == "map" for reader in readers)
+            values[node.path] = math.prod((readers[0] if pooled else node).shape)
+    return values

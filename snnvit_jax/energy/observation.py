@@ -17,7 +17,8 @@ from flax import traverse_util
 
 from snnvit_jax.energy import operations, products
 from snnvit_jax.models import variable_shapes
-from snnvit_jax.neurons import LIF
+from snnvit_jax.neurons import LIF, Neuron
+from snnvit_jax.signals import Signal
 
 # The largest integer that still counts as one of a residual stream: the deepest published model,
 # of 10 blocks, reaches 22. Anything above is a number to multiply by.
@@ -32,12 +33,12 @@ class NeuronShape:
     Attributes:
       neurons: number of them.
       time_steps: T.
-      kind: as in `neurons.NeuronConfig`.
+      neuron: what they are.
     """
 
     neurons: int
     time_steps: int
-    kind: str
+    neuron: Neuron
 
 
 class Counts(flax.struct.PyTreeNode):
@@ -97,9 +98,9 @@ def observe(model, variables, images, *, mask=None, **apply_options):
             for part, count in _composition(x).items():
                 counts["operands", name, operand, part] = count
 
-    def see_neurons(name, module, emission):
-        counts["active", name] = _count(emission.spikes() != 0)
-        return emission
+    def see_neurons(name, module, emitted):
+        counts["active", name] = _count(emitted.values != 0)
+        return emitted
 
     with nn.intercept_methods(interceptor(see_layer, see_neurons)):
         result = model.apply(variables, images, **apply_options)
@@ -140,7 +141,7 @@ def model_shapes(model, image_shape):
     return _traced_shapes(model, tuple(image_shape))
 
 
-@functools.cache  # tracing takes as long as evaluating a small model
+@functools.lru_cache(64)  # tracing takes as long as evaluating a small model
 def _traced_shapes(model, image_shape):
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = variable_shapes(model, image_shape)
@@ -148,13 +149,13 @@ def _traced_shapes(model, image_shape):
 
     def see_layer(name, module, args):
         layers[name] = operations.layer_shape(module, _operands(name, module, args, 1))
-        if operations.has_time(module, args[0]) and args[0].shape[1] == 1:
+        if _is_static(module, args[0]):
             static.add(name)
 
-    def see_neurons(name, module, emission):
-        _, T, *rest = emission.spikes().shape
-        neurons[name] = NeuronShape(int(np.prod(rest)), T, module.neuron.kind)
-        return emission
+    def see_neurons(name, module, emitted):
+        _, T, *rest = emitted.shape
+        neurons[name] = NeuronShape(int(np.prod(rest)), T, module.neuron)
+        return emitted
 
     with nn.intercept_methods(interceptor(see_layer, see_neurons)):
         program = jax.make_jaxpr(lambda v, x: model.apply(v, x))(variables, images)
@@ -170,8 +171,8 @@ def interceptor(see_layer, see_neurons):
 
     Args:
       see_layer: called with (name, bound module, arguments) of every product before it is computed.
-      see_neurons: called with (name, bound module, `neurons.Emission`) of every spiking layer;
-        returns the emission that the model goes on with.
+      see_neurons: called with (name, bound module, `Signal`) of what every spiking layer emits;
+        returns the signal that the model goes on with.
     """
 
     def intercept(call, args, kwargs, context):
@@ -179,11 +180,18 @@ def interceptor(see_layer, see_neurons):
         if method == "__call__" and operations.is_counted(module):
             see_layer("/".join(module.path), module, args)
         result = call(*args, **kwargs)
-        if method == "deferred" and isinstance(module, LIF):  # which its __call__ calls too
+        if method == "__call__" and isinstance(module, LIF) and isinstance(result, Signal):
             return see_neurons("/".join(module.path), module, result)
         return result
 
     return intercept
+
+
+def _is_static(module, x):
+    """Whether a layer reads what is the same at every time step, and is computed once."""
+    if isinstance(x, Signal):
+        return x.static
+    return operations.has_time(module, x) and x.shape[1] == 1
 
 
 def _operands(name, module, args, batch):

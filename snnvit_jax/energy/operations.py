@@ -5,6 +5,7 @@ without time ([B, features] for a matrix product) after it was averaged.
 """
 
 import dataclasses
+import functools
 import math
 
 import flax.linen as nn
@@ -12,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from snnvit_jax.energy import convolution
-from snnvit_jax.layers.layers import SpikingAttention
+from snnvit_jax.layers import Conv, Gate, Head, Linear, Product, SpikingAttention, TokenSum
+from snnvit_jax.signals import Signal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +47,32 @@ class LayerShape:
 
 
 def is_counted(module):
-    """Returns whether a module is a layer that `input_units` and `layer_shape` know."""
+    """Returns whether a module is a layer that `input_units` and `layer_shape` know.
+
+    Raises:
+      ValueError: for a product of signals that is not known, and would cost nothing.
+    """
+    if isinstance(module, Product) and type(module) not in OPERATIONS:
+        raise ValueError(
+            f"{_name(module)}: the operations of a {type(module).__name__} are not counted; tell "
+            "energy.register_operation how"
+        )
     return type(module) in OPERATIONS
+
+
+def register_operation(layer, operation):
+    """Adds a type of layer whose operations are counted from then on.
+
+    Args:
+      layer: Linen module class.
+      operation: class with `operands` (names of its arguments) and static methods `units(module,
+        **operands)`, int32 [B, T], and `shape(module, **operands)`, a `LayerShape`.
+
+    Returns:
+      The operation.
+    """
+    OPERATIONS[layer] = operation
+    return operation
 
 
 def named_operands(module, args):
@@ -62,8 +88,16 @@ def named_operands(module, args):
     names = OPERATIONS[type(module)].operands
     if len(args) != len(names):
         raise ValueError(f"{_name(module)}: expected {len(names)} arguments, got {len(args)}")
-    signals = [x if has_time(module, x) else x[:, None] for x in args]
-    return dict(zip(names, signals, strict=True))
+    arrays = [_array(module, x) for x in args]
+    arrays = [x if has_time(module, x) else x[:, None] for x in arrays]
+    return dict(zip(names, arrays, strict=True))
+
+
+def _array(module, x):
+    """The values that a layer multiplies: of a signal, or for a head its mean."""
+    if not isinstance(x, Signal):
+        return x
+    return module.features(x) if isinstance(module, Head) else x.values
 
 
 def input_units(module, operands):
@@ -106,8 +140,10 @@ def accumulates_by_rate(shape, units):
     Returns:
       [T], of one example.
     """
-    attention = set(units) == {"q", "k", "v"}
-    sums = np.minimum(units["k"], units["v"]) + units["q"] if attention else units["input"]
+    if set(units) == {"q", "k", "v"}:
+        sums = np.minimum(units["k"], units["v"]) + units["q"]
+    else:  # of a product of two, the published formulas take the sparser operand
+        sums = functools.reduce(np.minimum, units.values())
     return sums * shape.fan_out_by_rate
 
 
@@ -130,7 +166,7 @@ def has_time(module, x):
 
 
 def _spatial_rank(module):
-    return len(_sides(module.kernel_size)) if isinstance(module, nn.Conv) else 0
+    return len(_sides(module.kernel_size)) if isinstance(module, (nn.Conv, Conv)) else 0
 
 
 def _name(module):
@@ -187,7 +223,7 @@ class _Conv:
 
     @staticmethod
     def shape(module, input):
-        groups, features, C = module.feature_group_count, module.features, input.shape[-1]
+        groups, features, C = convolution.groups(module), module.features, input.shape[-1]
         pixels = math.prod(convolution.coverage(module, input.shape[2:-1])[1])
         taps = math.prod(_sides(module.kernel_size))
         macs = taps * pixels * C // groups * features
@@ -240,4 +276,73 @@ def _keys_meet_values(module, q):
     return C // module.num_heads < N
 
 
-OPERATIONS = {nn.Dense: _Dense, nn.Conv: _Conv, SpikingAttention: _Attention}
+class _Head(_Dense):
+    """A matrix product of the mean over time and tokens, with one step."""
+
+    @staticmethod
+    def shape(module, input):
+        classes, size = module.num_classes, _size(input)
+        return LayerShape(
+            macs=size * classes,
+            fan_out=classes,
+            time_steps=1,
+            operands={"input": size},
+            primitives=("dot_general",),
+            plain_macs=size * classes,
+            fan_out_by_rate=classes,
+            bias_adds=classes * module.use_bias,
+        )
+
+
+class _TokenSum:
+    """k v summed over tokens adds 1 where both fire (Yao et al., Spike-driven Transformer, 2023)."""
+
+    operands = ("k", "v")
+
+    @staticmethod
+    def units(module, k, v):
+        return _sum_per_step(k * v)
+
+    @staticmethod
+    def shape(module, k, v):
+        return _elementwise({"k": k, "v": v}, _size(k))
+
+
+class _Gate:
+    """q x keeps the values of x where q fires, which adds nothing: each that passes counts as 1."""
+
+    operands = ("q", "x")
+
+    @staticmethod
+    def units(module, q, x):
+        return _sum_per_step(q * x)
+
+    @staticmethod
+    def shape(module, q, x):
+        size = math.prod(jnp.broadcast_shapes(q.shape, x.shape)[2:])
+        return _elementwise({"q": q, "x": x}, size)
+
+
+def _elementwise(operands, size):
+    first = next(iter(operands.values()))
+    return LayerShape(
+        macs=size,
+        fan_out=1,
+        time_steps=first.shape[1],
+        operands={name: _size(x) for name, x in operands.items()},
+        primitives=(),
+        plain_macs=size,
+        fan_out_by_rate=1,
+    )
+
+
+OPERATIONS = {
+    Linear: _Dense,
+    Conv: _Conv,
+    Head: _Head,
+    SpikingAttention: _Attention,
+    TokenSum: _TokenSum,
+    Gate: _Gate,
+    nn.Dense: _Dense,
+    nn.Conv: _Conv,
+}

@@ -19,14 +19,14 @@ class EnergyReport:
     Attributes:
       shapes: what is known without any number.
       counts: decoded counts, summed over the examples.
-      last_steps: {spiking layer: number of time steps up to its last active one}.
+      masks: {spiking layer: bool [T], its active time steps}.
       examples: number of examples.
       accounting: the conventions of all figures.
     """
 
     shapes: ModelShapes
     counts: dict
-    last_steps: dict[str, int]
+    masks: dict[str, np.ndarray]
     examples: int
     accounting: Accounting
 
@@ -56,7 +56,7 @@ class EnergyReport:
         active = self.counts["active"]
         return {
             name: costs.neuron_updates(
-                shape, active[name], self.last_steps[name], self.examples, self.accounting
+                shape, active[name], self.masks[name], self.examples, self.accounting
             )
             for name, shape in self.shapes.neurons.items()
         }
@@ -178,10 +178,6 @@ def report_from_counts(model, variables, counts, examples, image_shape, accounti
     """
     shapes = model_shapes(model, image_shape)
     scores = masks.scores(variables["params"]) if shapes.neurons else {}
-    last = {name: _last_active(np.asarray(score) > 0) for name, score in scores.items()}
-    return EnergyReport(shapes, counts, last, examples, accounting or Accounting())
+    active = {name: np.asarray(score) > 0 for name, score in scores.items()}
+    return EnergyReport(shapes, counts, active, examples, accounting or Accounting())
 
-
-def _last_active(mask):
-    """Number of time steps up to the last active one."""
-    return int(np.flatnonzero(mask)[-1]) + 1 if mask.any() else 0

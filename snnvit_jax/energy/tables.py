@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 from snnvit_jax.energy.accounting import CONVENTIONS
+from snnvit_jax.neurons import describe
 
 
 def to_json(report):
@@ -31,7 +32,9 @@ def to_json(report):
             "updates": report.membrane_updates,
             "microjoule": report.membrane_microjoule,
             "picojoule": {
-                name: report.accounting.membrane_update(layer.shape.kind)
+                name: report.accounting.membrane_update(
+                    layer.shape.neuron.update(layer.shape.time_steps)
+                )
                 for name, layer in report.neurons.items()
             },
         },
@@ -107,7 +110,7 @@ def _layer(name, by_convention):
 
 def _neurons(layer):
     return {
-        "kind": layer.shape.kind,
+        "kind": describe(layer.shape.neuron)["kind"],
         "neurons": layer.shape.neurons,
         "spikes": layer.spikes.tolist(),
         "rates": layer.rates.tolist(),

@@ -8,15 +8,13 @@ al., "SEENN: Towards Temporal Spiking Early-Exit Neural Networks", NeurIPS 2023)
 
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnvit_jax.models.spikformer import Spikformer
-
-# module -> function of its configuration: name of the module whose output [B, T, N, D] the head
-# averages
-_LAST_MODULE = {Spikformer: lambda config: f"block_{config.depth - 1}"}
+from snnvit_jax.layers import Head
+from snnvit_jax.layers.head import token_mean
 
 
 def running_logits(model, variables, images):
@@ -35,24 +33,34 @@ def running_logits(model, variables, images):
       [T, B, K] float32.
 
     Raises:
-      ValueError: for a model of a family that is not known here.
+      ValueError: for neurons that are not causal: what they emit now depends on later steps.
     """
-    if type(model) not in _LAST_MODULE:
-        known = ", ".join(module.__name__ for module in _LAST_MODULE)
-        raise ValueError(f"no early exit for a {type(model).__name__}; only: {known}")
-    last = _LAST_MODULE[type(model)](model.config)
-    _, seen = model.apply(
-        variables,
-        images,
-        mutable=["intermediates"],
-        capture_intermediates=lambda module, _: module.path == (last,),
-    )
-    (stream,) = seen["intermediates"][last]["__call__"]  # B T N D
-    features = jnp.mean(jnp.moveaxis(stream, 1, 0).astype(jnp.float32), axis=2)  # T B D
-    count = jnp.arange(1, len(features) + 1, dtype=jnp.float32)
+    neuron = model.config.neuron
+    if not neuron.causal:
+        raise ValueError(
+            f"no early exit with {type(neuron).__name__}: it is not causal, so that no time step "
+            "is known before the last one"
+        )
+    found = []
+
+    def see_head(call, args, kwargs, context):
+        if isinstance(context.module, Head) and context.method_name == "__call__":
+            found.append(_running(context.module, args[0]))
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(see_head):
+        model.apply(variables, images)
+    return found[0]
+
+
+def _running(head, x):
+    """What a bound head says of the steps of its signal so far, [T, B, K]."""
+    features = jnp.moveaxis(token_mean(x.values), 1, 0)  # T B D
+    count = jnp.arange(1, len(features) + 1, dtype=features.dtype)
     mean_so_far = jnp.cumsum(features, axis=0) / count[:, None, None]
-    head = variables["params"]["head"]
-    return mean_so_far @ head["kernel"] + head["bias"]
+    weights = head.variables["params"]
+    logits = mean_so_far @ weights["kernel"]
+    return logits + weights["bias"] if "bias" in weights else logits
 
 
 def confidence(logits):
