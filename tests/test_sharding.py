@@ -27,64 +27,6 @@ from snnvit_jax.models import spikformer
 from snnvit_jax.runs import initial, loop
 from snnvit_jax.xla.collectives import Collective, collectives
 
-EIGHT = [types.SimpleNamespace(id=i) for i in range(8)]
-
-
-# The mesh and the table of names.
-
-
-def named_mesh(monkeypatch, axes):
-    """The shape of a mesh over eight devices that do not exist."""
-    monkeypatch.setattr(
-        sharding, "Mesh", lambda d, names: dict(zip(names, np.shape(d), strict=True))
-    )
-    return sharding.create_mesh(axes, EIGHT)
-
-
-@pytest.mark.parametrize(
-    ("axes", "shape"),
-    [
-        ({"data": -1}, {"data": 8}),
-        ({"data": -1, "model": 2}, {"data": 4, "model": 2}),
-        ({"data": 8, "model": 1}, {"data": 8, "model": 1}),
-    ],
-)
-def test_the_mesh_takes_all_devices(monkeypatch, axes, shape):
-    assert named_mesh(monkeypatch, axes) == shape
-
-
-@pytest.mark.parametrize(
-    "axes", [{"data": 3}, {"data": -1, "model": 3}, {"data": -1, "model": -1}, {"data": 0}]
-)
-def test_axes_that_do_not_fit_are_named(axes):
-    with pytest.raises(ValueError, match=f"mesh={axes} does not fit 8 devices"):
-        sharding.create_mesh(axes, EIGHT)
-
-
-def test_one_example_stays_in_one_process(monkeypatch):
-    monkeypatch.setattr(jax, "process_count", lambda: 4)
-    monkeypatch.setattr(jax, "local_device_count", lambda: 2)
-    assert named_mesh(monkeypatch, {"data": -1, "model": 2}) == {"data": 4, "model": 2}
-    with pytest.raises(ValueError, match="'model' must divide the 2 devices of each process"):
-        sharding.create_mesh({"data": -1, "model": 4}, EIGHT)
-
-
-def test_a_batch_and_its_parts_must_divide_over_the_devices():
-    mesh = types.SimpleNamespace(shape={"data": 8})
-    sharding.check_batch(64, mesh)
-    sharding.check_batch(64, mesh, accumulate=8)
-    with pytest.raises(ValueError, match="batch_size=60 must be divisible by the 8 devices"):
-        sharding.check_batch(60, mesh)
-    with pytest.raises(ValueError, match="batch_size=72 .* 8 devices .* x accumulate=2"):
-        sharding.check_batch(72, mesh, accumulate=2)
-
-
-def test_a_batch_arrives_unchanged():
-    mesh = sharding.create_mesh({"data": -1})
-    batch = {"image": np.arange(8.0).reshape(4, 2), "label": np.arange(4)}
-    placed = sharding.shard_batch(batch, mesh)
-    jax.tree.map(np.testing.assert_array_equal, placed, batch)
-
 
 def abstract(data, model=1):
     return jax.sharding.AbstractMesh((data, model), ("data", "model"))

@@ -1,4 +1,4 @@
-"""Which device holds what: the mesh, and the placement of states and batches on it.
+"""Which device holds what: the placement of states and batches on a mesh.
 
 A mesh has two axes. Batches are split over "data"; with tensor parallelism, attention heads and the
 hidden channels of the MLP are split over "model". Where a variable lies follows from its name, and
@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-DATA, MODEL = "data", "model"
+from snnvit_jax.distributed.mesh import DATA, MODEL, check_processes
 
 # Smaller arrays than this many elements are replicated: to send them costs more than to keep them.
 FSDP_MIN_SIZE = 1024
@@ -80,6 +80,8 @@ class Placement:
         if self.sharding not in SHARDINGS:
             known = ", ".join(SHARDINGS)
             raise ValueError(f"sharding={self.sharding!r} must be one of {known}")
+        if self.mesh is not None:
+            check_processes(self.mesh)
         if (
             self.mesh is not None
             and self.mesh.shape.get(MODEL, 1) > 1
@@ -126,49 +128,6 @@ class Placement:
         rules = SHARDINGS[self.sharding]
         spec = next((spec for pattern, spec in rules if re.search(pattern, name)), PartitionSpec())
         return NamedSharding(self.mesh, spec(leaf.shape, self.mesh) if callable(spec) else spec)
-
-
-def create_mesh(axes, devices=None):
-    """Returns a mesh over the devices.
-
-    Args:
-      axes: {axis name: number of devices}; one of them may be -1 and takes what is left.
-      devices: to use; None for all of all processes.
-
-    Raises:
-      ValueError: if the axes do not use all devices exactly, or split the work on one example
-        between processes.
-    """
-    devices = jax.devices() if devices is None else devices
-    sizes = dict(axes)
-    fixed = int(np.prod([size for size in sizes.values() if size != -1]))
-    free = [name for name, size in sizes.items() if size == -1]
-    if len(free) == 1 and fixed > 0 and len(devices) % fixed == 0:
-        sizes[free[0]] = len(devices) // fixed
-    if any(size < 1 for size in sizes.values()) or np.prod(list(sizes.values())) != len(devices):
-        raise ValueError(f"mesh={dict(axes)} does not fit {len(devices)} devices")
-    if jax.process_count() > 1 and jax.local_device_count() % sizes.get(MODEL, 1):
-        raise ValueError(
-            f"mesh={dict(axes)}: the axis 'model' must divide the {jax.local_device_count()} "
-            "devices of each process"
-        )
-    return Mesh(np.reshape(devices, tuple(sizes.values())), tuple(sizes))
-
-
-def check_batch(batch_size, mesh, accumulate=1):
-    """Raises ValueError if a batch, or each of its parts, does not divide evenly over the mesh.
-
-    Args:
-      batch_size: over all devices, divisible by `accumulate`.
-      mesh: with an axis "data".
-      accumulate: parts computed one after the other, >= 1.
-    """
-    if batch_size // accumulate % mesh.shape[DATA]:
-        parts = f" x {accumulate=}" if accumulate > 1 else ""
-        raise ValueError(
-            f"{batch_size=} must be divisible by the {mesh.shape[DATA]} devices "
-            f"of the mesh's axis 'data'{parts}"
-        )
 
 
 def check_model(config, placement):
