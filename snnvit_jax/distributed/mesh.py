@@ -9,7 +9,7 @@ import collections
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 DATA, MODEL = "data", "model"
 
@@ -75,7 +75,7 @@ def check_processes(mesh):
     Args:
       mesh: a `Mesh`; one without devices (`AbstractMesh`) is not looked at.
     """
-    if not hasattr(mesh, "devices"):
+    if isinstance(mesh, AbstractMesh):
         return
     of_process = np.vectorize(lambda device: device.process_index, otypes=[int])(mesh.devices)
     rows = np.moveaxis(of_process, mesh.axis_names.index(DATA), 0).reshape(mesh.shape[DATA], -1)
