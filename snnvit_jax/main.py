@@ -22,7 +22,7 @@ try:
         from snnvit_jax.data.loader import WorkerDiedError
         from snnvit_jax.runs import loop, restart
         from snnvit_jax.runs.workdir import Workdir
-except ModuleNotFoundError as missing:
+except extras.MissingExtraError as missing:
     sys.exit(f"error: {missing}")
 
 MODES = ("train", "evaluate", "report", "export")

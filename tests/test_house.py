@@ -25,7 +25,7 @@ FAMILIES = sorted(path.parent.name for path in HOUSE.glob("models/*/__init__.py"
 
 IMPORT_EXCEPTIONS = {("xla/traced.py", "energy")}
 FAMILY_EXCEPTIONS = {
-    *("deployment/build.py", "deployment/spikformer.py", "evaluation/early_exit.py"),
+    "evaluation/early_exit.py",
     *("energy/accounting.py", "energy/operations.py", "training/optimizer.py"),
     *("runs/config.py", "runs/initial.py"),
 }
@@ -163,12 +163,32 @@ def test_no_package_is_hidden_by_a_function_of_its_name():
         assert found is None or found.__name__ == f"snnvit_jax.{package}"
 
 
+def levels():
+    """The packages from the ground up: none imports one that comes after it."""
+    sorter = graphlib.TopologicalSorter({package: allowed(package) for package in PACKAGES})
+    sorter.prepare()
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready())
+        yield from ready
+        sorter.done(*ready)
+
+
+def layout():
+    """The tree of the package as the README shows it: first lines of docstrings."""
+    modules = {f"{name}.py": pathlib.Path(f"{name}.py") for name in SHELF if name != "__init__"}
+    packages = {f"{name}/": pathlib.Path(name) / "__init__.py" for name in levels()}
+    first = {n: ast.get_docstring(tree(p)).splitlines()[0] for n, p in (modules | packages).items()}
+    return "".join(f"  {name:<14} {line.rstrip('.')}\n" for name, line in first.items())
+
+
+README = ROOT / "README.md"
+TREE = re.compile(r"(?<=```text\nsnnvit_jax/\n).*?(?=```)", re.DOTALL)
+
+
 def test_the_readme_shows_the_packages_as_their_docstrings_do():
-    text = (ROOT / "README.md").read_text()
-    block = re.search(r"```text\n(snnvit_jax/\n.*?)```", text, re.DOTALL).group(1)
-    lines = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in block.splitlines()[1:]]
-    shown = {name.rstrip("/"): what for name, what in lines if name.endswith("/")}
-    wanted = {package: docstring(package).splitlines()[0].rstrip(".") for package in PACKAGES}
-    assert shown == wanted
-    modules = {name.removesuffix(".py") for name, _ in lines if name.endswith(".py")}
-    assert modules == {*SHELF} - {"__init__"}
+    """`python tests/test_house.py` writes it anew."""
+    assert TREE.search(README.read_text()).group() == layout()
+
+
+if __name__ == "__main__":
+    README.write_text(TREE.sub(lambda _: layout(), README.read_text()))

@@ -1,13 +1,15 @@
 """The package without its extras."""
 
 import configparser
+import importlib
 import pathlib
 import subprocess
 import sys
 
+import pytest
 import two_processes
 
-from snnvit_jax import main
+from snnvit_jax import extras, main
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -33,6 +35,15 @@ def test_jax_flax_and_numpy_are_enough_for_a_library():
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: '"), done.stderr
     assert last.endswith(" is not installed; it comes with pip install 'snnvit_jax[train]'")
+
+
+def test_only_what_others_make_is_called_missing():
+    with pytest.raises(extras.MissingExtraError, match=r"'nowhere' is not .*snnvit_jax\[train\]"):
+        with extras.needed(), extras.needed():
+            importlib.import_module("nowhere.at_all")
+    with pytest.raises(ModuleNotFoundError) as caught, extras.needed():
+        importlib.import_module("snnvit_jax.nowhere")
+    assert not isinstance(caught.value, extras.MissingExtraError)
 
 
 def test_the_console_script_is_the_command_line():

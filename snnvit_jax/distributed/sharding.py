@@ -110,9 +110,9 @@ class Placement:
       sharding: a key of `SHARDINGS`. "replicate": every device holds everything. "fsdp": every
         device keeps a part of each large array between steps, and gathers the weights for a step;
         the compiler may keep them whole until its end (stage 1 of Rajbhandari et al., "ZeRO",
-        SC 2020, with weights that rest in parts). "tensor": heads and hidden channels are split over the
-        axis "model" (Shoeybi et al., "Megatron-LM", arXiv 1909.08053). "fsdp_tensor": both; a
-        weight is gathered over "data" only.
+        SC 2020, with weights that rest in parts). "tensor": heads and hidden channels are split
+        over the axis "model" (Shoeybi et al., "Megatron-LM", arXiv 1909.08053). "fsdp_tensor":
+        both; a weight is gathered over "data" only.
 
     Raises:
       ValueError: for an unknown sharding, or a mesh whose axis "model" it leaves without work.
