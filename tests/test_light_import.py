@@ -38,9 +38,10 @@ def test_jax_flax_and_numpy_are_enough_for_a_library():
 
 
 def test_only_what_others_make_is_called_missing():
-    with pytest.raises(extras.MissingExtraError, match=r"'nowhere' is not .*snnvit_jax\[train\]"):
-        with extras.needed(), extras.needed():
-            importlib.import_module("nowhere.at_all")
+    message = r"'nowhere' is not .*snnvit_jax\[train\]"
+    missing = pytest.raises(extras.MissingExtraError, match=message)
+    with missing, extras.needed(), extras.needed():
+        importlib.import_module("nowhere.at_all")
     with pytest.raises(ModuleNotFoundError) as caught, extras.needed():
         importlib.import_module("snnvit_jax.nowhere")
     assert not isinstance(caught.value, extras.MissingExtraError)
