@@ -2,7 +2,10 @@
 
 import sys
 
-from snnvit_jax.runs.carry import main
+from snnvit_jax.extras import needed
+
+with needed("train"):
+    from snnvit_jax.runs.carry import main
 
 if __name__ == "__main__":
     sys.exit(main())

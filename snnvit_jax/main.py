@@ -1,4 +1,4 @@
-"""The command line: python -m snnvit_jax.main --config=configs/digits.py."""
+"""The command line: snnvit, or python -m snnvit_jax.main --config=configs/digits.py."""
 
 import datetime
 import os
@@ -8,16 +8,22 @@ import sys
 import traceback
 
 import jax
-from absl import app, flags, logging
-from ml_collections import config_flags
 
-from snnvit_jax import distributed
-from snnvit_jax.data.loader import WorkerDiedError
+from snnvit_jax import distributed, extras
 from snnvit_jax.distributed import peers
-from snnvit_jax.runs import loop, restart
-from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.xla import compilation_cache
 from snnvit_jax.xla.flops import model_flops
+
+try:
+    with extras.needed("train"):
+        from absl import app, flags, logging
+        from ml_collections import config_flags
+
+        from snnvit_jax.data.loader import WorkerDiedError
+        from snnvit_jax.runs import loop, restart
+        from snnvit_jax.runs.workdir import Workdir
+except extras.MissingExtraError as missing:
+    sys.exit(f"error: {missing}")
 
 MODES = ("train", "evaluate", "report", "export")
 USAGE = """\
@@ -238,5 +244,10 @@ def _fail(message, status=2):
     return status
 
 
-if __name__ == "__main__":
+def command():
+    """Runs the command line; the console script `snnvit`."""
     app.run(main, flags_parser=_parse_flags)
+
+
+if __name__ == "__main__":
+    command()

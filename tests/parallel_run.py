@@ -55,7 +55,7 @@ def train(config, steps=STEPS):
                 step = lowered.compile()
             state, seen = step(state, batch)
             losses.append(float(metrics.means(jax.device_get(seen))["loss"]))
-    return experiment, state, losses, step.as_text()
+    return experiment, state, losses, step
 
 
 def active_steps(experiment, state):

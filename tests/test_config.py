@@ -75,7 +75,7 @@ def test_differences_are_named():
         ("data.on_damaged", "ignore", "data.on_damaged='ignore'"),
         ("model.dtype", "float16", "model.dtype='float16'"),
         ("model.remat", "all", "model.remat='all' must be one of none, block"),
-        ("sharding", "zero", "sharding='zero' must be one of replicate, fsdp, tensor"),
+        ("sharding", "zero", "sharding='zero' must be one of replicate, fsdp, tensor, fsdp_tensor"),
         ("optimizer.label_smoothing", 1.5, "optimizer.label_smoothing=1.5"),
         ("optimizer.learning_rate", 0.0, "optimizer.learning_rate=0.0"),
         ("log_every_steps", 0, "log_every_steps=0"),

@@ -14,7 +14,7 @@ import safetensors.numpy
 import snnvit_jax as snn
 from snnvit_jax import main
 from snnvit_jax.deployment import build, container, spikformer
-from snnvit_jax.distributed.sharding import create_mesh
+from snnvit_jax.distributed.mesh import create_mesh
 from snnvit_jax.runs import loop
 from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.xla.flops import compiled_flops, model_flops

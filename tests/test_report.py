@@ -2,8 +2,11 @@
 
 import dataclasses
 import html
+import importlib.util
 import json
+import pathlib
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from snnvit_jax.report import figures, page, page_tables
 from snnvit_jax.runs import config as config_lib
 
 PNG = figures.as_png(Figure(figsize=(1, 1)))
+EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 ADDED = ("early_exit", "activation_histograms", "sensitivity")
 
 
@@ -86,13 +90,92 @@ def test_the_page_shows_what_experiments_left(tmp_path, result):
 
 @pytest.mark.parametrize(
     "content",
-    ["{", "[]", "{}", '{"programs": {}, "batch_size": 1}', '{"programs": {"a": {}}}'],
+    [
+        *("{", "[]", "{}", "3", "null", "[3]", '["programs"]', '{"programs": {"a": {}}}'),
+        *('{"programs": {}, "batch_size": 1}', '[{"programs": {}, "batch_size": 1}]'),
+        *('{"programs": [1], "batch_size": 1}', '{"programs": {"a": 1}, "batch_size": 1}'),
+        '{"programs": {"a": {"flops": 0, "seconds": 1}}, "batch_size": 1}',
+        '{"programs": {"a": {"flops": "1", "seconds": 1}}, "batch_size": 1}',
+    ],
 )
 def test_measurements_that_cannot_be_read_are_named(tmp_path, content):
     path = tmp_path / "deployed.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=r"deployed\.json does not hold measured programs"):
         page_tables.deployment(path)
+
+
+def test_what_cannot_be_shown_does_not_end_a_run(tmp_path, result):
+    (tmp_path / "deployed.json").write_text("[]")
+    (tmp_path / "early_exit.png").write_text("<svg>")
+    (tmp_path / "sensitivity.png").write_bytes(PNG[:10])
+    text = rendered(tmp_path, result)
+    assert titles(text)[7:10] == [
+        "The deployed model",
+        "Stopping early",
+        page.FIGURES["sensitivity"][0],
+    ]
+    assert text.count("Not shown: ") == 3
+    assert "deployed.json does not hold measured programs" in text
+    assert (
+        "early_exit.png is no figure (not a PNG file, begins with b&#x27;&lt;svg&gt;&#x27;)" in text
+    )
+
+
+# Folder of experiments/ -> what its script writes into a run's folder.
+LEFT_BEHIND = {
+    "deploy": "deployed.json",
+    "early_exit": "early_exit.json",
+    "energy": "energy_table.json",
+    "sensitivity": "sensitivity.json",
+    "activation_histograms": "activation_histograms.json",
+}
+RECORDED = [
+    (path, name)
+    for folder, name in LEFT_BEHIND.items()
+    for path in sorted((EXPERIMENTS / folder).rglob("*.json"))
+]
+
+
+def test_everything_recorded_has_a_place():
+    assert {path.relative_to(EXPERIMENTS).parts[0] for path, _ in RECORDED} == set(LEFT_BEHIND)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [pytest.param(*both, id=str(both[0].parent.name + both[0].stem)) for both in RECORDED],
+)
+def test_the_page_shows_every_recorded_experiment(tmp_path, result, path, name):
+    shutil.copy(path, tmp_path / name)
+    png = path.with_suffix(".png")
+    if png.exists():
+        shutil.copy(png, (tmp_path / name).with_suffix(".png"))
+    text = rendered(tmp_path, result)
+    assert "Not shown" not in text
+    wanted = "The deployed model" if name == "deployed.json" else None
+    if png.exists():
+        wanted = page.FIGURES[name.removesuffix(".json")][0]
+    assert wanted is None or wanted in titles(text)
+
+
+@pytest.mark.parametrize("data", ["digits", "cifar10"])
+def test_the_page_shows_what_the_deployment_script_writes(tmp_path, monkeypatch, data):
+    recorded = json.loads((EXPERIMENTS / "deploy" / f"{data}.json").read_text())
+    by_size = {measured["batch_size"]: measured for measured in recorded}
+    spec = importlib.util.spec_from_file_location("measure", EXPERIMENTS / "deploy/measure.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script, "measure", lambda folder, size, seconds: by_size[size])
+    sizes = [str(size) for size in by_size]
+    monkeypatch.setattr("sys.argv", ["measure.py", str(tmp_path), "--batch_size", *sizes])
+    script.main()
+    text = page_tables.deployment(tmp_path / "deployed.json")
+    assert text.count("<table>") == len(recorded) == 2
+    for measured in recorded:
+        assert f"batch size: {measured['batch_size']};" in text
+    ratios = [row[2] for row in cells(text) if row[0] == "deployed, learned steps"]
+    programs = [list(measured["programs"].values()) for measured in recorded]
+    assert ratios == [f"{100 * p[2]['flops'] / p[0]['flops']:.1f} %" for p in programs]
 
 
 def test_names_cannot_break_the_page(tmp_path, result):

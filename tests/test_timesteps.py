@@ -71,6 +71,24 @@ def test_unknown_estimator_is_named():
         masks.binary_mask(jnp.zeros(3), "magic")
 
 
+def test_every_estimator_still_moves_a_score_at_the_end_of_its_reach():
+    for name, (derivative, reach) in ESTIMATORS.items():
+        assert derivative(jnp.float32([-reach, 0, reach])).min() > 0.05, name
+
+
+def test_one_line_adds_an_estimator(monkeypatch, untrained):
+    steep = masks.Estimator(lambda score: jnp.where(jnp.abs(score) < 0.3, 3.0, 0.0), reach=0.25)
+    monkeypatch.setitem(ESTIMATORS, "steep", steep)
+    score = jnp.float32([-0.4, -0.1, 0.1, 0.4])
+    gradient = jax.grad(lambda s: masks.binary_mask(s, "steep").sum())(score)
+    np.testing.assert_array_equal(gradient, [0, 3, 3, 0])
+    learned = descend(untrained, optax.sgd(1.0), 1, minimum=1, target=3.0, estimator="steep")
+    assert np.abs(score_rows(learned)).max() == 0.25
+    learned = descend(learned, optax.adam(0.05), 40, minimum=1, estimator="steep")
+    assert set((score_rows(learned) > 0).sum(1)) == {1}
+    assert NeuronConfig(estimator="steep").estimator == "steep"
+
+
 # ---------------------------------------------------------------- a masked layer
 
 T = 5
@@ -331,7 +349,7 @@ def descend(params, optimizer, steps, *, minimum, target=None, estimator="identi
         gradient = jax.grad(masks.time_step_penalty)(params, target, estimator)
         updates, state = optimizer.update(gradient, state, params)
         params = optax.apply_updates(params, updates)
-        return masks.project_scores(params, minimum, target), state
+        return masks.project_scores(params, minimum, target, estimator), state
 
     state = optimizer.init(params)
     for _ in range(steps):

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import snnvit_jax as snn
-from snnvit_jax import energy, training
+from snnvit_jax import energy, evaluation, training
 from snnvit_jax.evaluation import metrics
 from snnvit_jax.neurons import recording
 from snnvit_jax.runs import config as config_lib
@@ -198,7 +198,7 @@ def test_eval_step_leaves_padding_out(tiny):
     padded = np.concatenate([tiny.images, 100 + tiny.images])
     batch = {"image": padded, "label": np.array([0, 1, 2, 0, 0, 0]), "mask": np.arange(6) < 3}
     plain = {"image": tiny.images, "label": LABELS, "mask": np.ones(3, bool)}
-    a, b = (training.eval_step(tiny.variables, x, model=tiny.model) for x in (batch, plain))
+    a, b = (evaluation.eval_step(tiny.variables, x, model=tiny.model) for x in (batch, plain))
     np.testing.assert_array_equal(a["confusion"], b["confusion"])
     means = [metrics.means(jax.device_get(x["metrics"])) for x in (a, b)]
     for key in means[0]:
@@ -209,7 +209,7 @@ def test_eval_step_leaves_padding_out(tiny):
 
 def test_eval_step_agrees_with_the_recorded_spikes(tiny):
     batch = {"image": tiny.images, "label": LABELS, "mask": np.ones(3, bool)}
-    seen = training.eval_step(tiny.variables, batch, model=tiny.model)
+    seen = evaluation.eval_step(tiny.variables, batch, model=tiny.model)
     logits, recorded = tiny.model.apply(tiny.variables, tiny.images, mutable=["spikes"])
     counts = energy.decode(seen["operations"])["active"]
     for name, spikes in recording.spikes(recorded).items():

@@ -1,1 +1,4 @@
-"""Images and labels: sources (random access), transforms (pure), loader (batches)."""
+"""Images and labels: sources (random access), transforms (pure), loader (batches).
+
+Imports nothing else of this package.
+"""

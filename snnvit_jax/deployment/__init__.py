@@ -1,4 +1,7 @@
-"""Deployment: a finished model's time steps compiled away, exported to one file."""
+"""Deployment: a finished model's time steps compiled away, exported to one file.
+
+Imports `models`, `layers`, `neurons`, `signals`, `time_steps` and `xla`.
+"""
 
 from snnvit_jax.deployment.build import deploy
 from snnvit_jax.deployment.deployed import Deployed, load_deployed

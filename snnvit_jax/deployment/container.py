@@ -14,8 +14,6 @@ import zipfile
 
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 FORMAT = 1
 _HEADER = re.compile(rb"snnvit_jax deployed model, format (\d+), sha256 ([0-9a-f]{64})\n")
@@ -102,8 +100,10 @@ def pack_weights(weights):
     Args:
       weights: {name: array}.
     """
+    from safetensors import numpy as safetensors  # late: importing this package must not need it
+
     # The writer copies memory as it lies, so strides must be those of the shape.
-    return safetensors.numpy.save({n: np.ascontiguousarray(w) for n, w in weights.items()})
+    return safetensors.save({n: np.ascontiguousarray(w) for n, w in weights.items()})
 
 
 def unpack_weights(content):
@@ -112,6 +112,8 @@ def unpack_weights(content):
     Args:
       content: bytes from `pack_weights`.
     """
+    import safetensors
+
     return {
         name: jnp.asarray(np.frombuffer(t["data"], _DTYPES[t["dtype"]]).reshape(t["shape"]))
         for name, t in safetensors.deserialize(content)

@@ -132,6 +132,10 @@ class CommonStop:
     that waits there. It is read two steps later, when the result has long arrived, so that nobody
     waits for it.
 
+    (`multihost_utils.reached_preemption_sync_point` agrees on a step too, but only on SIGTERM,
+    whose handler it takes from Python: Ctrl-C would stop one process, a process by itself would get
+    no notice, and nobody would know which signal to exit with.)
+
     Attributes:
       signal: number of the signal that all processes stop for, or None.
     """

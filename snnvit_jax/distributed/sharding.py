@@ -1,4 +1,4 @@
-"""Which device holds what: the mesh, and the placement of states and batches on it.
+"""Which device holds what: the placement of states and batches on a mesh.
 
 A mesh has two axes. Batches are split over "data"; with tensor parallelism, attention heads and the
 hidden channels of the MLP are split over "model". Where a variable lies follows from its name, and
@@ -14,47 +14,90 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-DATA, MODEL = "data", "model"
+from snnvit_jax.distributed.mesh import DATA, MODEL, check_processes
 
 # Smaller arrays than this many elements are replicated: to send them costs more than to keep them.
 FSDP_MIN_SIZE = 1024
 
 
-def largest_axis(shape, mesh):
+_SPLIT_OUTPUT, _SPLIT_INPUT = PartitionSpec(None, MODEL), PartitionSpec(MODEL, None)
+
+_WHOLE = PartitionSpec()
+_TENSOR = (
+    (r"/attn/[qkv]_(linear|conv)/kernel$", _SPLIT_OUTPUT),
+    (r"/attn/[qkv]_(linear|conv)/bias$", PartitionSpec(MODEL)),
+    (r"/attn/[qkv]_bn/", PartitionSpec(MODEL)),
+    (r"/attn/proj_(linear|conv)/kernel$", _SPLIT_INPUT),
+    (r"/mlp/fc1_(linear|conv)/kernel$", _SPLIT_OUTPUT),
+    (r"/mlp/fc1_(linear|conv)/bias$", PartitionSpec(MODEL)),
+    (r"/mlp/fc1_bn/", PartitionSpec(MODEL)),
+    (r"/mlp/fc2_(linear|conv)/kernel$", _SPLIT_INPUT),
+)
+
+
+def largest_axis(shape, mesh, split=_WHOLE):
     """Returns the spec that splits an array's largest divisible axis over "data".
 
     Args:
       shape: of the array.
       mesh: with an axis "data".
+      split: spec of the axes that are split already; they are left as they are.
 
     Returns:
-      A `PartitionSpec`; the empty one for an array of fewer than `FSDP_MIN_SIZE` elements or
-      without a divisible axis.
+      A `PartitionSpec`; `split` for an array of fewer than `FSDP_MIN_SIZE` elements or without
+      another divisible axis.
     """
-    divisible = [i for i, size in enumerate(shape) if size % mesh.shape[DATA] == 0]
+    names = [*split, *[None] * (len(shape) - len(split))]
+    divisible = [i for i, n in enumerate(shape) if names[i] is None and n % mesh.shape[DATA] == 0]
     if np.prod(shape) < FSDP_MIN_SIZE or not divisible:
-        return PartitionSpec()
+        return split
     axis = max(divisible, key=lambda i: shape[i])
-    return PartitionSpec(*[DATA if i == axis else None for i in range(axis + 1)])
+    return PartitionSpec(*names[:axis], DATA, *names[axis + 1 : max(axis + 1, len(split))])
 
 
-_SPLIT_OUTPUT, _SPLIT_INPUT = PartitionSpec(None, MODEL), PartitionSpec(MODEL, None)
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How the variables of a training are split.
 
-# Name of a sharding -> ((pattern of variable names, spec or function of (shape, mesh)), ...); the
-# first pattern found in a name decides, and what none is found in is replicated.
+    Attributes:
+      rules: ((pattern of variable names, spec), ...); the first pattern found in a name decides how
+        the variable is computed with, and what none is found in is computed with whole.
+      over_data: whether each large array is kept split over the axis "data" besides.
+    """
+
+    rules: tuple = ()
+    over_data: bool = False
+
+    @property
+    def uses_model(self):
+        """Whether it gives the axis "model" of a mesh work to do."""
+        return any(MODEL in spec for _, spec in self.rules)
+
+    def computed(self, name):
+        """Returns the `PartitionSpec` with which a variable is computed.
+
+        Args:
+          name: of the variable, its parts separated by "/".
+        """
+        return next((spec for pattern, spec in self.rules if re.search(pattern, name)), _WHOLE)
+
+    def kept(self, name, shape, mesh):
+        """Returns the `PartitionSpec` with which a variable is kept.
+
+        Args:
+          name: of the variable.
+          shape: of the variable.
+          mesh: with an axis "data".
+        """
+        spec = self.computed(name)
+        return largest_axis(shape, mesh, spec) if self.over_data else spec
+
+
 SHARDINGS = {
-    "replicate": (),
-    "fsdp": (("", largest_axis),),
-    "tensor": (
-        (r"/attn/[qkv]_(linear|conv)/kernel$", _SPLIT_OUTPUT),
-        (r"/attn/[qkv]_(linear|conv)/bias$", PartitionSpec(MODEL)),
-        (r"/attn/[qkv]_bn/", PartitionSpec(MODEL)),
-        (r"/attn/proj_(linear|conv)/kernel$", _SPLIT_INPUT),
-        (r"/mlp/fc1_(linear|conv)/kernel$", _SPLIT_OUTPUT),
-        (r"/mlp/fc1_(linear|conv)/bias$", PartitionSpec(MODEL)),
-        (r"/mlp/fc1_bn/", PartitionSpec(MODEL)),
-        (r"/mlp/fc2_(linear|conv)/kernel$", _SPLIT_INPUT),
-    ),
+    "replicate": Layout(),
+    "fsdp": Layout(over_data=True),
+    "tensor": Layout(_TENSOR),
+    "fsdp_tensor": Layout(_TENSOR, over_data=True),
 }
 
 
@@ -65,9 +108,11 @@ class Placement:
     Attributes:
       mesh: the devices; None leaves everything where it is.
       sharding: a key of `SHARDINGS`. "replicate": every device holds everything. "fsdp": every
-        device holds a part of each large array, and gathers the weights while it computes (Zhao et
-        al., "PyTorch FSDP", VLDB 2023). "tensor": heads and hidden channels are split over the
-        axis "model" (Shoeybi et al., "Megatron-LM", arXiv 1909.08053).
+        device keeps a part of each large array between steps, and gathers the weights for a step;
+        the compiler may keep them whole until its end (stage 1 of Rajbhandari et al., "ZeRO",
+        SC 2020, with weights that rest in parts). "tensor": heads and hidden channels are split
+        over the axis "model" (Shoeybi et al., "Megatron-LM", arXiv 1909.08053). "fsdp_tensor":
+        both; a weight is gathered over "data" only.
 
     Raises:
       ValueError: for an unknown sharding, or a mesh whose axis "model" it leaves without work.
@@ -80,15 +125,23 @@ class Placement:
         if self.sharding not in SHARDINGS:
             known = ", ".join(SHARDINGS)
             raise ValueError(f"sharding={self.sharding!r} must be one of {known}")
+        if self.mesh is not None:
+            check_processes(self.mesh)
         if (
             self.mesh is not None
             and self.mesh.shape.get(MODEL, 1) > 1
-            and self.sharding != "tensor"
+            and not self.layout.uses_model
         ):
             raise ValueError(
                 f"sharding={self.sharding!r} leaves the axis 'model' of mesh="
-                f'{dict(self.mesh.shape)} without work; set sharding="tensor" or mesh.model=1'
+                f'{dict(self.mesh.shape)} without work; set sharding="tensor" or "fsdp_tensor", '
+                "or mesh.model=1"
             )
+
+    @property
+    def layout(self):
+        """The `Layout` of that name."""
+        return SHARDINGS[self.sharding]
 
     def shardings(self, tree):
         """Returns where each array of a tree is kept, as a tree of `NamedSharding`.
@@ -111,64 +164,26 @@ class Placement:
     def gather(self, tree):
         """Returns a tree of arrays as they are computed with; for use inside `jax.jit`.
 
-        That is where they are kept, except that "fsdp" gathers whole arrays: left to itself, the
-        compiler may move the activations to the weights instead.
+        That is where they are kept, except that what is split over "data" is gathered: left to
+        itself, the compiler may move the activations to the weights instead.
 
         Args:
           tree: of arrays.
         """
-        if self.mesh is None or self.sharding != "fsdp":
+        if self.mesh is None or not self.layout.over_data:
             return tree
-        return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, PartitionSpec()))
+        wanted = jax.tree_util.tree_map_with_path(self._computed, tree)
+        return jax.lax.with_sharding_constraint(tree, wanted)
 
     def _sharding(self, path, leaf):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        rules = SHARDINGS[self.sharding]
-        spec = next((spec for pattern, spec in rules if re.search(pattern, name)), PartitionSpec())
-        return NamedSharding(self.mesh, spec(leaf.shape, self.mesh) if callable(spec) else spec)
+        return NamedSharding(self.mesh, self.layout.kept(_name(path), leaf.shape, self.mesh))
+
+    def _computed(self, path, _):
+        return NamedSharding(self.mesh, self.layout.computed(_name(path)))
 
 
-def create_mesh(axes, devices=None):
-    """Returns a mesh over the devices.
-
-    Args:
-      axes: {axis name: number of devices}; one of them may be -1 and takes what is left.
-      devices: to use; None for all of all processes.
-
-    Raises:
-      ValueError: if the axes do not use all devices exactly, or split the work on one example
-        between processes.
-    """
-    devices = jax.devices() if devices is None else devices
-    sizes = dict(axes)
-    fixed = int(np.prod([size for size in sizes.values() if size != -1]))
-    free = [name for name, size in sizes.items() if size == -1]
-    if len(free) == 1 and fixed > 0 and len(devices) % fixed == 0:
-        sizes[free[0]] = len(devices) // fixed
-    if any(size < 1 for size in sizes.values()) or np.prod(list(sizes.values())) != len(devices):
-        raise ValueError(f"mesh={dict(axes)} does not fit {len(devices)} devices")
-    if jax.process_count() > 1 and jax.local_device_count() % sizes.get(MODEL, 1):
-        raise ValueError(
-            f"mesh={dict(axes)}: the axis 'model' must divide the {jax.local_device_count()} "
-            "devices of each process"
-        )
-    return Mesh(np.reshape(devices, tuple(sizes.values())), tuple(sizes))
-
-
-def check_batch(batch_size, mesh, accumulate=1):
-    """Raises ValueError if a batch, or each of its parts, does not divide evenly over the mesh.
-
-    Args:
-      batch_size: over all devices, divisible by `accumulate`.
-      mesh: with an axis "data".
-      accumulate: parts computed one after the other, >= 1.
-    """
-    if batch_size // accumulate % mesh.shape[DATA]:
-        parts = f" x {accumulate=}" if accumulate > 1 else ""
-        raise ValueError(
-            f"{batch_size=} must be divisible by the {mesh.shape[DATA]} devices "
-            f"of the mesh's axis 'data'{parts}"
-        )
+def _name(path):
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def check_model(config, placement):

@@ -6,6 +6,8 @@ that it reaches, padding excepted; a real-valued input costs multiply-accumulate
 differ in what the small integers of a residual stream cost (`Accounting.integers`). Membrane
 updates are counted and reported apart. Not counted, as in the published figures: normalisation
 (folded in deployment), pooling and residual additions.
+
+Imports `models`, `layers`, `neurons`, `time_steps` and `xla`.
 """
 
 from snnvit_jax.energy.accounting import CONVENTIONS, Accounting

@@ -3,6 +3,10 @@
 Imports `data`, `energy`, `models`, `neurons`, `time_steps`, `training`, `distributed`, `xla`.
 """
 
-from snnvit_jax.evaluation.evaluate import SATURATED_RATE, Evaluation, evaluate
+from snnvit_jax.extras import needed
 
-__all__ = ["SATURATED_RATE", "Evaluation", "evaluate"]
+with needed("train"):
+    from snnvit_jax.evaluation.evaluate import SATURATED_RATE, Evaluation, evaluate
+    from snnvit_jax.evaluation.step import eval_step
+
+__all__ = ["SATURATED_RATE", "Evaluation", "eval_step", "evaluate"]

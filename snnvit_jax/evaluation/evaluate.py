@@ -6,10 +6,11 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from snnvit_jax import energy, training
+from snnvit_jax import energy
 from snnvit_jax.data import loader
 from snnvit_jax.distributed.sharding import shard_batch, to_host
 from snnvit_jax.evaluation import metrics
+from snnvit_jax.evaluation.step import eval_step
 from snnvit_jax.time_steps.schedule import TimeStepSchedule
 
 SATURATED_RATE = 0.99
@@ -78,7 +79,7 @@ def evaluate(model, variables, source, preprocess, options, *, mesh, progress=Tr
         for batch in tqdm(
             batches, f"evaluate {source.split}", count, leave=False, disable=not progress
         ):
-            seen = training.eval_step(variables, shard_batch(batch, mesh), model=model)
+            seen = eval_step(variables, shard_batch(batch, mesh), model=model)
             seen = _on_host(to_host(seen, mesh))
             total = seen if total is None else metrics.merge(total, seen)
     variables = to_host(variables, mesh)

@@ -3,6 +3,9 @@
 Imports `energy`.
 """
 
-from snnvit_jax.report.report import write
+from snnvit_jax.extras import needed
+
+with needed("train"):
+    from snnvit_jax.report.report import write
 
 __all__ = ["write"]

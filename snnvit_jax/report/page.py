@@ -108,21 +108,18 @@ def render(result, images, narrow, config, folder):
         `confusion`.
       narrow: {figure name: PNG bytes to show on a narrow screen instead}.
       config: the run's configuration.
-      folder: of the run; what experiments left there is shown too.
-
-    Raises:
-      ValueError: if deployed.json cannot be shown, naming it.
+      folder: of the run; what experiments left there is shown too. The page says so if something of
+        that cannot be shown: the run itself is none the worse for it.
     """
-    added = {name: folder / f"{name}.png" for name in ADDED}
-    images = images | {n: path.read_bytes() for n, path in added.items() if path.exists()}
-    shown = {name: _figure(name, images[name], narrow.get(name)) for name in images}
+    shown = {name: _figure(name, png, narrow.get(name)) for name, png in images.items()}
+    shown |= {name: _added(name, folder / f"{name}.png") for name in ADDED}
     sections = (
         *(shown["time_steps"], page_tables.modules(result.schedule), shown["firing_rates"]),
         page_tables.silent_and_saturated(result),
         *(page_tables.energy_totals(result.energy), shown["energy"]),
         *(page_tables.verdict(result.energy), page_tables.layers(result.energy)),
-        page_tables.deployment(folder / "deployed.json"),
-        *(shown.get(name, "") for name in (*ADDED, "curves", "confusion")),
+        _deployment(folder / "deployed.json"),
+        *(shown[name] for name in (*ADDED, "curves", "confusion")),
     )
     facts = _facts(result).items()
     return _PAGE.format(
@@ -145,6 +142,27 @@ def _facts(result):
     }
 
 
+def _deployment(path):
+    try:
+        return page_tables.deployment(path)
+    except (ValueError, OSError) as error:
+        return _not_shown("The deployed model", error)
+
+
+def _added(name, path):
+    """The figure that an experiment left; "" if there is none."""
+    if not path.exists():
+        return ""
+    try:
+        return _figure(name, path.read_bytes(), None)
+    except (ValueError, OSError) as error:
+        return _not_shown(FIGURES[name][0], f"{path} is no figure ({error}); draw it again")
+
+
+def _not_shown(title, reason):
+    return f"<section><h2>{title}</h2><p>Not shown: {html.escape(str(reason))}</p></section>"
+
+
 def _figure(name, png, narrow):
     title, caption = FIGURES[name]
     source = (
@@ -158,6 +176,8 @@ def _figure(name, png, narrow):
 
 def _width(png):
     """Width on a screen in pixels: figures of 150 dots an inch at about the size of the text."""
+    if not png.startswith(b"\x89PNG\r\n\x1a\n") or len(png) < 20:
+        raise ValueError(f"not a PNG file, begins with {png[:8]!r}")
     (pixels,) = struct.unpack(">I", png[16:20])
     return round(0.75 * pixels)
 

@@ -140,8 +140,9 @@ def deployment(path):
     """Returns FLOPs and time of the deployed model beside the masked one, or "" if not measured.
 
     Args:
-      path: of the JSON file that experiments/deploy writes: {"programs": {name: {"flops",
-        "seconds"} of a batch}, the first one to compare with, "batch_size", and other facts}.
+      path: of the JSON file that experiments/deploy writes: a list of measurements {"programs":
+        {name: {"flops", "seconds"} of a batch}, the first one to compare with, "batch_size", and
+        other facts}, or one of them.
 
     Raises:
       ValueError: if the file holds something else.
@@ -150,19 +151,30 @@ def deployment(path):
         return ""
     try:
         content = json.loads(path.read_text())
-        programs, images = content.pop("programs"), content["batch_size"]
-        rows = _program_rows(programs, images)
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        measured = [content] if isinstance(content, dict) else list(content)
+        tables = [_measurement(**measurement) for measurement in measured]
+        if not tables:
+            raise ValueError("no measurement")
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(
             f"{path} does not hold measured programs ({error!r}); measure again or remove it"
         ) from error
-    head = ("program", "~>MFLOPs an image", ">FLOPs", "~>ms a batch", ">time")
-    facts = "; ".join(f"{key}: {value}" for key, value in _facts(content))
     return _section(
         "The deployed model",
         "<p>As compiled; time steps that have no effect are not in the program.</p>"
-        + table(head, rows)
-        + f'<p class="small">{html.escape(facts)}</p>',
+        + "".join(tables),
+    )
+
+
+def _measurement(*, programs, batch_size, **others):
+    """The table of one batch size, and under it what else was measured."""
+    if not programs:
+        raise ValueError("no programs")
+    head = ("program", "~>MFLOPs an image", ">FLOPs", "~>ms a batch", ">time")
+    facts = "; ".join(f"{k}: {v}" for k, v in _facts({"batch_size": batch_size} | others))
+    return (
+        table(head, _program_rows(programs, batch_size))
+        + f'<p class="small">{html.escape(facts)}</p>'
     )
 
 

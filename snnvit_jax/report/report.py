@@ -17,9 +17,6 @@ def write(workdir, result, class_names, config):
       result: an `evaluation.Evaluation`.
       class_names: one for each class.
       config: the run's configuration.
-
-    Raises:
-      ValueError: if the folder's deployed.json is not what experiments/deploy writes.
     """
     lines = workdir.read_metrics()
     with figures.style():

@@ -27,7 +27,9 @@ def default_config():
     # a step whose numbers are not finite is taken back and named: stop then, or skip it (counted)
     config.on_nonfinite = "stop"
     config.mesh = {"data": -1, "model": 1}  # devices along each axis; -1 takes all there are
-    config.sharding = "replicate"  # of the training state: replicate, fsdp, tensor (heads and MLP)
+    # of the training state: replicate, fsdp (in parts between steps, whole weights in a step),
+    # tensor (heads and MLP), fsdp_tensor (both)
+    config.sharding = "replicate"
 
     # Start from the weights of a run's folder, a safetensors file, or a PyTorch checkpoint in the
     # authors' names; a head for other classes is replaced.

@@ -11,13 +11,8 @@ from snnvit_jax import energy, training
 from snnvit_jax.data import loader, sources
 from snnvit_jax.data.augment import pipeline
 from snnvit_jax.data.order import TrainingOrder
-from snnvit_jax.distributed.sharding import (
-    Placement,
-    check_batch,
-    check_model,
-    create_mesh,
-    replicate,
-)
+from snnvit_jax.distributed.mesh import check_batch, create_mesh
+from snnvit_jax.distributed.sharding import Placement, check_model, replicate
 from snnvit_jax.models import create_model
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs import initial, teachers

@@ -9,6 +9,8 @@ Everything here takes the whole parameter tree and touches only its scores.
 """
 
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,12 +37,25 @@ def _sigmoid(score):
     return 4 * s * (1 - s)
 
 
-# name -> derivative of the mask with respect to its score
+class Estimator(NamedTuple):
+    """A straight-through estimator of the mask.
+
+    Attributes:
+      derivative: function of the score, elementwise: what stands for d mask / d score.
+      reach: how far from 0 a score may lie and still be moved by that, > 0; `project_scores` lets
+        no score go further.
+    """
+
+    derivative: Callable
+    reach: float = 1.0
+
+
+# One line adds an estimator.
 ESTIMATORS = {
-    "identity": jnp.ones_like,
-    "clipped": lambda score: (jnp.abs(score) <= 0.5).astype(score.dtype),
-    "triangle": lambda score: jnp.maximum(1 - jnp.abs(score), 0),
-    "sigmoid": _sigmoid,
+    "identity": Estimator(jnp.ones_like),
+    "clipped": Estimator(lambda score: (jnp.abs(score) <= 0.5).astype(score.dtype), reach=0.5),
+    "triangle": Estimator(lambda score: jnp.maximum(1 - jnp.abs(score), 0), reach=0.9),
+    "sigmoid": Estimator(_sigmoid),
 }
 
 
@@ -67,7 +82,7 @@ def binary_mask(score, estimator="identity"):
 @binary_mask.defjvp
 def _binary_mask_jvp(estimator, primals, tangents):
     (score,), (dscore,) = primals, tangents
-    return binary_mask(score, estimator), ESTIMATORS[estimator](score) * dscore
+    return binary_mask(score, estimator), ESTIMATORS[estimator].derivative(score) * dscore
 
 
 def mask_spikes(spikes, score, estimator="identity", axis=0):
@@ -147,14 +162,10 @@ def time_step_penalty(params, target=None, estimator="identity"):
     return jax.nn.relu(average - (0.0 if target is None else target)) / T
 
 
-# name -> how far from 0 a score may lie and still be moved by its gradient
-REACH = {"identity": 1.0, "clipped": 0.5, "triangle": 0.9, "sigmoid": 1.0}
-
-
 def project_scores(params, min_time_steps=1, floor=None, estimator="identity"):
     """Brings the scores back into their allowed set after an update.
 
-    Scores are clipped to the estimator's `REACH`, so that none is stuck, and each layer's
+    Scores are clipped to the estimator's reach, so that none is stuck, and each layer's
     `min_time_steps` best-scored steps stay active. If the model would fall below `floor` on
     average, its best-scored steps up to there stay active too: all scores move until zero lies
     between the last step that is needed and the first that is not, which keeps their order. Among
@@ -171,7 +182,7 @@ def project_scores(params, min_time_steps=1, floor=None, estimator="identity"):
       The parameter tree with projected scores.
     """
     old = scores(params)
-    reach = REACH[estimator]
+    reach = ESTIMATORS[estimator].reach
     stacked = jnp.clip(jnp.stack(list(old.values())), -reach, reach)  # L T
     kept = jax.vmap(_rank)(stacked) < min_time_steps
     if floor is not None:

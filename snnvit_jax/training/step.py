@@ -1,4 +1,4 @@
-"""One training step and one evaluation step, as pure functions of a state and a batch.
+"""One training step, as a pure function of a state and a batch.
 
 A batch is {"image": [B, H, W, C] float32, "label": [B] int32, "mask": [B] bool}; the mask is False
 for gaps: damaged images, and what fills up the last batch of an evaluation. Training batches may
@@ -13,13 +13,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from snnvit_jax import energy
 from snnvit_jax.distributed.sharding import Placement
 from snnvit_jax.time_steps import masks
 from snnvit_jax.training import nonfinite
 from snnvit_jax.training.distillation import Distillation
 from snnvit_jax.training.mixing import Mixing, mix
-from snnvit_jax.training.objective import Objective, cross_entropy
+from snnvit_jax.training.objective import Objective
 from snnvit_jax.xla import backends
 
 
@@ -279,36 +278,6 @@ def _next_average(old, new, decay):
     average = optax.incremental_update(new.variables, old.average, 1 - decay)
     present = masks.scores(new.params)
     return average | {"params": masks.replace_scores(average["params"], present)}
-
-
-@functools.partial(backends.jit, static_argnames=("model",))
-def eval_step(variables, batch, *, model):
-    """Evaluates a batch in inference mode.
-
-    Args:
-      variables: {"params", "batch_stats"} of the model.
-      batch: see the module; examples whose mask is False do not count.
-      model: a Linen module.
-
-    Returns:
-      A dictionary of
-        metrics: loss and accuracy as (sum, count);
-        confusion: [K, K] counts of examples by (label, prediction);
-        operations: counts of `energy.observe`, to be read with `energy.decode`.
-    """
-    logits, operations = energy.observe(model, variables, batch["image"], mask=batch["mask"])
-    mask = batch["mask"].astype(jnp.float32)
-    predictions, count = jnp.argmax(logits, -1), jnp.sum(mask)
-    losses = cross_entropy(logits, batch["label"])
-    one_hot = functools.partial(jax.nn.one_hot, num_classes=logits.shape[-1])
-    return {
-        "metrics": {
-            "loss": (jnp.sum(losses * mask), count),
-            "accuracy": (jnp.sum((predictions == batch["label"]) * mask), count),
-        },
-        "confusion": one_hot(batch["label"]).T * mask @ one_hot(predictions),
-        "operations": operations,
-    }
 
 
 @jax.jit

@@ -108,7 +108,7 @@ OPERATIONS = {
 
 SETS = {
     "all": tuple(OPERATIONS),
-    # What Spikformer (Zhou et al., ICLR 2023) was trained with on CIFAR.
+    # What Zhou et al. (ICLR 2023) trained with on CIFAR.
     "cifar": ("Equalize", "Rotate", "ShearX", "TranslateXRel", "TranslateYRel"),
 }
 

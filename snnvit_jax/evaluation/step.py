@@ -1,0 +1,41 @@
+"""One evaluation step, as a pure function of variables and a batch."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from snnvit_jax import energy
+from snnvit_jax.training.objective import cross_entropy
+from snnvit_jax.xla import backends
+
+
+@functools.partial(backends.jit, static_argnames=("model",))
+def eval_step(variables, batch, *, model):
+    """Evaluates a batch in inference mode.
+
+    Args:
+      variables: {"params", "batch_stats"} of the model.
+      batch: {"image": [B, H, W, C] float32, "label": [B] int32, "mask": [B] bool};
+        examples whose mask is False do not count.
+      model: a Linen module.
+
+    Returns:
+      A dictionary of
+        metrics: loss and accuracy as (sum, count);
+        confusion: [K, K] counts of examples by (label, prediction);
+        operations: counts of `energy.observe`, to be read with `energy.decode`.
+    """
+    logits, operations = energy.observe(model, variables, batch["image"], mask=batch["mask"])
+    mask = batch["mask"].astype(jnp.float32)
+    predictions, count = jnp.argmax(logits, -1), jnp.sum(mask)
+    losses = cross_entropy(logits, batch["label"])
+    one_hot = functools.partial(jax.nn.one_hot, num_classes=logits.shape[-1])
+    return {
+        "metrics": {
+            "loss": (jnp.sum(losses * mask), count),
+            "accuracy": (jnp.sum((predictions == batch["label"]) * mask), count),
+        },
+        "confusion": one_hot(batch["label"]).T * mask @ one_hot(predictions),
+        "operations": operations,
+    }
