@@ -1,5 +1,9 @@
 """Weights from the published PyTorch repositories."""
 
+import functools
+import warnings
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
@@ -7,6 +11,8 @@ from flax import traverse_util
 from snnvit_jax.models import variable_shapes
 from snnvit_jax.models.spikformer import Spikformer
 from snnvit_jax.time_steps import masks
+from snnvit_jax.weights.checks import check_finite
+from snnvit_jax.weights.names import unwrap
 
 _LEAF_NAMES = {
     "kernel": "weight",
@@ -14,7 +20,10 @@ _LEAF_NAMES = {
     "bias": "bias",
     "mean": "running_mean",
     "var": "running_var",
+    "tau_logit": "w",  # of SpikingJelly's ParametricLIFNode: tau = 1 / sigmoid(w) there, too
 }
+# Leaves that weights from elsewhere may all lack: the model's own start values are taken.
+_OPTIONAL = ("tau_logit",)
 
 
 def _unused_by_spikformer(model):
@@ -33,35 +42,75 @@ _UNUSED = {Spikformer: _unused_by_spikformer}
 def from_torch(model, state_dict):
     """Returns a model's variables from the state dict of its published PyTorch class.
 
-    Every time step starts active: published weights have no scores.
+    Every time step starts active: published weights have no scores. Where the model learns time
+    constants ("plif") and the weights hold none, a warning says so, and they start at the model's
+    own value.
 
     Args:
       model: from `create_model`, with the sizes of the state dict.
-      state_dict: {name: array}, in PyTorch's layouts and the authors' names. Parameters that the
-        authors' class constructs but never uses, and BatchNorm's counters, are ignored.
+      state_dict: {name: array}, in PyTorch's layouts and the authors' names; what wrappers put
+        before them is dropped (`names.unwrap`). Parameters that the authors' class constructs but
+        never uses, and BatchNorm's counters, are ignored.
 
     Returns:
       {"params", "batch_stats"}, float32.
 
     Raises:
-      ValueError: naming every tensor that is missing, unexpected or of another shape.
+      ValueError: naming every tensor that is missing, unexpected or of another shape, two that have
+        the same name, or one that is not finite in float32.
     """
+    state_dict = unwrap(state_dict)
     image_shape = (*model.config.image_size, _image_channels(state_dict))
-    shapes = variable_shapes(model, image_shape)
-    template = traverse_util.flatten_dict(shapes)
+    template = _template(model, image_shape)
     names = {path: torch_name(path) for path in template if path[-1] != masks.SCORE}
-    _check_names(model, set(names.values()), set(state_dict))
+    lacking = _learned_constants_to_start(names, state_dict)
+    given = {path: name for path, name in names.items() if path not in lacking}
+    _check_names(model, set(given.values()), set(state_dict))
+    found = _converted(state_dict, given, template) | _start_values(model, image_shape, lacking)
+    scores = {p: masks.initial_scores(x.size) for p, x in template.items() if p[-1] == masks.SCORE}
+    found |= scores
+    return traverse_util.unflatten_dict({path: jnp.asarray(found[path]) for path in template})
 
-    converted = {p: _convert(np.asarray(state_dict[names[p]]), template[p].ndim) for p in names}
-    _check_shapes({names[p]: (array.shape, template[p].shape) for p, array in converted.items()})
-    return traverse_util.unflatten_dict(
-        {
-            path: jnp.asarray(converted[path], leaf.dtype)
-            if path in converted
-            else masks.initial_scores(leaf.size)
-            for path, leaf in template.items()
-        }
+
+@functools.lru_cache(maxsize=16)  # tracing takes longer than all the rest
+def _template(model, image_shape):
+    """{path: shape and type} of the model's variables."""
+    return traverse_util.flatten_dict(variable_shapes(model, image_shape))
+
+
+def _converted(state_dict, names, template):
+    """{path: array} in this library's layout and type, checked."""
+    arrays = {p: _convert(np.asarray(state_dict[n]), template[p].ndim) for p, n in names.items()}
+    _check_shapes({names[p]: (array.shape, template[p].shape) for p, array in arrays.items()})
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused by name
+        arrays = {path: array.astype(template[path].dtype) for path, array in arrays.items()}
+    check_finite({names[path]: array for path, array in arrays.items()}, "the weights")
+    return arrays
+
+
+def _learned_constants_to_start(names, state_dict):
+    """{path: name} of the optional leaves, if the weights hold none at all of them."""
+    optional = {path: name for path, name in names.items() if path[-1] in _OPTIONAL}
+    return {} if any(name in state_dict for name in optional.values()) else optional
+
+
+def _start_values(model, image_shape, names):
+    """{path: the model's initial value} of learned constants that the weights do not hold."""
+    if not names:
+        return {}
+    warnings.warn(
+        f"the weights hold no learned time constants ({next(iter(names.values()))!r} and "
+        f"{len(names) - 1} others): they start at the model's own value",
+        stacklevel=3,
     )
+    return _initial_leaves(model, image_shape, tuple(names))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))  # compiles what these leaves need, no more
+def _initial_leaves(model, image_shape, paths):
+    images = jnp.zeros((1, *image_shape))
+    variables = traverse_util.flatten_dict(model.init(jax.random.key(0), images))
+    return {path: variables[path] for path in paths}
 
 
 def torch_name(path):
