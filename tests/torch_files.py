@@ -52,7 +52,7 @@ def tensor(key, array, offset=0, shape=None, stride=None, count=None):
 class _Pickler(pickle._Pickler):
     """Python's own, whose way of writing names can be changed."""
 
-    dispatch = dict(pickle._Pickler.dispatch)
+    dispatch = {**pickle._Pickler.dispatch}  # noqa: RUF012 (as the class it replaces)
 
     def __init__(self, file, members):
         super().__init__(file, 2)
