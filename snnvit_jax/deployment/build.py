@@ -16,6 +16,7 @@ from snnvit_jax.models import variable_shapes
 from snnvit_jax.models.spikformer import Spikformer
 from snnvit_jax.time_steps.schedule import TimeStepSchedule, with_schedule
 from snnvit_jax.version import __version__
+from snnvit_jax.weights.checks import check_finite
 
 # module -> (how its LIF layers are wired, the program of its forward pass)
 PROGRAMS = {Spikformer: (spikformer.wiring, spikformer.Program)}
@@ -90,6 +91,7 @@ def _checked(model, variables, first_linear):
                 f"the variables are not those of the model: the shape of {'/'.join(path)} is "
                 f"{have}, in the model {want}"
             )
+    check_finite(collections)
     return {path: np.asarray(leaf) for path, leaf in flat.items()}, channels
 
 
