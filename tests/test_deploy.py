@@ -298,3 +298,14 @@ def test_finite_weights_that_fold_into_others_are_named(tiny):
     variables["batch_stats"]["block_0"]["attn"]["q_bn"]["var"][1] = 0
     with pytest.raises(ValueError, match=r"q_bn.*q_linear.*not\s+finite"):
         snn.deploy(tiny.model, variables)
+
+
+def test_weights_and_schedules_of_other_time_steps_are_named_with_both(tiny):
+    other = type(tiny.model)(dataclasses.replace(tiny.model.config, time_steps=6))
+    with pytest.raises(ValueError, match="have 4 time steps, the model 6: .*snn.with_time_steps"):
+        snn.deploy(other, tiny.variables)
+    schedule = snn.TimeStepSchedule.from_variables(tiny.variables).resized(6)
+    with pytest.raises(ValueError, match="has 6 time steps, the model 4; schedule.resized.4. fits"):
+        snn.deploy(tiny.model, tiny.variables, schedule)
+    deployed = snn.deploy(other, snn.with_time_steps(tiny.variables, 6), schedule)
+    assert deployed.schedule.time_steps == 6

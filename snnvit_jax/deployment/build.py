@@ -14,7 +14,11 @@ from snnvit_jax.deployment.folding import fold_layer
 from snnvit_jax.deployment.steps import effective_steps
 from snnvit_jax.models import variable_shapes
 from snnvit_jax.models.spikformer import Spikformer
-from snnvit_jax.time_steps.schedule import TimeStepSchedule, with_schedule
+from snnvit_jax.time_steps.schedule import (
+    TimeStepSchedule,
+    check_time_steps_of,
+    with_schedule,
+)
 from snnvit_jax.version import __version__
 from snnvit_jax.weights.checks import check_finite
 
@@ -82,6 +86,7 @@ def _checked(model, variables, first_linear):
     flat = traverse_util.flatten_dict(jax.device_get(collections))
     kernel = flat.get(("params", *first_linear.split("/"), "kernel"))
     channels = 3 if kernel is None else kernel.shape[-2]
+    check_time_steps_of(collections, model.config.time_steps)
     expected = _shapes(model, channels)
     for path in sorted(expected.keys() | flat.keys()):
         want = expected.get(path, "absent")
