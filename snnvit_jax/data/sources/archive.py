@@ -8,29 +8,6 @@ import numpy as np
 from snnvit_jax.data.sources import npz
 from snnvit_jax.data.sources.splits import parse_split
 
-# What other archives call the images and labels of a split, in lower case.
-_IMAGES_ELSEWHERE = (
-    "{}_images",
-    "images_{}",
-    "x_{}",
-    "{}_x",
-    "{}_data",
-    "data_{}",
-    "x{}",
-    "{}x",
-    "{}",
-)
-_LABELS_ELSEWHERE = (
-    "{}_labels",
-    "labels_{}",
-    "y_{}",
-    "{}_y",
-    "{}_targets",
-    "{}_label",
-    "y{}",
-    "{}y",
-)
-
 
 class ImageArchive:
     """Images of an archive by random access to {"image": uint8 [H, W, C], "label": int}.
@@ -118,6 +95,15 @@ def _key(path, members, split, which):
             f"{_renaming(members, split)}"
         )
     return key
+
+
+# What other archives call the images and labels of a split, in lower case.
+_IMAGES_ELSEWHERE = (
+    *("{}_images", "images_{}", "x_{}", "{}_x", "{}_data", "data_{}", "x{}", "{}x", "{}"),
+)
+_LABELS_ELSEWHERE = (
+    *("{}_labels", "labels_{}", "y_{}", "{}_y", "{}_targets", "{}_label", "y{}", "{}y"),
+)
 
 
 def _renaming(members, split):
