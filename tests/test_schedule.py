@@ -130,6 +130,14 @@ def test_a_file_that_is_no_schedule_is_rejected(text, tmp_path):
         snn.TimeStepSchedule.load(path)
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe{}", b"[" * 100_000, b"\x89PNG\r\n\x1a\n"])
+def test_a_file_that_is_no_text_is_named(content, tmp_path):
+    path = tmp_path / "other.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"other\.json' is not a time-step schedule"):
+        snn.TimeStepSchedule.load(path)
+
+
 def test_a_file_that_is_no_schedule_is_named(tmp_path):
     path = tmp_path / "other.json"
     path.write_text('{"accuracy": 0.5}')

@@ -19,8 +19,8 @@ from snnvit_jax.time_steps.schedule import (
     check_time_steps_of,
     with_schedule,
 )
+from snnvit_jax.variables import check_finite
 from snnvit_jax.version import __version__
-from snnvit_jax.weights.checks import check_finite
 
 # module -> (how its LIF layers are wired, the program of its forward pass)
 PROGRAMS = {Spikformer: (spikformer.wiring, spikformer.Program)}

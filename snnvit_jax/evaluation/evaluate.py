@@ -11,7 +11,7 @@ from snnvit_jax.data import loader
 from snnvit_jax.distributed.sharding import shard_batch, to_host
 from snnvit_jax.evaluation import metrics
 from snnvit_jax.time_steps.schedule import TimeStepSchedule
-from snnvit_jax.weights.checks import check_finite
+from snnvit_jax.variables import check_finite
 
 SATURATED_RATE = 0.99
 

@@ -4,7 +4,7 @@ import pathlib
 
 from snnvit_jax.checkpoints.checkpoints import load_variables
 from snnvit_jax.runs.workdir import Workdir
-from snnvit_jax.weights.checks import check_finite
+from snnvit_jax.variables import check_finite
 
 # What a teacher's images must have in common with the student's.
 _SAME_IMAGES = ("image_size", "mean", "std")

@@ -10,6 +10,8 @@ from flax import traverse_util
 
 from snnvit_jax.time_steps import masks
 
+_NOT_JSON = (json.JSONDecodeError, UnicodeDecodeError, RecursionError)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TimeStepSchedule:
@@ -114,7 +116,7 @@ class TimeStepSchedule:
         """
         try:
             return cls(json.loads(pathlib.Path(path).read_text())["masks"])
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, *_NOT_JSON) as error:
             raise ValueError(f"{str(path)!r} is not a time-step schedule: {error!r}") from error
 
 

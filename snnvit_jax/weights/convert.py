@@ -11,7 +11,7 @@ from flax import traverse_util
 from snnvit_jax.models import variable_shapes
 from snnvit_jax.models.spikformer import Spikformer
 from snnvit_jax.time_steps import masks
-from snnvit_jax.weights.checks import check_finite
+from snnvit_jax.variables import check_finite
 from snnvit_jax.weights.names import unwrap
 
 _LEAF_NAMES = {

@@ -1,3 +1,5 @@
+import math
+
 import image_files
 import numpy as np
 import pytest
@@ -86,7 +88,7 @@ def test_resizing_and_cropping_at_once_is_one_after_the_other(shape, shorter, si
 def test_the_middle_of_a_very_long_image_is_that_of_the_whole(shape, shorter, size, monkeypatch):
     image = smooth(shape)
     expected = transforms.resize_shorter_and_crop(image, shorter, size)
-    monkeypatch.setattr(transforms, "MOST_PIXELS", 1)
+    monkeypatch.setattr(transforms, "_most_pixels", lambda *_: 1)
     found = transforms.resize_shorter_and_crop(image, shorter, size)
     assert found.shape == (*size, 3)
     assert np.abs(found.astype(int) - expected).max() <= 2  # rounded twice
@@ -96,7 +98,7 @@ def test_the_middle_of_a_very_long_image_is_that_of_the_whole(shape, shorter, si
 def test_a_very_tall_image_is_resized_like_any_other(shape, monkeypatch):
     image = smooth(shape)
     expected = transforms.resize(image, (24, 20))
-    monkeypatch.setattr(transforms, "MOST_PIXELS", 1)
+    monkeypatch.setattr(transforms, "_most_pixels", lambda *_: 1)
     assert np.abs(transforms.resize(image, (24, 20)).astype(int) - expected).max() <= 1
 
 
@@ -119,8 +121,27 @@ def test_no_image_becomes_far_larger_on_its_way(shape, crop_fraction, monkeypatc
     assert 0 < largest[0] <= transforms.MOST_PIXELS
 
 
+@pytest.mark.parametrize("shape", [(3000, 4000), (4000, 3000), (600, 1600), (8000, 9000)])
+def test_ordinary_images_are_resized_as_a_whole(shape, monkeypatch):
+    sizes = []
+
+    def spy(image, size, *args, **kwargs):
+        sizes.append((size, kwargs))
+        return Image.new("L", size)
+
+    monkeypatch.setattr(Image.Image, "resize", spy)
+    image = np.zeros((*shape, 1), np.uint8)
+    for size in (32, 224, 2048, 4096):
+        sizes.clear()
+        transforms.resize_shorter_and_crop(image, math.floor(size / 0.875), (size, size))
+        assert sizes[0][1] == {}
+        sizes.clear()
+        transforms.resize(image, (size, size))
+        assert sizes[0][0] == (size, size)
+
+
 def test_a_middle_larger_than_a_very_long_image_is_refused(monkeypatch):
-    monkeypatch.setattr(transforms, "MOST_PIXELS", 1)
+    monkeypatch.setattr(transforms, "_most_pixels", lambda *_: 1)
     with pytest.raises(ValueError, match=r"\(4, 40\) has no middle of size=\(5, 5\)"):
         transforms.resize_shorter_and_crop(np.zeros((1, 10, 3), np.uint8), 4, (5, 5))
 

@@ -10,9 +10,10 @@ import math
 import numpy as np
 from PIL import Image
 
-# Of an image in between, which may be far larger than what is resized and what comes of it: a line
-# of 4000 pixels has a million with its shorter side at 256.
-MOST_PIXELS = 1 << 24
+# Of an image in between, which may be far larger than what is resized and what comes of it (a line
+# of 4000 pixels is a million long with its shorter side at 256): more than this, and than so many
+# times what is given and asked for, is not computed.
+MOST_PIXELS, MOST_TIMES = 1 << 24, 4
 CROP_ATTEMPTS = 10
 ERASING_ATTEMPTS = 10
 ERASING_AREA = (0.02, 1 / 3)
@@ -47,7 +48,7 @@ def resize(image, size):
     if image.shape[:2] == tuple(size):
         return image
     picture = to_pillow(image)
-    if image.shape[0] * size[1] > MOST_PIXELS:  # Pillow may resize rows first, and keep them all
+    if image.shape[0] * size[1] > _most_pixels(image, size):  # rows come first, and all are kept
         picture = picture.resize((image.shape[1], size[0]), Image.Resampling.BICUBIC)
     return from_pillow(picture.resize(size[::-1], Image.Resampling.BICUBIC))
 
@@ -79,8 +80,8 @@ def center_crop(image, size):
 def resize_shorter_and_crop(image, shorter, size):
     """Returns the middle of the image with its shorter side at a size.
 
-    That is `center_crop` of `resize_shorter`. Of an image so long that the whole would have more
-    than `MOST_PIXELS`, only the middle is computed: its pixels are the same to rounding.
+    That is `center_crop` of `resize_shorter`. Of an image so long that the whole would be too large
+    (`MOST_PIXELS`), only the middle is computed: its pixels are the same to rounding.
 
     Args:
       image: uint8 [H, W, C], C 1 or 3.
@@ -91,12 +92,17 @@ def resize_shorter_and_crop(image, shorter, size):
       ValueError: if the resized image is smaller.
     """
     whole = _in_proportion(image, shorter)
-    if math.prod(whole) <= MOST_PIXELS:
+    if math.prod(whole) <= _most_pixels(image, size):
         return center_crop(resize(image, whole), size)
     (top, left), (height, width) = _middle(whole, size), size
     y, x = (have / want for have, want in zip(image.shape, whole, strict=False))
     box = (left * x, top * y, (left + width) * x, (top + height) * y)
     return from_pillow(to_pillow(image).resize(size[::-1], Image.Resampling.BICUBIC, box=box))
+
+
+def _most_pixels(image, size):
+    """Pixels that an image in between may have."""
+    return max(MOST_PIXELS, MOST_TIMES * max(math.prod(image.shape[:2]), math.prod(size)))
 
 
 def _in_proportion(image, shorter):
