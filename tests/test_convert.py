@@ -396,7 +396,9 @@ def test_what_is_not_used_may_be_anything(model, weights):
 
 def test_without_time_constants_they_start_at_the_models_own_and_a_warning_says_so(weights):
     model = golden_files.read("spikformer_small").model(neuron={"kind": "plif", "tau": 3.0})
-    with pytest.warns(UserWarning, match="hold no learned time constants .'.*_lif.w' and 18 oth"):
+    with pytest.warns(
+        UserWarning, match="hold none of the constants that neurons learn .'.*_lif.w' and 18 oth"
+    ):
         variables = snn.convert.from_torch(model, weights)
     flat = traverse_util.flatten_dict(variables)
     logits = [leaf for path, leaf in flat.items() if path[-1] == "tau_logit"]

@@ -138,7 +138,9 @@ def test_a_model_that_learns_time_constants_may_start_from_one_that_does_not(tin
     flat = traverse_util.flatten_dict(dict(tiny.variables), sep="/")
     constants = {f"params/{name}/tau_logit": np.float32(0.25) for name in snn.layer_names(model)}
     fresh = {name: np.zeros_like(leaf) for name, leaf in flat.items()} | constants
-    with pytest.warns(UserWarning, match="hold no learned time constants .'params/.* 11 others"):
+    with pytest.warns(
+        UserWarning, match="hold none of the constants that neurons learn .'params/.* 11 others"
+    ):
         found = initial.load(path, model, traverse_util.unflatten_dict(fresh, sep="/"))
     assert_same(found, traverse_util.unflatten_dict(flat | constants, sep="/"))
     initial.save(path, jax.device_get(found))

@@ -1,7 +1,6 @@
 """Weights from the published PyTorch repositories."""
 
 import functools
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from snnvit_jax.models import variable_shapes
 from snnvit_jax.models.spikformer import Spikformer
 from snnvit_jax.time_steps import masks
 from snnvit_jax.variables import check_finite
+from snnvit_jax.weights.fitting import learned_constants, warn_of_constants
 from snnvit_jax.weights.names import unwrap
 
 _LEAF_NAMES = {
@@ -22,8 +22,6 @@ _LEAF_NAMES = {
     "var": "running_var",
     "tau_logit": "w",  # of SpikingJelly's ParametricLIFNode: tau = 1 / sigmoid(w) there, too
 }
-# Leaves that weights from elsewhere may all lack: the model's own start values are taken.
-_OPTIONAL = ("tau_logit",)
 
 
 def _unused_by_spikformer(model):
@@ -42,9 +40,9 @@ _UNUSED = {Spikformer: _unused_by_spikformer}
 def from_torch(model, state_dict):
     """Returns a model's variables from the state dict of its published PyTorch class.
 
-    Every time step starts active: published weights have no scores. Where the model learns time
-    constants ("plif") and the weights hold none, a warning says so, and they start at the model's
-    own value.
+    Every time step starts active: published weights have no scores. Where neurons learn constants
+    ("plif" its time constant) and the weights hold none, a warning says so, and they start at the
+    model's own values.
 
     Args:
       model: from `create_model`, with the sizes of the state dict.
@@ -63,7 +61,7 @@ def from_torch(model, state_dict):
     image_shape = (*model.config.image_size, _image_channels(state_dict))
     template = _template(model, image_shape)
     names = {path: torch_name(path) for path in template if path[-1] != masks.SCORE}
-    lacking = _learned_constants_to_start(names, state_dict)
+    lacking = _constants_to_start(names, state_dict, template)
     given = {path: name for path, name in names.items() if path not in lacking}
     _check_names(model, set(given.values()), set(state_dict))
     found = _converted(state_dict, given, template) | _start_values(model, image_shape, lacking)
@@ -88,21 +86,17 @@ def _converted(state_dict, names, template):
     return arrays
 
 
-def _learned_constants_to_start(names, state_dict):
-    """{path: name} of the optional leaves, if the weights hold none at all of them."""
-    optional = {path: name for path, name in names.items() if path[-1] in _OPTIONAL}
-    return {} if any(name in state_dict for name in optional.values()) else optional
+def _constants_to_start(names, state_dict, template):
+    """{path: name} of the neurons' learned constants, if the weights hold none at all of them."""
+    constants = {path: names[path] for path in learned_constants(template)}
+    return {} if any(name in state_dict for name in constants.values()) else constants
 
 
 def _start_values(model, image_shape, names):
     """{path: the model's initial value} of learned constants that the weights do not hold."""
     if not names:
         return {}
-    warnings.warn(
-        f"the weights hold no learned time constants ({next(iter(names.values()))!r} and "
-        f"{len(names) - 1} others): they start at the model's own value",
-        stacklevel=3,
-    )
+    warn_of_constants(list(names.values()))
     return _initial_leaves(model, image_shape, tuple(names))
 
 
@@ -121,7 +115,7 @@ def torch_name(path):
     """
     *modules, leaf = path[1:]
     dotted = ".".join(modules).replace("block_", "block.")
-    return f"{dotted}.{_LEAF_NAMES[leaf]}"
+    return f"{dotted}.{_LEAF_NAMES.get(leaf, leaf)}"
 
 
 def _image_channels(state_dict):

@@ -10,7 +10,6 @@ from snnvit_jax.time_steps import masks
 from snnvit_jax.time_steps.schedule import with_time_steps
 
 HEAD = "head"
-LEARNED_TAU = "tau_logit"
 
 
 def fit(variables, initial):
@@ -18,8 +17,8 @@ def fit(variables, initial):
 
     A head for other classes is replaced by the initial one. Scores for another number of time steps
     are resized (`schedule.with_time_steps`), and start with every step active if there are none.
-    Learned time constants start at their initial values if there are none. A warning says if scores
-    were resized or constants start anew.
+    Constants that neurons learn ("plif" its time constant) start at their initial values if there
+    are none. A warning says if scores were resized or constants start anew.
 
     Args:
       variables: {"params", "batch_stats"} of a model.
@@ -75,12 +74,34 @@ def _replaced(given, wanted):
         if (name.startswith(f"params/{HEAD}/") and np.shape(given.get(name)) != leaf.shape)
         or (name.endswith("/" + masks.SCORE) and name not in given)
     }
-    constants = {n: leaf for n, leaf in wanted.items() if n.endswith("/" + LEARNED_TAU)}
-    if constants and not constants.keys() & given.keys():
-        warnings.warn(
-            f"the weights hold no learned time constants ({next(iter(constants))!r} and "
-            f"{len(constants) - 1} others): they start at the model's own value",
-            stacklevel=3,
-        )
-        new |= constants
+    constants = ["/".join(path) for path in learned_constants(name.split("/") for name in wanted)]
+    if constants and not set(constants) & given.keys():
+        warn_of_constants(constants)
+        new |= {name: wanted[name] for name in constants}
     return new
+
+
+def learned_constants(paths):
+    """Returns those paths that are constants which neurons learn, in the same order.
+
+    Whatever a layer owns beside its scores belongs to its neurons.
+
+    Args:
+      paths: of all of a model's variables, each a sequence of names.
+    """
+    paths = [tuple(path) for path in paths]
+    layers = {path[:-1] for path in paths if path[-1] == masks.SCORE}
+    return [path for path in paths if path[:-1] in layers and path[-1] != masks.SCORE]
+
+
+def warn_of_constants(names):
+    """Warns that weights hold none of the constants that the model's neurons learn.
+
+    Args:
+      names: of those constants, at least one.
+    """
+    warnings.warn(
+        f"the weights hold none of the constants that neurons learn ({names[0]!r} and "
+        f"{len(names) - 1} others): they start at the model's own values",
+        stacklevel=4,
+    )
