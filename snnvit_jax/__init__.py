@@ -5,7 +5,11 @@ from snnvit_jax.energy import energy_report
 from snnvit_jax.models import create_model, layer_names
 from snnvit_jax.neurons import lif_scan
 from snnvit_jax.neurons.recording import spikes
-from snnvit_jax.time_steps.schedule import TimeStepSchedule, with_schedule
+from snnvit_jax.time_steps.schedule import (
+    TimeStepSchedule,
+    with_schedule,
+    with_time_steps,
+)
 from snnvit_jax.version import __version__
 from snnvit_jax.weights import convert
 
@@ -21,4 +25,5 @@ __all__ = [
     "load_deployed",
     "spikes",
     "with_schedule",
+    "with_time_steps",
 ]

@@ -1,12 +1,18 @@
 """Published weights give the published numbers: spikes, logits, loss, gradients, statistics."""
 
+import warnings
+
 import golden_files
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 import snnvit_jax as snn
+from snnvit_jax.weights import names
 
 TRAINED = [name for name in golden_files.FILES if not name.endswith("_exact")]
 NORMS = ("block.0.norm1", "block.0.norm2", "block.1.norm1", "block.1.norm2")
@@ -287,3 +293,130 @@ def test_images_with_another_number_of_channels_are_possible():
     model = golden_files.read("spikformer_small").model()
     variables = snn.convert.from_torch(model, weights)
     assert variables["params"]["patch_embed"]["proj_conv"]["kernel"].shape == (3, 3, 1, 8)
+
+
+# ---------------------------------------------------------------- names of wrapped models
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        "module.{}",
+        "_orig_mod.{}",
+        "module._orig_mod.{}",
+        "_orig_mod.module.{}",
+        "model.{}",
+        "model._orig_mod.{}",
+        "net.{}",
+        "_forward_module.{}",
+        "_forward_module.model.module.{}",
+        "_fsdp_wrapped_module.{}",
+        "module.module.{}",
+    ],
+)
+def test_names_of_wrapped_models_are_those_of_the_model(model, weights, wrap):
+    expected = snn.convert.from_torch(model, weights)
+    wrapped = {wrap.format(name): array for name, array in weights.items()}
+    assert_same_variables(snn.convert.from_torch(model, wrapped), expected)
+
+
+def test_parts_of_a_model_may_be_wrapped(model, weights):
+    expected = snn.convert.from_torch(model, weights)
+    for part in ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"):
+        wrapped = {n.replace("attn.", f"attn.{part}."): array for n, array in weights.items()}
+        assert set(wrapped) != set(weights)
+        assert_same_variables(snn.convert.from_torch(model, wrapped), expected)
+
+
+def test_the_counter_of_averaged_models_is_ignored(model, weights):
+    averaged = {f"module.{n}": w for n, w in weights.items()} | {"n_averaged": np.int64(7)}
+    expected = snn.convert.from_torch(model, weights)
+    assert_same_variables(snn.convert.from_torch(model, averaged), expected)
+
+
+@pytest.mark.parametrize("name", ["module.head.bias", "_orig_mod.head.bias", "model.head.bias"])
+def test_two_tensors_of_one_name_are_both_named(model, weights, name):
+    weights[name] = weights["head.bias"] + 1
+    with pytest.raises(ValueError, match=f"'head.bias' and '{name}' are both named 'head.bias'"):
+        snn.convert.from_torch(model, weights)
+
+
+@hypothesis.given(
+    parts=st.lists(
+        st.sampled_from(
+            ["module", "_orig_mod", "model", "a", "bias", "_forward_module", "", "net"]
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_a_bare_name_is_bare(parts):
+    bare = names.bare_name(".".join(parts))
+    assert names.bare_name(bare) == bare
+    assert bare.split(".")[-1] in parts
+    kept = [part for part in parts if part in ("a", "bias")]
+    assert [part for part in bare.split(".") if part in ("a", "bias")] == kept
+
+
+# ---------------------------------------------------------------- weights that are no numbers
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "patch_embed.proj_conv.weight",
+        "block.0.attn.q_linear.bias",
+        "block.1.mlp.fc2_bn.running_mean",
+        "block.1.mlp.fc2_bn.running_var",
+        "head.weight",
+    ],
+)
+def test_a_weight_that_is_not_finite_is_named(model, weights, name, value):
+    weights[name] = weights[name].astype(np.float64)
+    weights[name].flat[-1] = value
+    with pytest.raises(ValueError, match=f"the weights cannot be used: '{name}' holds 1 values"):
+        snn.convert.from_torch(model, weights)
+
+
+def test_a_negative_variance_is_named(model, weights):
+    name = "block.0.attn.q_bn.running_var"
+    weights[name] = weights[name] - 100
+    with pytest.raises(ValueError, match=f"'{name}' holds a negative variance, -9"):
+        snn.convert.from_torch(model, weights)
+
+
+def test_what_is_not_used_may_be_anything(model, weights):
+    weights[UNUSED[0]] = np.full(64, np.nan, np.float32)
+    snn.convert.from_torch(model, weights)
+
+
+# ---------------------------------------------------------------- learned time constants
+
+
+def test_without_time_constants_they_start_at_the_models_own_and_a_warning_says_so(weights):
+    model = golden_files.read("spikformer_small").model(neuron={"kind": "plif", "tau": 3.0})
+    with pytest.warns(
+        UserWarning, match="hold none of the constants that neurons learn .'.*_lif.w' and 18 oth"
+    ):
+        variables = snn.convert.from_torch(model, weights)
+    flat = traverse_util.flatten_dict(variables)
+    logits = [leaf for path, leaf in flat.items() if path[-1] == "tau_logit"]
+    np.testing.assert_allclose(1 + np.exp(-np.array(logits)), np.full(19, 3.0), rtol=1e-6)
+    lif = snn.convert.from_torch(golden_files.read("spikformer_small").model(), weights)
+    assert_same_variables(
+        traverse_util.unflatten_dict({p: a for p, a in flat.items() if p[-1] != "tau_logit"}), lif
+    )
+
+
+def test_learned_time_constants_of_the_authors_neuron_are_taken(weights):
+    model = golden_files.read("spikformer_small").model(neuron={"kind": "plif"})
+    layers = [name.replace("block_", "block.").replace("/", ".") for name in snn.layer_names(model)]
+    learned = {f"{name}.w": np.float32(i / 10) for i, name in enumerate(layers)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        params = snn.convert.from_torch(model, weights | learned)["params"]
+    assert params["block_0"]["attn"]["q_lif"]["tau_logit"] == learned["block.0.attn.q_lif.w"]
+    del learned["block.0.attn.q_lif.w"]
+    with pytest.raises(ValueError, match=r"missing=\['block.0.attn.q_lif.w'\], unexpected=\[\]"):
+        snn.convert.from_torch(model, weights | learned)

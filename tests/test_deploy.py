@@ -287,7 +287,25 @@ def test_a_dtype_that_cannot_be_used_is_rejected(tiny, dtype, message):
 def test_weights_that_are_not_finite_are_named(tiny, value):
     variables = jax.tree.map(np.array, tiny.variables)
     variables["batch_stats"]["block_0"]["attn"]["q_bn"]["var"][1] = value
-    if value == np.inf:
-        variables["params"]["block_0"]["attn"]["q_bn"]["scale"][1] = value
+    problem = "a negative variance" if value == -1 else f"1 values that are not finite, {value}"
+    with pytest.raises(ValueError, match=f"'batch_stats/block_0/attn/q_bn/var' holds {problem}"):
+        snn.deploy(tiny.model, variables)
+
+
+def test_finite_weights_that_fold_into_others_are_named(tiny):
+    variables = jax.tree.map(np.array, tiny.variables)
+    variables["params"]["block_0"]["attn"]["q_bn"]["scale"][1] = 3e38
+    variables["batch_stats"]["block_0"]["attn"]["q_bn"]["var"][1] = 0
     with pytest.raises(ValueError, match=r"q_bn.*q_linear.*not\s+finite"):
         snn.deploy(tiny.model, variables)
+
+
+def test_weights_and_schedules_of_other_time_steps_are_named_with_both(tiny):
+    other = type(tiny.model)(dataclasses.replace(tiny.model.config, time_steps=6))
+    with pytest.raises(ValueError, match="have 4 time steps, the model 6: .*snn.with_time_steps"):
+        snn.deploy(other, tiny.variables)
+    schedule = snn.TimeStepSchedule.from_variables(tiny.variables).resized(6)
+    with pytest.raises(ValueError, match="has 6 time steps, the model 4; schedule.resized.4. fits"):
+        snn.deploy(tiny.model, tiny.variables, schedule)
+    deployed = snn.deploy(other, snn.with_time_steps(tiny.variables, 6), schedule)
+    assert deployed.schedule.time_steps == 6

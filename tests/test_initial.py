@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch_files
 from flax import traverse_util
 from golden_files import read
 
@@ -35,9 +36,12 @@ def test_what_was_saved_is_loaded(tiny, zeros, tmp_path):
     assert_same(initial.load(path, tiny.model, zeros), tiny.variables)
 
 
-def test_a_head_for_other_classes_and_scores_for_other_steps_start_anew(tiny, tmp_path):
+@pytest.mark.filterwarnings("ignore:the weights have 4 time steps, this model 2")
+def test_a_head_for_other_classes_starts_anew_and_scores_keep_their_first_steps(tiny, tmp_path):
     path = tmp_path / "weights.safetensors"
-    initial.save(path, jax.device_get(tiny.variables))
+    names = snn.layer_names(tiny.model)
+    learned = snn.TimeStepSchedule({n: (1, i % 2, 0, 1) for i, n in enumerate(names)})
+    initial.save(path, jax.device_get(snn.with_schedule(tiny.variables, learned)))
     config = dataclasses.replace(tiny.model.config, num_classes=7, time_steps=2)
     model = type(tiny.model)(config)
     fresh = jax.tree.map(
@@ -46,7 +50,7 @@ def test_a_head_for_other_classes_and_scores_for_other_steps_start_anew(tiny, tm
     )
     found = initial.load(path, model, fresh)
     assert_same(found["params"]["head"], fresh["params"]["head"])
-    assert_same(masks.scores(found["params"]), masks.scores(fresh["params"]))
+    assert snn.TimeStepSchedule.from_variables(found) == learned.resized(2)
     assert_same(
         found["params"]["patch_embed"]["rpe_conv"],
         tiny.variables["params"]["patch_embed"]["rpe_conv"],
@@ -96,6 +100,115 @@ def test_everything_that_does_not_fit_is_named(tiny, zeros, tmp_path):
         (tmp_path / name).write_text("text")
         with pytest.raises(ValueError, match=message):
             initial.load(tmp_path / name, tiny.model, zeros)
+
+
+def test_scores_for_more_steps_start_active_and_a_warning_says_so(tiny, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    initial.save(path, jax.device_get(tiny.variables))
+    model = type(tiny.model)(dataclasses.replace(tiny.model.config, time_steps=6))
+    fresh = {**tiny.variables, **snn.with_time_steps(tiny.variables, 6)}
+    with pytest.warns(UserWarning, match="have 4 time steps, this model 6: those added start act"):
+        found = initial.load(path, model, fresh)
+    assert snn.TimeStepSchedule.from_variables(found).average == 6
+
+
+def test_scores_of_another_rank_are_named(tiny, zeros, tmp_path):
+    flat = traverse_util.flatten_dict(jax.device_get(tiny.variables), sep="/")
+    name = next(name for name in flat if name.endswith(masks.SCORE))
+    path = tmp_path / "weights.safetensors"
+    for wrong in (np.zeros((4, 1)), np.zeros(3)):  # the second one of a single layer
+        safetensors.numpy.save_file(flat | {name: wrong.astype(np.float32)}, path)
+        with pytest.raises(ValueError, match=f"{name} is .*, not .4,."):
+            initial.load(path, tiny.model, zeros)
+
+
+def test_scores_that_are_missing_start_active(tiny, tmp_path):
+    flat = traverse_util.flatten_dict(jax.device_get(tiny.variables), sep="/")
+    path = tmp_path / "weights.safetensors"
+    weights = {name: leaf for name, leaf in flat.items() if not name.endswith(masks.SCORE)}
+    safetensors.numpy.save_file(weights, path)
+    assert_same(initial.load(path, tiny.model, tiny.variables), tiny.variables)
+
+
+def test_a_model_that_learns_time_constants_may_start_from_one_that_does_not(tiny, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    initial.save(path, jax.device_get(tiny.variables))
+    neuron = dataclasses.replace(tiny.model.config.neuron, kind="plif")
+    model = type(tiny.model)(dataclasses.replace(tiny.model.config, neuron=neuron))
+    flat = traverse_util.flatten_dict(dict(tiny.variables), sep="/")
+    constants = {f"params/{name}/tau_logit": np.float32(0.25) for name in snn.layer_names(model)}
+    fresh = {name: np.zeros_like(leaf) for name, leaf in flat.items()} | constants
+    with pytest.warns(
+        UserWarning, match="hold none of the constants that neurons learn .'params/.* 11 others"
+    ):
+        found = initial.load(path, model, traverse_util.unflatten_dict(fresh, sep="/"))
+    assert_same(found, traverse_util.unflatten_dict(flat | constants, sep="/"))
+    initial.save(path, jax.device_get(found))
+    some = next(iter(constants))
+    safetensors.numpy.save_file(
+        {n: np.asarray(leaf) for n, leaf in (flat | constants).items() if n != some}, path
+    )
+    with pytest.raises(ValueError, match=rf"missing=\['{some}'\]"):
+        initial.load(path, model, traverse_util.unflatten_dict(fresh, sep="/"))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["params/head/kernel", "batch_stats/patch_embed/rpe_bn/var"])
+def test_weights_that_are_not_finite_are_named(tiny, zeros, tmp_path, name, value):
+    flat = traverse_util.flatten_dict(jax.device_get(tiny.variables), sep="/")
+    flat[name] = np.full_like(flat[name], value)
+    path = tmp_path / "weights.safetensors"
+    safetensors.numpy.save_file(flat, path)
+    with pytest.raises(ValueError, match=f"init_from='{path}' cannot be used: '{name}' holds"):
+        initial.load(path, tiny.model, zeros)
+
+
+@pytest.mark.parametrize("wrap", ["module._orig_mod.{}", "_forward_module.{}"])
+def test_wrapped_names_are_those_of_the_model_in_every_kind_of_file(tmp_path, wrap):
+    golden = read("spikformer_small")
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape),
+        jax.eval_shape(golden.model().init, jax.random.key(0), golden.images),
+    )
+    wrapped = {wrap.format(n): np.ascontiguousarray(w) for n, w in golden.weights.items()}
+    safetensors.numpy.save_file(wrapped, tmp_path / "x.safetensors")
+    torch_files.write_arrays(tmp_path / "x.pth", wrapped)
+    expected = snn.convert.from_torch(golden.model(), golden.weights)
+    for name in ("x.safetensors", "x.pth"):
+        assert_same(initial.load(tmp_path / name, golden.model(), zeros), expected)
+
+
+def test_the_weights_under_a_key_can_be_asked_for(tmp_path):
+    golden = read("spikformer_small")
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape),
+        jax.eval_shape(golden.model().init, jax.random.key(0), golden.images),
+    )
+    content = {
+        key: {n: torch_files.tensor(f"{key}{n}", w + i) for n, w in golden.weights.items()}
+        for i, key in enumerate(("state_dict", "state_dict_ema"))
+    }
+    path = torch_files.write(tmp_path / "x.pth", content)
+    bias = golden.weights["head.bias"]
+    with pytest.warns(UserWarning, match=f"init_from={path}#state_dict_ema"):
+        found = initial.load(path, golden.model(), zeros)
+    np.testing.assert_array_equal(found["params"]["head"]["bias"], bias)
+    found = initial.load(f"{path}#state_dict_ema", golden.model(), zeros)
+    np.testing.assert_array_equal(found["params"]["head"]["bias"], bias + 1)
+    with pytest.raises(ValueError, match="no weights under 'ema'; choose a key of ..state_dict"):
+        initial.load(f"{path}#ema", golden.model(), zeros)
+    path.rename(tmp_path / "x#2.pth")  # a file of that name comes first
+    with pytest.warns(UserWarning, match="holds weights under"):
+        initial.load(tmp_path / "x#2.pth", golden.model(), zeros)
+    with pytest.raises(FileNotFoundError, match="x.pth#ema' does not exist"):
+        initial.check_exists(f"{path}#ema")
+
+
+def test_only_pytorch_files_have_keys(tiny, zeros, tmp_path):
+    initial.save(tmp_path / "x.safetensors", jax.device_get(tiny.variables))
+    for path in (tmp_path / "x.safetensors", tmp_path):
+        with pytest.raises(ValueError, match="#ema': only PyTorch checkpoints have keys"):
+            initial.load(f"{path}#ema", tiny.model, zeros)
 
 
 # torch_checkpoint.pth was written by torch.save in PyTorch 2.13: {"state_dict": {...}, "args":

@@ -217,6 +217,24 @@ def poison(run):
     run.state = run.state.replace(params=params)
 
 
+def test_weights_that_are_not_finite_are_not_evaluated(copy):
+    run = loop.Run(tiny_config(), copy, training=False)
+    head = run.state.params["head"]
+    head = head | {"bias": head["bias"].at[3].set(jnp.inf)}
+    run.state = run.state.replace(params=run.state.params | {"head": head})
+    with pytest.raises(ValueError, match=r"'params/head/bias' holds 1 values .*, inf at \(3,\)"):
+        run.evaluate()
+
+
+def test_a_training_starts_from_a_run_of_fewer_time_steps(finished, tmp_path):
+    config = tiny_config()
+    config.init_from, config.model.time_steps = str(finished[0]), 3
+    with pytest.warns(UserWarning, match="have 2 time steps, this model 3: those added start act"):
+        state = loop.Run(config, tmp_path / "more").state
+    expected = snn.TimeStepSchedule.load(finished[0] / "schedule.json").resized(3)
+    assert snn.TimeStepSchedule.from_variables({"params": state.params}) == expected
+
+
 def test_two_processes_cannot_train_in_one_folder(copy):
     run = loop.Run(tiny_config(), copy)
     with (

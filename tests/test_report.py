@@ -8,14 +8,16 @@ import pathlib
 import re
 import shutil
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 import snnvit_jax as snn
 from snnvit_jax import evaluation
-from snnvit_jax.report import figures, page, page_tables
+from snnvit_jax.report import figures, page, page_tables, report
 from snnvit_jax.runs import config as config_lib
+from snnvit_jax.runs.workdir import Workdir
 
 PNG = figures.as_png(Figure(figsize=(1, 1)))
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
@@ -246,3 +248,43 @@ def test_layers_that_never_or_always_fire_are_named(tmp_path, result):
         [second, "always, at some step"],
     ]
     assert "Layers that carry no information" in rendered(tmp_path, changed)
+
+
+ODD_NAMES = [
+    *("$x$", "$", "a$b$c$", "$\\frac{$", "x_1^2", "\\alpha", "%", "{}", ""),
+    *("\udcff\udce9", "bell\x07", "two\nlines", "nul\0", "caf\xe9", "cafe\u0301", "x" * 300),
+]
+
+
+@pytest.mark.parametrize("names", [ODD_NAMES, ODD_NAMES[:3], ["\udcff"], [""]])
+def test_any_name_of_a_class_can_be_drawn(names):
+    with figures.style():
+        figure = figures.draw_confusion(np.eye(len(names), dtype=int), names)
+        assert figures.as_png(figure).startswith(b"\x89PNG")
+    shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert shown == [figures.as_label(name) for name in names]
+
+
+def test_a_label_is_the_name_as_far_as_it_can_be_shown():
+    assert [figures.as_label(name) for name in ("$x$", "caf\xe9", "\u732b", "a b")] == [
+        *("$x$", "caf\xe9", "\u732b", "a b"),
+    ]
+    assert figures.as_label("\udcff\n\0") == r"\udcff\n\x00"
+    assert figures.as_label("x" * 33) == "x" * 31 + "\u2026"
+
+
+def test_a_user_who_prefers_tex_gets_a_report_all_the_same():
+    with matplotlib.rc_context({"text.usetex": True}), figures.style():
+        figures.as_png(figures.draw_confusion(np.eye(2, dtype=int), ["a_b", "$"]))
+
+
+def test_odd_names_of_classes_and_paths_do_not_end_a_run(tmp_path, result, monkeypatch):
+    for name in ("schedule", "firing_rates", "energy", "curves"):  # drawn elsewhere; takes seconds
+        monkeypatch.setattr(figures, f"draw_{name}", lambda *_, **__: Figure(figsize=(1, 1)))
+    config = config_lib.default_config()
+    config.data.dir = "/images/\udcff"
+    workdir = Workdir(tmp_path)
+    report.write(workdir, result, ["$a$", "\udcff", "c\n"], config)
+    text = workdir.report.read_text(encoding="utf-8")
+    assert r"data.dir = /images/\udcff" in text
+    assert "Which classes are confused" in text

@@ -1,5 +1,6 @@
 """TimeStepSchedule: reading, writing and imposing the masks of a model."""
 
+import dataclasses
 import json
 
 import hypothesis
@@ -10,6 +11,7 @@ import pytest
 from hypothesis.extra import numpy as hnp
 
 import snnvit_jax as snn
+from snnvit_jax.time_steps.schedule import check_time_steps_of
 
 MASKS = {
     "patch_embed/proj_lif": [1, 1, 1, 1],
@@ -128,6 +130,14 @@ def test_a_file_that_is_no_schedule_is_rejected(text, tmp_path):
         snn.TimeStepSchedule.load(path)
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe{}", b"[" * 100_000, b"\x89PNG\r\n\x1a\n"])
+def test_a_file_that_is_no_text_is_named(content, tmp_path):
+    path = tmp_path / "other.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"other\.json' is not a time-step schedule"):
+        snn.TimeStepSchedule.load(path)
+
+
 def test_a_file_that_is_no_schedule_is_named(tmp_path):
     path = tmp_path / "other.json"
     path.write_text('{"accuracy": 0.5}')
@@ -181,7 +191,7 @@ def test_imposing_a_schedule_changes_scores_only(tiny, names):
         ),
         (
             lambda masks: masks.update(dict.fromkeys(masks, (1, 0, 1))),
-            "3 time steps.*4",
+            r"3 time steps, the model 4; schedule.resized\(4\) fits",
         ),
     ],
 )
@@ -216,3 +226,82 @@ def test_a_model_without_any_active_step_is_its_output_bias(tiny, names, record)
     logits, spikes = record(silent)
     assert not any(emitted.any() for emitted in spikes.values())
     np.testing.assert_array_equal(logits, np.tile(np.float32([1, 2, 3]), (3, 1)))
+
+
+# ---------------------------------------------------------------- another number of time steps
+
+
+def at(model, time_steps):
+    return type(model)(dataclasses.replace(model.config, time_steps=time_steps))
+
+
+@hypothesis.given(masks=hnp.arrays(bool, (3, 4)), time_steps=st.integers(1, 9))
+@pytest.mark.filterwarnings("ignore:.*become silent")
+def test_a_resized_schedule_keeps_its_first_steps_and_adds_active_ones(masks, time_steps):
+    schedule = snn.TimeStepSchedule(dict(zip("abc", masks, strict=True)))
+    resized = schedule.resized(time_steps)
+    assert list(resized.masks) == ["a", "b", "c"]
+    for name, mask in resized.masks.items():
+        assert mask.tolist() == [*schedule.masks[name], *[True] * 5][:time_steps]
+    assert schedule.resized(4) == schedule
+
+
+@pytest.mark.parametrize("time_steps", [1, 2, 3, 5, 8])
+@pytest.mark.filterwarnings("ignore:.*become silent")
+def test_variables_and_their_schedule_are_resized_alike(tiny, names, time_steps):
+    rng = np.random.default_rng(0)
+    asked = snn.TimeStepSchedule({name: rng.random(4) < 0.6 for name in names})
+    variables = snn.with_schedule(tiny.variables, asked)
+    resized = snn.with_time_steps(variables, time_steps)
+    assert snn.TimeStepSchedule.from_variables(resized) == asked.resized(time_steps)
+    model = at(tiny.model, time_steps)
+    expected = jax.eval_shape(model.init, jax.random.key(0), tiny.images)
+    described = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (resized, expected))
+    assert described[0] == described[1]
+    kept = snn.with_time_steps(snn.with_time_steps(variables, time_steps + 4), 4)
+    jax.tree.map(np.testing.assert_array_equal, kept, variables)
+
+
+@pytest.mark.parametrize("time_steps", [2, 6])
+def test_every_layer_does_at_the_steps_kept_what_it_did(tiny, names, record, time_steps):
+    asked = snn.TimeStepSchedule({n: (1, i % 2, 1, 1) for i, n in enumerate(names)})
+    variables = snn.with_schedule(tiny.variables, asked)
+    _, before = record(variables)
+    resized = snn.with_time_steps(variables, time_steps)
+    _, seen = at(tiny.model, time_steps).apply(resized, tiny.images, mutable=["spikes"])
+    both = min(4, time_steps)
+    for name, spikes in snn.spikes(seen).items():
+        assert len(spikes) == time_steps
+        np.testing.assert_array_equal(spikes[:both], before[name][:both], err_msg=name)
+
+
+def test_a_layer_that_becomes_silent_is_named(tiny, names):
+    masks = dict.fromkeys(names, (1, 1, 0, 0)) | {names[3]: (0, 0, 1, 1), names[5]: (0, 0, 0, 0)}
+    schedule = snn.TimeStepSchedule(masks)
+    message = f"1 layers have no active step among the first 2, and become silent: {names[3]}$"
+    with pytest.warns(UserWarning, match=message):
+        schedule.resized(2)
+    with pytest.warns(UserWarning, match=message):
+        snn.with_time_steps(snn.with_schedule(tiny.variables, schedule), 2)
+
+
+@pytest.mark.parametrize("time_steps", [0, -1, 2.0, "3", None])
+def test_another_number_of_steps_must_be_one(tiny, schedule, time_steps):
+    with pytest.raises(ValueError, match="must be a whole number of at least 1"):
+        schedule.resized(time_steps)
+    with pytest.raises(ValueError, match="must be a whole number of at least 1"):
+        snn.with_time_steps(tiny.variables, time_steps)
+
+
+def test_variables_of_another_number_of_steps_are_named_with_both(tiny):
+    check_time_steps_of(tiny.variables, 4)
+    check_time_steps_of({"params": {"layer": {"kernel": np.zeros(3)}}}, 4)
+    with pytest.raises(ValueError, match="have 4 time steps, the model 6: resize.*variables, 6"):
+        check_time_steps_of(tiny.variables, 6)
+
+
+def test_the_type_of_scores_stays(tiny, x64):
+    half = jax.tree.map(lambda leaf: leaf.astype(np.float16), tiny.variables)
+    assert {leaf.dtype for leaf in jax.tree.leaves(snn.with_time_steps(half, 6))} == {
+        np.dtype("float16")
+    }

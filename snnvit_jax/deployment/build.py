@@ -15,7 +15,12 @@ from snnvit_jax.deployment.program import Program, collect_weights
 from snnvit_jax.models import family_of, variable_shapes
 from snnvit_jax.models.parts import image_channels
 from snnvit_jax.neurons import Neuron, describe
-from snnvit_jax.time_steps.schedule import TimeStepSchedule, with_schedule
+from snnvit_jax.time_steps.schedule import (
+    TimeStepSchedule,
+    check_time_steps_of,
+    with_schedule,
+)
+from snnvit_jax.variables import check_finite
 from snnvit_jax.version import __version__
 
 
@@ -79,7 +84,9 @@ def _checked(model, variables):
     """Variables as NumPy arrays, and the shape of an image, if they are this model's."""
     collections = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
     collections = jax.device_get(collections)
-    image_shape = (*model.config.image_size, image_channels(model.config, collections["params"]) or 3)
+    channels = image_channels(model.config, collections["params"]) or 3
+    image_shape = (*model.config.image_size, channels)
+    check_time_steps_of(collections, model.config.time_steps)
     flat, expected = traverse_util.flatten_dict(collections), _shapes(model, image_shape)
     for path in sorted(expected.keys() | flat.keys()):
         want = expected.get(path, "absent")
@@ -89,6 +96,7 @@ def _checked(model, variables):
                 f"the variables are not those of the model: the shape of {'/'.join(path)} is "
                 f"{have}, in the model {want}"
             )
+    check_finite(collections)
     arrays = {path: np.asarray(leaf) for path, leaf in flat.items()}
     return traverse_util.unflatten_dict(arrays), image_shape
 

@@ -9,6 +9,7 @@ from snnvit_jax.energy import costs, tables
 from snnvit_jax.energy.accounting import Accounting
 from snnvit_jax.energy.observation import ModelShapes, decode, model_shapes, observe
 from snnvit_jax.time_steps import masks
+from snnvit_jax.variables import check_finite
 from snnvit_jax.xla import backends
 
 
@@ -146,12 +147,14 @@ def energy_report(model, variables, images, **accounting):
       An `EnergyReport`, means over the batch.
 
     Raises:
-      ValueError: for images or conventions that do not fit, or a model with uncounted products.
+      ValueError: for images or conventions that do not fit, weights that are not finite, or a model
+        with uncounted products.
     """
     rules = Accounting(**accounting)
     shape = np.shape(images)
     if len(shape) < 2 or shape[0] < 1:
         raise ValueError(f"images must be [B, H, W, C] with B >= 1, got {shape}")
+    check_finite(variables)
     model_shapes(model, shape[1:])
     counts = decode(_count(variables, images, model=model))
     return report_from_counts(model, variables, counts, shape[0], shape[1:], rules)

@@ -12,6 +12,7 @@ from snnvit_jax.distributed.sharding import shard_batch, to_host
 from snnvit_jax.evaluation import metrics
 from snnvit_jax.evaluation.step import eval_step
 from snnvit_jax.time_steps.schedule import TimeStepSchedule
+from snnvit_jax.variables import check_finite
 
 SATURATED_RATE = 0.99
 
@@ -72,7 +73,12 @@ def evaluate(model, variables, source, preprocess, options, *, mesh, progress=Tr
 
     Returns:
       An `Evaluation`.
+
+    Raises:
+      ValueError: naming a weight that is not finite.
     """
+    on_host = to_host(variables, mesh)
+    check_finite(on_host)
     total = None
     with loader.eval_batches(source, preprocess, options) as batches:
         count = loader.batch_count(source, options.batch_size)
@@ -82,8 +88,7 @@ def evaluate(model, variables, source, preprocess, options, *, mesh, progress=Tr
             seen = eval_step(variables, shard_batch(batch, mesh), model=model)
             seen = _on_host(to_host(seen, mesh))
             total = seen if total is None else metrics.merge(total, seen)
-    variables = to_host(variables, mesh)
-    return _summarise(model, variables, source, total, batch["image"].shape[1:])
+    return _summarise(model, on_host, source, total, batch["image"].shape[1:])
 
 
 def _on_host(seen):

@@ -9,8 +9,10 @@ from matplotlib.figure import Figure
 
 INK, ACCENT, SECOND, GRID = "#1b2733", "#c2410c", "#0f766e", "#d8dee4"
 MOST_CLASSES_NAMED = 30
+MOST_LETTERS = 32
 
 _STYLE = {
+    "text.usetex": False,  # names are whatever they are
     "font.size": 9,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -39,6 +41,16 @@ def as_png(figure):
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, facecolor="white")
     return buffer.getvalue()
+
+
+def as_label(name):
+    """Returns a name as a figure can show it: what cannot be printed escaped, and not too long.
+
+    Args:
+      name: any text, even of file names that are none (PEP 383).
+    """
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    return shown if len(shown) <= MOST_LETTERS else shown[: MOST_LETTERS - 1] + "…"
 
 
 def draw_schedule(schedule):
@@ -116,7 +128,7 @@ def draw_energy(energy):
     for label, (values, look) in series.items():
         axes.scatter(values, range(len(names)), label=label, s=26, **look)
     axes.set_xscale("log")
-    axes.set_yticks(range(len(names)), names)
+    _name_ticks(axes.yaxis, names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel("energy of one image in nJ")
     figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8)
@@ -198,9 +210,9 @@ def draw_confusion(confusion, class_names):
     image = axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=top)
     figure.colorbar(image, label="% of the class", shrink=0.8)
     if len(class_names) <= MOST_CLASSES_NAMED:
-        places = range(len(class_names))
-        axes.set_xticks(places, class_names, rotation=90 if len("".join(class_names)) > 30 else 0)
-        axes.set_yticks(places, class_names)
+        names = [as_label(name) for name in class_names]
+        _name_ticks(axes.xaxis, names, rotation=90 if len("".join(names)) > 30 else 0)
+        _name_ticks(axes.yaxis, names)
         for (row, column), count in np.ndenumerate(confusion):
             if count:
                 dark = row != column and shares[row, column] > 0.6 * top
@@ -217,10 +229,15 @@ def _layer_figure(layers, time_steps):
     figure = Figure(figsize=(1.9 + 0.55 * max(time_steps, 3), 0.22 * len(layers) + 0.9))
     figure.set_layout_engine("constrained")
     axes = figure.add_subplot()
-    axes.set_yticks(range(len(layers)), list(layers))
+    _name_ticks(axes.yaxis, list(layers))
     axes.set_xticks(range(time_steps), range(1, time_steps + 1))
     axes.set_xlabel("time step")
     return figure, axes
+
+
+def _name_ticks(axis, names, **look):
+    """Names the places 0, 1, ... of an axis; "$" in them is no sign of a formula."""
+    axis.set_ticks(range(len(names)), names, parse_math=False, **look)
 
 
 def _separate_cells(axes, shape):

@@ -32,4 +32,6 @@ def write(workdir, result, class_names, config):
     for name, png in images.items():
         (workdir.path / f"{name}.png").write_bytes(png)
     (workdir.path / "energy.json").write_text(result.energy.to_json())
-    workdir.report.write_text(page.render(result, images, narrow, config, workdir.path))
+    text = page.render(result, images, narrow, config, workdir.path)
+    # A path in the configuration may be no text (PEP 383).
+    workdir.report.write_bytes(text.encode("utf-8", "backslashreplace"))

@@ -4,6 +4,7 @@ import pathlib
 
 from snnvit_jax.checkpoints.checkpoints import load_variables
 from snnvit_jax.runs.workdir import Workdir
+from snnvit_jax.variables import check_finite
 
 # What a teacher's images must have in common with the student's.
 _SAME_IMAGES = ("image_size", "mean", "std")
@@ -47,7 +48,8 @@ def load(path, num_classes):
       num_classes: of the student.
 
     Raises:
-      ValueError: if it holds no checkpoint, none that can be read, or one for other classes.
+      ValueError: if it holds no checkpoint, none that can be read, one for other classes, or
+        weights that are not finite.
     """
     variables = load_variables(Workdir(pathlib.Path(path).expanduser()).checkpoints)
     (classes,) = variables["params"]["head"]["bias"].shape
@@ -56,6 +58,7 @@ def load(path, num_classes):
             f"distillation.teacher={path!r} tells {classes} classes apart, this training "
             f"{num_classes}"
         )
+    check_finite(variables, f"distillation.teacher={path!r}")
     return variables
 
 

@@ -3,10 +3,14 @@
 import dataclasses
 import json
 import pathlib
+import warnings
 
 import numpy as np
+from flax import traverse_util
 
 from snnvit_jax.time_steps import masks
+
+_NOT_JSON = (json.JSONDecodeError, UnicodeDecodeError, RecursionError)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,6 +78,18 @@ class TimeStepSchedule:
         """Mean over all layers of the number of active time steps."""
         return float(np.mean(list(self.layers.values())))
 
+    def resized(self, time_steps):
+        """Returns the schedule for another number of time steps, see `with_time_steps`.
+
+        Args:
+          time_steps: the new T, a whole number >= 1.
+
+        Raises:
+          ValueError: for another number.
+        """
+        masks.check_time_steps(time_steps)
+        return TimeStepSchedule(_resized(self.masks, time_steps, added=True, active=np.any))
+
     def save(self, path):
         """Writes the schedule as JSON.
 
@@ -100,7 +116,7 @@ class TimeStepSchedule:
         """
         try:
             return cls(json.loads(pathlib.Path(path).read_text())["masks"])
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, *_NOT_JSON) as error:
             raise ValueError(f"{str(path)!r} is not a time-step schedule: {error!r}") from error
 
 
@@ -123,10 +139,72 @@ def with_schedule(variables, schedule):
         )
     T = next(iter(old.values())).shape[0]
     if schedule.time_steps != T:
-        raise ValueError(f"the schedule has {schedule.time_steps} time steps, the model {T}")
+        raise ValueError(
+            f"the schedule has {schedule.time_steps} time steps, the model {T}; "
+            f"schedule.resized({T}) fits, or with_time_steps(variables, {schedule.time_steps}) and "
+            f"a model of time_steps={schedule.time_steps}"
+        )
     start = masks.INITIAL_SCORE
     new = {name: np.where(schedule.masks[name], start, -start).astype(np.float32) for name in old}
     return {**variables, "params": masks.replace_scores(variables["params"], new)}
+
+
+def with_time_steps(variables, time_steps):
+    """Returns variables for a model of another number of time steps, to run or to fine-tune.
+
+    With fewer steps, each layer keeps the scores of its first ones; with more, those added start
+    active, with the score that a new model has. Nothing else of a model depends on T: neurons carry
+    what came before a step, never what comes after it, so that a layer does at the steps kept what
+    it did, and the head takes the mean over T steps. A layer that was active at dropped steps only
+    becomes silent; a warning names it.
+
+    Args:
+      variables: {"params": ..., ...} of a model, trained with any T.
+      time_steps: the new T, a whole number >= 1.
+
+    Returns:
+      The variables with scores of [time_steps], in their own type.
+
+    Raises:
+      ValueError: for another number, or parameters without scores.
+    """
+    masks.check_time_steps(time_steps)
+    old = {name: np.asarray(score) for name, score in masks.scores(variables["params"]).items()}
+    new = _resized(old, time_steps, masks.INITIAL_SCORE, lambda score: np.any(score > 0))
+    return {**variables, "params": masks.replace_scores(variables["params"], new)}
+
+
+def check_time_steps_of(variables, time_steps):
+    """Raises ValueError if a model's scores are for another number of time steps, naming both.
+
+    Args:
+      variables: {"params": ..., ...} of a model; without scores there is nothing to check.
+      time_steps: T of the model that is to take them.
+    """
+    flat = traverse_util.flatten_dict(dict(variables["params"]))
+    found = {np.shape(leaf) for path, leaf in flat.items() if path[-1] == masks.SCORE}
+    for shape in sorted(found - {(time_steps,)}):
+        T = shape[0] if len(shape) == 1 else shape
+        raise ValueError(
+            f"the variables have {T} time steps, the model {time_steps}: resize them with "
+            f"snn.with_time_steps(variables, {time_steps}), or create the model with time_steps={T}"
+        )
+
+
+def _resized(layers, time_steps, added, active):
+    """{name: [time_steps]} of the first entries of each layer's, and `added` beyond them."""
+    new = {}
+    for name, old in layers.items():
+        more = np.full(max(0, time_steps - old.size), added, old.dtype)
+        new[name] = np.concatenate([old[:time_steps], more])
+    silenced = [name for name in layers if active(layers[name]) and not active(new[name])]
+    if silenced:
+        warnings.warn(
+            f"{len(silenced)} layers have no active step among the first {time_steps}, and become "
+            f"silent: {', '.join(silenced[:5])}{' ...' if len(silenced) > 5 else ''}",
+            stacklevel=3,
+        )
+    return new
 
 
 def _as_mask(name, mask):

@@ -1,11 +1,17 @@
 """Weights from the published PyTorch repositories."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from snnvit_jax.models import family_of, variable_shapes
 from snnvit_jax.time_steps import masks
+from snnvit_jax.variables import check_finite
+from snnvit_jax.weights.fitting import learned_constants, warn_of_constants
+from snnvit_jax.weights.names import unwrap
 
 _LEAF_NAMES = {
     "kernel": "weight",
@@ -13,41 +19,78 @@ _LEAF_NAMES = {
     "bias": "bias",
     "mean": "running_mean",
     "var": "running_var",
+    "tau_logit": "w",  # of SpikingJelly's ParametricLIFNode: tau = 1 / sigmoid(w) there, too
 }
 
 
 def from_torch(model, state_dict):
     """Returns a model's variables from the state dict of its published PyTorch class.
 
-    Every time step starts active: published weights have no scores.
+    Every time step starts active: published weights have no scores. Where neurons learn constants
+    ("plif" its time constant) and the weights hold none, a warning says so, and they start at the
+    model's own values.
 
     Args:
       model: from `create_model`, with the sizes of the state dict.
-      state_dict: {name: array}, in PyTorch's layouts and the authors' names. Parameters that the
-        authors' class constructs but never uses, and BatchNorm's counters, are ignored.
+      state_dict: {name: array}, in PyTorch's layouts and the authors' names; what wrappers put
+        before them is dropped (`names.unwrap`). Parameters that the authors' class constructs but
+        never uses, and BatchNorm's counters, are ignored.
 
     Returns:
       {"params", "batch_stats"}, float32.
 
     Raises:
-      ValueError: naming every tensor that is missing, unexpected or of another shape.
+      ValueError: naming every tensor that is missing, unexpected or of another shape, two that have
+        the same name, or one that is not finite in float32.
     """
+    state_dict = unwrap(state_dict)
     image_shape = (*model.config.image_size, _image_channels(state_dict))
-    shapes = variable_shapes(model, image_shape)
-    template = traverse_util.flatten_dict(shapes)
+    template = _template(model, image_shape)
     names = {p: torch_name(model, p) for p in template if p[-1] != masks.SCORE}
-    _check_names(model, set(names.values()), set(state_dict))
+    lacking = _constants_to_start(names, state_dict, template)
+    given = {path: name for path, name in names.items() if path not in lacking}
+    _check_names(model, set(given.values()), set(state_dict))
+    found = _converted(state_dict, given, template) | _start_values(model, image_shape, lacking)
+    scores = {p: masks.initial_scores(x.size) for p, x in template.items() if p[-1] == masks.SCORE}
+    found |= scores
+    return traverse_util.unflatten_dict({path: jnp.asarray(found[path]) for path in template})
 
-    converted = {p: _convert(np.asarray(state_dict[names[p]]), template[p].ndim) for p in names}
-    _check_shapes({names[p]: (array.shape, template[p].shape) for p, array in converted.items()})
-    return traverse_util.unflatten_dict(
-        {
-            path: jnp.asarray(converted[path], leaf.dtype)
-            if path in converted
-            else masks.initial_scores(leaf.size)
-            for path, leaf in template.items()
-        }
-    )
+
+@functools.lru_cache(maxsize=16)  # tracing takes longer than all the rest
+def _template(model, image_shape):
+    """{path: shape and type} of the model's variables."""
+    return traverse_util.flatten_dict(variable_shapes(model, image_shape))
+
+
+def _converted(state_dict, names, template):
+    """{path: array} in this library's layout and type, checked."""
+    arrays = {p: _convert(np.asarray(state_dict[n]), template[p].ndim) for p, n in names.items()}
+    _check_shapes({names[p]: (array.shape, template[p].shape) for p, array in arrays.items()})
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused by name
+        arrays = {path: array.astype(template[path].dtype) for path, array in arrays.items()}
+    check_finite({names[path]: array for path, array in arrays.items()}, "the weights")
+    return arrays
+
+
+def _constants_to_start(names, state_dict, template):
+    """{path: name} of the neurons' learned constants, if the weights hold none at all of them."""
+    constants = {path: names[path] for path in learned_constants(template)}
+    return {} if any(name in state_dict for name in constants.values()) else constants
+
+
+def _start_values(model, image_shape, names):
+    """{path: the model's initial value} of learned constants that the weights do not hold."""
+    if not names:
+        return {}
+    warn_of_constants(list(names.values()))
+    return _initial_leaves(model, image_shape, tuple(names))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))  # compiles what these leaves need, no more
+def _initial_leaves(model, image_shape, paths):
+    images = jnp.zeros((1, *image_shape))
+    variables = traverse_util.flatten_dict(model.init(jax.random.key(0), images))
+    return {path: variables[path] for path in paths}
 
 
 def torch_name(model, path):
@@ -58,7 +101,7 @@ def torch_name(model, path):
       path: its path, collection first: ("params", "block_0", "attn", "q_linear", "kernel").
     """
     *modules, leaf = path[1:]
-    return f"{family_of(model).torch_name(tuple(modules))}.{_LEAF_NAMES[leaf]}"
+    return f"{family_of(model).torch_name(tuple(modules))}.{_LEAF_NAMES.get(leaf, leaf)}"
 
 
 def _image_channels(state_dict):

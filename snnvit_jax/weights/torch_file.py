@@ -1,121 +1,88 @@
-"""Reading PyTorch checkpoint files without PyTorch.
+"""Weights of a PyTorch checkpoint file: which of those that it holds, and under what names."""
 
-A checkpoint (torch.save since PyTorch 1.6) is a ZIP archive: a pickle of the object, in which every
-tensor refers to a file of raw numbers beside it. Only tensors and plain containers are rebuilt; any
-other class that the pickle names becomes an empty stand-in, so that no foreign code ever runs.
-"""
-
-import collections
-import pathlib
-import pickle
-import zipfile
+import warnings
 
 import ml_dtypes
 import numpy as np
 
-_DTYPES = {
-    "FloatStorage": np.float32,
-    "DoubleStorage": np.float64,
-    "HalfStorage": np.float16,
-    "BFloat16Storage": ml_dtypes.bfloat16,
-    "LongStorage": np.int64,
-    "IntStorage": np.int32,
-    "ShortStorage": np.int16,
-    "CharStorage": np.int8,
-    "ByteStorage": np.uint8,
-    "BoolStorage": np.bool_,
-}
-_DAMAGE = (AttributeError, EOFError, IndexError, KeyError, TypeError, ValueError)
-# Where training scripts keep the weights in what they save, the first found wins.
-_WEIGHT_KEYS = ("state_dict", "model", "model_state_dict", "net")
-_PARALLEL_PREFIX = "module."
+from snnvit_jax.weights.names import unwrap
+from snnvit_jax.weights.torch_archive import StandIn, read_content
+
+# Where training scripts keep the weights in what they save. The first found is taken: trained ones
+# before their averages over past steps.
+TRAINED_KEYS = ("state_dict", "model", "model_state_dict", "net", "module", "params", "weights")
+AVERAGED_KEYS = (
+    *("state_dict_ema", "model_ema", "model_state_dict_ema", "model_ema_state_dict"),
+    *("ema_state_dict", "ema_model", "ema", "params_ema", "averaged_model", "swa_state_dict"),
+)
+_KEYS = TRAINED_KEYS + AVERAGED_KEYS
 
 
-def read_state_dict(path):
+def read_state_dict(path, key=None):
     """Returns the weights in a PyTorch checkpoint.
 
     Args:
-      path: file written by `torch.save`: a state dict, or a dictionary that holds one under
-        "state_dict", "model", "model_state_dict" or "net". The prefix "module." of distributed
-        training is dropped.
+      path: file written by `torch.save`: a state dict, or a dictionary that holds some.
+      key: under which the weights are, for example "state_dict_ema". None takes the first of
+        `TRAINED_KEYS` and `AVERAGED_KEYS` that holds weights, hence trained weights before their
+        averages; a warning says which, if there are others.
 
     Returns:
-      {name: array}, floating-point ones as float32.
+      {name: array}, floating-point ones as float32, names without those of wrappers
+      (`names.unwrap`).
 
     Raises:
-      ValueError: if the file is no such checkpoint, is damaged, or holds no weights.
+      OSError: if there is no such file, or it cannot be read.
+      ValueError: if the file is no such checkpoint, is damaged, holds no weights (there), or has
+        two tensors of one name.
     """
-    try:  # what a damaged or foreign pickle raises can be almost anything
-        with zipfile.ZipFile(path) as archive:
-            content = _Unpickler(archive).load()
-    except (OSError, zipfile.BadZipFile, pickle.UnpicklingError, *_DAMAGE) as error:
-        raise ValueError(
-            f"{str(path)!r} is not a PyTorch checkpoint of version 1.6 or later ({error}); "
-            "save it again with a newer PyTorch, or as safetensors"
-        ) from error
-    return _weights(content, pathlib.Path(path))
+    content = read_content(path)
+    arrays = _select(content, key, str(path))
+    return {name: _as_float32(array) for name, array in unwrap(arrays).items()}
 
 
-def _weights(content, path):
-    for key in _WEIGHT_KEYS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    arrays = content if isinstance(content, dict) else {}
-    arrays = {str(n): a for n, a in arrays.items() if isinstance(a, np.ndarray)}
-    if not arrays:
-        raise ValueError(f"{str(path)!r} holds no weights; expected one of {_WEIGHT_KEYS}")
-    return {name.removeprefix(_PARALLEL_PREFIX): _as_float32(a) for name, a in arrays.items()}
+def _select(content, key, path):
+    """The {name: array} to take from what a file holds."""
+    items = content.items() if isinstance(content, dict) else ()
+    found = {str(name): _arrays(value) for name, value in items}
+    found = {name: arrays for name, arrays in found.items() if arrays}
+    known = [name for name in _KEYS if name in found]
+    if key is None and not known and _arrays(content):
+        return _arrays(content)
+    taken = key if key is not None else next(iter(known), None)
+    if taken not in found:
+        raise ValueError(_nothing(content, path, key, [*found]))
+    if key is None and len(known) > 1:
+        warnings.warn(
+            f"{path!r} holds weights under {known}; those of {taken!r} are taken "
+            f"(others: read_state_dict(path, key={known[1]!r}) or init_from={path}#{known[1]})",
+            stacklevel=3,
+        )
+    return found[taken]
+
+
+def _arrays(value):
+    """The tensors in a dictionary, by name; those of the buffers and sub-modules stay out."""
+    if not isinstance(value, dict):
+        return {}
+    return {name: array for name, array in value.items() if isinstance(array, np.ndarray)}
+
+
+def _nothing(content, path, key, found):
+    """Says that there are no weights to take, and why."""
+    if found:
+        return f"{path!r} holds no weights under {key!r}; choose a key of {found}"
+    items = content.items() if isinstance(content, dict) else ()
+    objects = [str(name) for name, value in items if isinstance(value, StandIn) and name in _KEYS]
+    if objects or isinstance(content, StandIn):
+        where = f" under {objects[0]!r}" if objects else ""
+        return f"{path!r} holds no weights, but a whole module{where}; save its state_dict()"
+    return f"{path!r} holds no weights; expected a state dict, or one under a key of {_KEYS}"
 
 
 def _as_float32(array):
     is_float = array.dtype == ml_dtypes.bfloat16 or np.issubdtype(array.dtype, np.floating)
-    return array.astype(np.float32) if is_float else array
-
-
-class _StandIn(dict):
-    """Takes the place of any class that is not rebuilt; accepts and forgets everything."""
-
-    def __init__(self, *_, **__):
-        super().__init__()
-
-    def __setstate__(self, state):
-        """Forgets the state."""
-
-
-class _Unpickler(pickle.Unpickler):
-    """Rebuilds tensors as NumPy arrays and containers as they are."""
-
-    def __init__(self, archive):
-        self._archive = archive
-        names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-        if len(names) != 1:
-            raise ValueError("it has no data.pkl")
-        self._root = names[0].removesuffix("data.pkl")
-        super().__init__(archive.open(names[0]))
-
-    def find_class(self, module, name):
-        """Returns what stands for a class or function that the pickle names."""
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild_tensor
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return lambda tensor, *_: tensor
-        return _DTYPES.get(name, _StandIn) if module == "torch" else _StandIn
-
-    def persistent_load(self, reference):
-        """Returns the raw numbers of a tensor: ("storage", type, file, device, count)."""
-        _, dtype, key, _, count = reference
-        if dtype is _StandIn:
-            raise ValueError("a tensor has an unknown type")
-        data = self._archive.read(f"{self._root}data/{key}")
-        return np.frombuffer(data, dtype, count)
-
-
-def _rebuild_tensor(storage, offset, shape, stride, *_):
-    steps = [step * storage.itemsize for step in stride]
-    last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-    if 0 not in shape and (min(stride, default=0) < 0 or last >= storage.size):
-        raise ValueError("a tensor reaches beyond its numbers")
-    return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps).copy()
+    if not is_float:
+        return array
+    with np.errstate(over="ignore"):  # becomes infinite, which whoever takes it refuses by name
+        return array.astype(np.float32)

@@ -1,9 +1,12 @@
+import io
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
 
 from snnvit_jax.data import sources
+from snnvit_jax.data.sources import npz
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (20, 6, 5, 3), np.uint8)
@@ -116,4 +119,108 @@ def test_missing_and_broken_files_are_named(tmp_path):
     path = write(tmp_path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match="images.npz is no .npz archive"):
+        sources.load("archive", "train", path)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("train_images", "train_labels"),
+        ("images_train", "labels_train"),
+        ("X_train", "Y_train"),
+        ("xtrain", "ytrain"),
+        ("train_data", "train_targets"),
+        ("train", "train_y"),
+    ],
+)
+def test_other_names_are_refused_with_those_wanted(tmp_path, images, labels):
+    path = tmp_path / "x.npz"
+    others = {name.replace("train", "val"): IMAGES for name in (images, labels)}
+    np.savez(path, **{images: IMAGES, labels: LABELS}, **others)
+    message = (
+        f"no split 'train' in {path}: it holds .*; expected are .x_train. and .y_train., or "
+        f".images. and .labels. .*: a = numpy.load.OLD., "
+        f"numpy.savez.NEW, x_train=a.'{images}'., y_train=a.'{labels}'., ...."
+    )
+    with pytest.raises(ValueError, match=message):
+        sources.load("archive", "train", path)
+
+
+# ---------------------------------------------------------------- damage
+
+
+def content(path):
+    """All that the archive gives, or None if it is refused as it should be."""
+    try:
+        splits = [sources.load("archive", split, path) for split in ("train", "test")]
+        examples = [
+            [(e["image"].tolist(), e["label"]) for e in source.examples] for source in splits
+        ]
+    except ValueError as error:
+        assert str(path) in str(error)
+        return None
+    return [source.class_names for source in splits], examples
+
+
+@pytest.fixture(scope="module", params=["stored", "compressed"])
+def sound(request, tmp_path_factory):
+    save = {"stored": np.savez, "compressed": np.savez_compressed}[request.param]
+    names = {"class_names": np.array(list("abcdefg"))}
+    changes = {"x_train": IMAGES[:7, :2], "y_train": LABELS[:7], "x_test": IMAGES[:4, :2, :, 0]}
+    return write(tmp_path_factory.mktemp(request.param), save, **changes, **names)
+
+
+def test_a_flipped_bit_anywhere_is_refused_or_harmless(sound, tmp_path):
+    expected, data = content(sound), sound.read_bytes()
+    assert expected is not None
+    path, refused = tmp_path / "x.npz", 0
+    for place in range(0, len(data), 2):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << (place % 8)
+        path.write_bytes(flipped)
+        found = content(path)
+        assert found in (None, expected), place
+        refused += found is None
+    assert refused > len(data) / 6  # the rest are dates and the like
+
+
+def test_a_file_cut_anywhere_is_refused(sound, tmp_path):
+    data, path = sound.read_bytes(), tmp_path / "x.npz"
+    for length in range(0, len(data), 37):
+        path.write_bytes(data[:length])
+        assert content(path) is None, length
+
+
+def test_a_damaged_array_is_named(tmp_path):
+    path = write(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[data.index(IMAGES.tobytes()) + 1000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="array 'x_train' of .* cannot be read: Bad CRC-32"):
+        sources.load("archive", "train", path)
+    sources.load("archive", "test", path)  # images of other splits are not read
+
+
+def test_who_unpickles_does_not_read_all_images_again(tmp_path, monkeypatch):
+    text, read = pickle.dumps(sources.load("archive", "train", write(tmp_path))), []
+    monkeypatch.setattr(npz, "_check_sum", lambda _, info: read.append(info.filename))
+    assert_holds(pickle.loads(text), IMAGES, LABELS)
+    assert "x_train.npy" not in read
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("shape", [(21, 6, 5, 3), (19, 6, 5, 3), (1 << 40, 1 << 20), (-20, 3)])
+def test_a_shape_that_is_not_that_of_the_numbers_is_refused(tmp_path, save, shape):
+    path = tmp_path / "x.npz"
+    save(path, **arrays())
+    with zipfile.ZipFile(path) as old:
+        files, kind = {name: old.read(name) for name in old.namelist()}, old.infolist()[0]
+    header = io.BytesIO()
+    described = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, described)
+    files["x_train.npy"] = header.getvalue() + IMAGES.tobytes()
+    with zipfile.ZipFile(path, "w", kind.compress_type) as new:  # with right checksums
+        for name, data in files.items():
+            new.writestr(name, data)
+    with pytest.raises(ValueError, match="array 'x_train' of .* cannot be read"):
         sources.load("archive", "train", path)

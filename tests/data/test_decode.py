@@ -1,10 +1,12 @@
 import io
 import pickle
+import struct
+import zlib
 
 import image_files
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from snnvit_jax.data import decode
 from snnvit_jax.data.decode import DamagedImage, decode_image
@@ -155,6 +157,27 @@ def test_too_many_pixels_are_damage(monkeypatch, limit):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)  # of 24 x 40
     with pytest.raises(DamagedImage, match="bomb is damaged: .*960|40x24"):
         decode_image(KINDS["rgb.png"], "bomb")
+
+
+def bomb(width, height):
+    """A PNG file of a few bytes that says it has so many pixels, its checksums right."""
+    chunks = {
+        b"IHDR": struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0),
+        b"IDAT": zlib.compress(b"\0"),
+    }
+    parts = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks.items()
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("size", [(100_000, 100_000), (1, 2**31 - 1), (10_000, 9_000), (2**30, 1)])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(size, monkeypatch):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(DamagedImage, match="^a/bomb.png is damaged: .*(pixels|size)"):
+        decode_image(bomb(*size), "a/bomb.png")
 
 
 @pytest.mark.parametrize("kind", ["rgb.png", "rgb.JPEG", "rgb.WebP", "palette.gif", "rgb.tif"])

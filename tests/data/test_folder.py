@@ -10,6 +10,7 @@ from PIL import Image
 
 from snnvit_jax.data import sources
 from snnvit_jax.data.decode import DamagedImage, decode_image
+from snnvit_jax.data.order import EvaluationOrder, WithGaps
 
 KINDS = image_files.every_kind()
 
@@ -165,3 +166,169 @@ def test_a_pickle_is_hardly_more_than_the_names(many):
     text = pickle.dumps(source)
     assert len(text) < len(source) * (len("a/000.png") + 8 + 4) + 1500
     assert levels(pickle.loads(text)) == levels(source)
+
+
+# ---------------------------------------------------------------- links
+
+
+def names(source):
+    """Paths of a source's images relative to the folder of its split."""
+    examples = source.examples
+    return [str(examples.path(i).relative_to(examples.folder)) for i in range(len(source))]
+
+
+def load_one_class(root):
+    return names(sources.load("image_folder", "train", root))
+
+
+def test_links_to_folders_are_followed_at_any_depth(tmp_path):
+    fill(tmp_path / "elsewhere", {"x.png": KINDS["rgb.png"], "deep/y.png": KINDS["rgb.png"]})
+    fill(tmp_path / "more", {"z.png": KINDS["rgb.png"]})
+    fill(tmp_path / "train/a", {"own.png": KINDS["rgb.png"], "sub/o.png": KINDS["rgb.png"]})
+    (tmp_path / "train/a/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/deep/on").symlink_to("../../more")
+    (tmp_path / "train/a/.hidden").symlink_to(tmp_path / "more")
+    source = sources.load("image_folder", "train", tmp_path)
+    assert names(source) == [
+        *("a/link/deep/on/z.png", "a/link/deep/y.png", "a/link/x.png"),
+        *("a/own.png", "a/sub/o.png"),
+    ]
+    for example in source.examples:
+        np.testing.assert_array_equal(example["image"], image_files.picture())
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "sub", "sub/up", "/", "loop", "{}/train"])
+@pytest.mark.filterwarnings("ignore:.* is a link to 'loop'")
+def test_a_circle_of_links_ends_and_repeats_nothing(tmp_path, target):
+    fill(tmp_path / "train/a/sub", {"x.png": KINDS["rgb.png"]})
+    fill(tmp_path / "train/b", {"y.png": KINDS["rgb.png"]})
+    (tmp_path / "train/a/sub/up").symlink_to("..")
+    (tmp_path / "train/a/loop").symlink_to(target.format(tmp_path))
+    assert load_one_class(tmp_path) == ["a/sub/x.png", "b/y.png"]
+
+
+def test_many_ways_to_one_folder_are_one(tmp_path):
+    fill(tmp_path / "train/a/2", {"x.png": KINDS["rgb.png"]})
+    previous = tmp_path / "train/a/2"
+    for depth in range(40):  # 2 ** 40 paths
+        folder = tmp_path / f"train/a/f{depth}"
+        folder.mkdir()
+        for name in "lr":
+            (folder / name).symlink_to(previous)
+        previous = folder
+    (tmp_path / "train/a/1").symlink_to("2")  # comes first, but 2 has a path of its own
+    assert load_one_class(tmp_path) == ["a/2/x.png"]
+    fill(tmp_path / "far", {"y.png": KINDS["rgb.png"]})
+    for name in ("q", "p"):
+        (tmp_path / "train/a" / name).symlink_to(tmp_path / "far")
+    assert load_one_class(tmp_path) == ["a/2/x.png", "a/p/y.png"]
+
+
+@pytest.mark.parametrize("target", ["nowhere", "x.png", "b.png/x"])
+def test_an_image_that_is_a_link_to_nothing_is_damaged(tmp_path, target):
+    fill(tmp_path / "train/a", {"b.png": KINDS["rgb.png"]})
+    (tmp_path / "train/a/x.png").symlink_to(target)
+    source = sources.load("image_folder", "train", tmp_path)
+    assert names(source) == ["a/b.png", "a/x.png"]
+    message = f"^{tmp_path}/train/a/x.png is damaged: a link to '{target}', where there is nothing"
+    with pytest.raises(DamagedImage, match=message):
+        source.examples[1]
+    order = WithGaps(EvaluationOrder(source.examples, lambda example: example), (24, 40, 3), 2)
+    assert [bool(order[i]["mask"]) for i in range(2)] == [True, False]
+    assert order[1]["damaged"].startswith(f"{tmp_path}/train/a/x.png is damaged")
+
+
+def test_links_to_images_are_images(tmp_path):
+    fill(tmp_path, {"x.data": KINDS["rgb.png"], "train/a/b.png": KINDS["rgb.png"]})
+    (tmp_path / "train/a/x.png").symlink_to(tmp_path / "x.data")
+    assert load_one_class(tmp_path) == ["a/b.png", "a/x.png"]
+
+
+def test_what_might_have_been_a_folder_of_images_is_warned_of(tmp_path):
+    fill(tmp_path / "train/a", {"b.png": KINDS["rgb.png"], "notes.txt": b""})
+    (tmp_path / "train/a/photos").symlink_to("/nowhere/photos")
+    with pytest.warns(UserWarning, match="train/a/photos' is a link to '/nowhere/photos', where"):
+        assert load_one_class(tmp_path) == ["a/b.png"]
+
+
+@pytest.mark.parametrize("target", ["/nowhere/b", "b", "a/x.png/b"])
+def test_a_class_that_is_a_link_to_nothing_is_named(tmp_path, target):
+    fill(tmp_path / "train/a", {"x.png": KINDS["rgb.png"]})
+    (tmp_path / "train/b").symlink_to(target)
+    message = f"class folder '{tmp_path}/train/b' is a link to '{target}', where there is nothing"
+    with pytest.raises(ValueError, match=message):
+        sources.load("image_folder", "train", tmp_path)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    fill(tmp_path / "train/a", {"x.png": KINDS["rgb.png"]})
+    os.mkfifo(tmp_path / "train/a/y.png")
+    assert load_one_class(tmp_path) == ["a/x.png"]
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    fill(tmp_path / "train/a", {"x.png": KINDS["rgb.png"], "sub/y.png": KINDS["rgb.png"]})
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="train/a/sub"):
+        sources.load("image_folder", "train", tmp_path)
+
+
+# ---------------------------------------------------------------- names of classes
+
+COMPOSED, DECOMPOSED = "caf\xe9", "cafe\u0301"
+
+
+def test_two_unicode_forms_of_a_name_are_one_class(tmp_path):
+    image = {"x.png": KINDS["rgb.png"]}
+    fill(tmp_path / "train" / COMPOSED, image)
+    fill(tmp_path / "train/cafz", image)
+    fill(tmp_path / "val" / DECOMPOSED, image)
+    fill(tmp_path / "val/cafz", image)
+    fill(tmp_path / "both" / COMPOSED, image)
+    fill(tmp_path / "both" / DECOMPOSED, {"y.png": KINDS["rgb.png"]})
+    fill(tmp_path / "both/cafz", image)
+    loaded = [sources.load("image_folder", s, tmp_path) for s in ("train", "val", "both")]
+    for source in loaded:
+        assert source.class_names == ("cafz", COMPOSED)
+        sources.check_same_classes(loaded[0], source)
+    assert [[e["label"] for e in source.examples] for source in loaded] == [[0, 1]] * 2 + [
+        [0, 1, 1]
+    ]
+    assert names(loaded[1]) == ["cafz/x.png", f"{DECOMPOSED}/x.png"]
+
+
+def test_names_in_archives_are_composed_too(tmp_path):
+    arrays = {"x_train": np.zeros((1, 2, 2), np.uint8), "y_train": np.zeros(1, int)}
+    np.savez(tmp_path / "x.npz", **arrays, class_names=np.array([DECOMPOSED]))
+    source = sources.load("archive", "train", tmp_path / "x.npz")
+    assert source.class_names == (COMPOSED,)
+
+
+def test_names_that_look_alike_are_told_apart_by_their_characters(tmp_path):
+    cyrillic = "\u0441at"  # its first letter is not a c
+    for split, name in (("train", "cat"), ("val", cyrillic)):
+        fill(tmp_path / split / name, {"x.png": KINDS["rgb.png"]})
+    train, val = (sources.load("image_folder", split, tmp_path) for split in ("train", "val"))
+    message = r"differ: \['cat', '\u0441at' = '\\u0441at'\]"
+    with pytest.raises(ValueError, match=message):
+        sources.check_same_classes(train, val)
+
+
+def test_classes_whose_names_are_no_text_are_kept(tmp_path):
+    name = os.fsdecode(b"\xff\xe9")
+    fill(tmp_path / "train" / name, {"x.png": KINDS["rgb.png"]})
+    fill(tmp_path / "val/a", {"x.png": KINDS["rgb.png"]})
+    train, val = (sources.load("image_folder", split, tmp_path) for split in ("train", "val"))
+    assert train.class_names == (name,)
+    np.testing.assert_array_equal(train.examples[0]["image"], image_files.picture())
+    with pytest.raises(ValueError) as error:
+        sources.check_same_classes(train, val)
+    assert r"'\udcff\udce9'" in str(error.value)
+    str(error.value).encode()  # can be printed anywhere

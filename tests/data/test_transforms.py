@@ -1,8 +1,12 @@
+import math
+
+import image_files
 import numpy as np
 import pytest
 from PIL import Image
 
 from snnvit_jax.data.augment import transforms
+from snnvit_jax.data.augment.pipeline import Preprocess
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
@@ -58,6 +62,88 @@ def test_center_crop_starts_at_half_the_margin(image, margin, start):
 def test_a_middle_larger_than_the_image_is_refused(image):
     with pytest.raises(ValueError, match=r"\(12, 10\) has no middle of size=\(12, 11\)"):
         transforms.center_crop(image, (12, 11))
+
+
+# ---------------------------------------------------------------- very long images
+
+ORDINARY = [(375, 500), (500, 375), (64, 64), (20, 400), (400, 20), (1, 400), (300, 1)]
+
+
+def smooth(shape):
+    """An image whose resizing does not depend on how numbers in between are rounded."""
+    return image_files.picture(*shape)
+
+
+@pytest.mark.parametrize("shape", ORDINARY)
+@pytest.mark.parametrize(("shorter", "size"), [(73, (64, 64)), (32, (32, 32)), (9, (7, 8))])
+def test_resizing_and_cropping_at_once_is_one_after_the_other(shape, shorter, size):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    expected = transforms.center_crop(transforms.resize_shorter(image, shorter), size)
+    found = transforms.resize_shorter_and_crop(image, shorter, size)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("shape", ORDINARY)
+@pytest.mark.parametrize(("shorter", "size"), [(73, (64, 64)), (32, (32, 32)), (9, (7, 8))])
+def test_the_middle_of_a_very_long_image_is_that_of_the_whole(shape, shorter, size, monkeypatch):
+    image = smooth(shape)
+    expected = transforms.resize_shorter_and_crop(image, shorter, size)
+    monkeypatch.setattr(transforms, "_most_pixels", lambda *_: 1)
+    found = transforms.resize_shorter_and_crop(image, shorter, size)
+    assert found.shape == (*size, 3)
+    assert np.abs(found.astype(int) - expected).max() <= 2  # rounded twice
+
+
+@pytest.mark.parametrize("shape", ORDINARY)
+def test_a_very_tall_image_is_resized_like_any_other(shape, monkeypatch):
+    image = smooth(shape)
+    expected = transforms.resize(image, (24, 20))
+    monkeypatch.setattr(transforms, "_most_pixels", lambda *_: 1)
+    assert np.abs(transforms.resize(image, (24, 20)).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 4000), (4000, 1), (1, 8000), (1, 500_000), (500_000, 1)])
+@pytest.mark.parametrize("crop_fraction", [None, 0.875])
+def test_no_image_becomes_far_larger_on_its_way(shape, crop_fraction, monkeypatch):
+    largest = [0]
+    resize = Image.Image.resize
+
+    def spy(image, size, *args, **kwargs):
+        # What is resized first, rows or columns, differs between versions of Pillow.
+        rows = image.height if kwargs.get("box") is None else kwargs["box"][3] - kwargs["box"][1]
+        largest[0] = max(largest[0], size[0] * size[1], size[0] * rows)
+        return resize(image, size, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "resize", spy)
+    preprocess = Preprocess((224, 224), (0.5,), (0.5,), crop_fraction)
+    example = preprocess({"image": np.full((*shape, 3), 255, np.uint8), "label": 1})
+    np.testing.assert_array_equal(example["image"], np.ones((224, 224, 3), np.float32))
+    assert 0 < largest[0] <= transforms.MOST_PIXELS
+
+
+@pytest.mark.parametrize("shape", [(3000, 4000), (4000, 3000), (600, 1600), (8000, 9000)])
+def test_ordinary_images_are_resized_as_a_whole(shape, monkeypatch):
+    sizes = []
+
+    def spy(image, size, *args, **kwargs):
+        sizes.append((size, kwargs))
+        return Image.new("L", size)
+
+    monkeypatch.setattr(Image.Image, "resize", spy)
+    image = np.zeros((*shape, 1), np.uint8)
+    for size in (32, 224, 2048, 4096):
+        sizes.clear()
+        transforms.resize_shorter_and_crop(image, math.floor(size / 0.875), (size, size))
+        assert sizes[0][1] == {}
+        sizes.clear()
+        transforms.resize(image, (size, size))
+        assert sizes[0][0] == (size, size)
+
+
+def test_a_middle_larger_than_a_very_long_image_is_refused(monkeypatch):
+    monkeypatch.setattr(transforms, "_most_pixels", lambda *_: 1)
+    with pytest.raises(ValueError, match=r"\(4, 40\) has no middle of size=\(5, 5\)"):
+        transforms.resize_shorter_and_crop(np.zeros((1, 10, 3), np.uint8), 4, (5, 5))
 
 
 # With the larger padding a window may miss the image altogether.

@@ -40,7 +40,7 @@ class Preprocess:
         if self.crop_fraction is None:
             return transforms.resize(image, self.size)
         shorter = math.floor(min(self.size) / self.crop_fraction)
-        return transforms.center_crop(transforms.resize_shorter(image, shorter), self.size)
+        return transforms.resize_shorter_and_crop(image, shorter, self.size)
 
     def normalize(self, image):
         """Returns the image as float32, see `transforms.normalize`.

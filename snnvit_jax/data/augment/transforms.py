@@ -10,6 +10,10 @@ import math
 import numpy as np
 from PIL import Image
 
+# Of an image in between, which may be far larger than what is resized and what comes of it (a line
+# of 4000 pixels is a million long with its shorter side at 256): more than this, and than so many
+# times what is given and asked for, is not computed.
+MOST_PIXELS, MOST_TIMES = 1 << 24, 4
 CROP_ATTEMPTS = 10
 ERASING_ATTEMPTS = 10
 ERASING_AREA = (0.02, 1 / 3)
@@ -43,7 +47,10 @@ def resize(image, size):
     """
     if image.shape[:2] == tuple(size):
         return image
-    return from_pillow(to_pillow(image).resize(size[::-1], Image.Resampling.BICUBIC))
+    picture = to_pillow(image)
+    if image.shape[0] * size[1] > _most_pixels(image, size):  # rows come first, and all are kept
+        picture = picture.resize((image.shape[1], size[0]), Image.Resampling.BICUBIC)
+    return from_pillow(picture.resize(size[::-1], Image.Resampling.BICUBIC))
 
 
 def resize_shorter(image, size):
@@ -53,8 +60,7 @@ def resize_shorter(image, size):
       image: uint8 [H, W, C], C 1 or 3.
       size: pixels of the shorter side, >= 1; the longer one is rounded down.
     """
-    H, W, _ = image.shape
-    return resize(image, (size, size * W // H) if H <= W else (size * H // W, size))
+    return resize(image, _in_proportion(image, size))
 
 
 def center_crop(image, size):
@@ -67,11 +73,50 @@ def center_crop(image, size):
     Raises:
       ValueError: if the image is smaller.
     """
-    margins = [have - want for have, want in zip(image.shape, size, strict=False)]
-    if min(margins) < 0:
-        raise ValueError(f"an image of {image.shape[:2]} has no middle of {size=}")
-    top, left = (round(margin / 2) for margin in margins)
+    top, left = _middle(image.shape[:2], size)
     return image[top : top + size[0], left : left + size[1]]
+
+
+def resize_shorter_and_crop(image, shorter, size):
+    """Returns the middle of the image with its shorter side at a size.
+
+    That is `center_crop` of `resize_shorter`. Of an image so long that the whole would be too large
+    (`MOST_PIXELS`), only the middle is computed: its pixels are the same to rounding.
+
+    Args:
+      image: uint8 [H, W, C], C 1 or 3.
+      shorter: pixels of the shorter side before the crop.
+      size: (height, width) of the crop.
+
+    Raises:
+      ValueError: if the resized image is smaller.
+    """
+    whole = _in_proportion(image, shorter)
+    if math.prod(whole) <= _most_pixels(image, size):
+        return center_crop(resize(image, whole), size)
+    (top, left), (height, width) = _middle(whole, size), size
+    y, x = (have / want for have, want in zip(image.shape, whole, strict=False))
+    box = (left * x, top * y, (left + width) * x, (top + height) * y)
+    return from_pillow(to_pillow(image).resize(size[::-1], Image.Resampling.BICUBIC, box=box))
+
+
+def _most_pixels(image, size):
+    """Pixels that an image in between may have."""
+    return max(MOST_PIXELS, MOST_TIMES * max(math.prod(image.shape[:2]), math.prod(size)))
+
+
+def _in_proportion(image, shorter):
+    """(height, width) of an image whose shorter side is resized; the longer is rounded down."""
+    H, W, _ = image.shape
+    return (shorter, shorter * W // H) if H <= W else (shorter * H // W, shorter)
+
+
+def _middle(have, want):
+    """(top, left) of the middle part of an image."""
+    margins = [whole - part for whole, part in zip(have, want, strict=True)]
+    if min(margins) < 0:
+        raise ValueError(f"an image of {tuple(have)} has no middle of size={want}")
+    return [round(margin / 2) for margin in margins]
 
 
 def random_crop(image, padding, rng):

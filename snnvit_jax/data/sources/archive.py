@@ -2,10 +2,10 @@
 
 import operator
 import pathlib
-import zipfile
 
 import numpy as np
 
+from snnvit_jax.data.sources import npz
 from snnvit_jax.data.sources.splits import parse_split
 
 
@@ -22,8 +22,10 @@ class ImageArchive:
       channels: of the images, 1 or 3.
     """
 
-    def __init__(self, path, split):
+    def __init__(self, path, split, check=True):
         """Opens and checks one split.
+
+        All of it is read once, to compare checksums.
 
         Args:
           path: of an .npz file with arrays "x_SPLIT" and "y_SPLIT" for each split ("x_train",
@@ -32,16 +34,17 @@ class ImageArchive:
             [N, 1], >= 0.
           split: name of a split, perhaps sliced in the order of the archive: see
             `splits.parse_split`.
+          check: whether to compare the checksum of images that stay on disk.
 
         Raises:
           FileNotFoundError: if there is no such file.
-          ValueError: naming what is wrong with it.
+          ValueError: naming what is wrong with it, or damaged.
         """
         self._opened = (path, split)
         part = parse_split(split)
         path = pathlib.Path(path).expanduser()
         members = _members(path)
-        images = _array(path, _key(path, members, part.name, 0))
+        images = npz.open_array(path, _key(path, members, part.name, 0), check)
         labels = _labels(path, _key(path, members, part.name, 1))
         _check_images(path, images, labels)
         self.class_names = _class_names(path, members)
@@ -51,7 +54,7 @@ class ImageArchive:
         self._range = range(*part.bounds(len(labels)))
 
     def __reduce__(self):
-        return ImageArchive, self._opened
+        return ImageArchive, (*self._opened, False)  # has been checked
 
     def __len__(self):
         """Number of images."""
@@ -78,12 +81,7 @@ def _members(path):
     """Names of the arrays in an archive."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; give the path of an .npz archive of images")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            files = archive.namelist()
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is no .npz archive: {error}") from error
-    return [name.removesuffix(".npy") for name in files if name.endswith(".npy")]
+    return npz.array_names(path)
 
 
 def _key(path, members, split, which):
@@ -93,42 +91,35 @@ def _key(path, members, split, which):
     if key not in members or (single and split != "train"):
         raise ValueError(
             f"no split {split!r} in {path}: it holds {', '.join(sorted(members)) or 'nothing'}; "
-            'expected are "x_SPLIT" and "y_SPLIT", or "images" and "labels" for "train"'
+            f'expected are "x_{split}" and "y_{split}", or "images" and "labels" for "train"'
+            f"{_renaming(members, split)}"
         )
     return key
 
 
+# What other archives call the images and labels of a split, in lower case.
+_IMAGES_ELSEWHERE = (
+    *("{}_images", "images_{}", "x_{}", "{}_x", "{}_data", "data_{}", "x{}", "{}x", "{}"),
+)
+_LABELS_ELSEWHERE = (
+    *("{}_labels", "labels_{}", "y_{}", "{}_y", "{}_targets", "{}_label", "y{}", "{}y"),
+)
+
+
+def _renaming(members, split):
+    """How to rename what looks like a split under other names, for an error."""
+    found = {}
+    for key, patterns in (("x", _IMAGES_ELSEWHERE), ("y", _LABELS_ELSEWHERE)):
+        names = [pattern.format(split) for pattern in patterns]
+        found[f"{key}_{split}"] = next((m for m in members if m.lower() in names), None)
+    if None in found.values():
+        return ""
+    renamed = ", ".join(f"{key}=a[{member!r}]" for key, member in found.items())
+    return f"; rename what it holds: a = numpy.load(OLD), numpy.savez(NEW, {renamed}, ...)"
+
+
 def _array(path, key):
-    """One array of an archive, left on disk if it is stored there as it is."""
-    with zipfile.ZipFile(path) as archive:
-        info = archive.getinfo(f"{key}.npy")
-        with archive.open(info) as member:
-            version = np.lib.format.read_magic(member)
-            read = np.lib.format.read_array_header_1_0
-            if version != (1, 0):
-                read = np.lib.format.read_array_header_2_0
-            shape, fortran_order, dtype = read(member)
-            header = member.tell()
-    if info.compress_type != zipfile.ZIP_STORED or dtype.hasobject or 0 in shape:
-        return _read(path, key)
-    order = "F" if fortran_order else "C"
-    return np.memmap(path, dtype, "r", _start(path, info) + header, shape, order)
-
-
-def _start(path, info):
-    """Place of a stored member's bytes in an archive (PKWARE APPNOTE 6.3, section 4.3.7)."""
-    with open(path, "rb") as file:
-        file.seek(info.header_offset + 26)
-        name_length, extra_length = np.frombuffer(file.read(4), "<u2").tolist()
-    return info.header_offset + 30 + name_length + extra_length
-
-
-def _read(path, key):
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return archive[key]
-    except ValueError as error:
-        raise ValueError(f"array {key!r} of {path} cannot be read: {error}") from error
+    return npz.open_array(path, key)
 
 
 def _labels(path, key):

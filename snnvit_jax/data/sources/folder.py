@@ -5,11 +5,18 @@ import hashlib
 import operator
 import os
 import pathlib
+import unicodedata
 
 import numpy as np
 
-from snnvit_jax.data.decode import decode_image
+from snnvit_jax.data.decode import DamagedImage, decode_image
 from snnvit_jax.data.sources.splits import parse_split
+from snnvit_jax.data.sources.walk import (
+    LEADS_NOWHERE,
+    files_below,
+    list_folder,
+    warn_of_dangling,
+)
 
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp"),
@@ -26,7 +33,8 @@ class ImageFolder:
 
     Attributes:
       folder: of the split.
-      class_names: names of its sub-folders, sorted; a label is a place among them.
+      class_names: names of its sub-folders in Unicode's composed form (NFC), sorted; a label is a
+        place among them.
       paths: of all images relative to the folder, one after the other, encoded for the file system.
       ends: [N] int64, where each of them ends.
       labels: [N] int32.
@@ -51,7 +59,7 @@ class ImageFolder:
         """Returns {"image", "label"}; raises `DamagedImage` naming the path."""
         index = range(len(self))[operator.index(index)]
         path = self.path(index)
-        image = decode_image(path.read_bytes(), path, self.channels)
+        image = decode_image(_read(path), path, self.channels)
         return {"image": image, "label": int(self.labels[index])}
 
     def label(self, index):
@@ -76,8 +84,10 @@ def open_folder(root, split):
     """Lists the images of one split.
 
     Hidden files and folders, and files without one of `EXTENSIONS` (in upper or lower case), do not
-    count. Images come sorted by path. A slice is taken from a fixed pseudo-random order, that of a
-    hash of the paths, so that each part has its share of every class.
+    count. Links to folders are followed (`walk.files_below`); an image that is a link to nothing is
+    a damaged one. Folders whose names are two Unicode forms of one text are one class. Images come
+    sorted by class and path. A slice is taken from a fixed pseudo-random order, that of a hash of
+    the paths, so that each part has its share of every class.
 
     Args:
       root: folder with a sub-folder for each split.
@@ -88,22 +98,23 @@ def open_folder(root, split):
 
     Raises:
       FileNotFoundError: if there is no such folder, naming those there are.
-      ValueError: if it has no class folders, or one without images.
+      ValueError: if it has no class folders, one without images, or a link to nothing in the place
+        of one.
     """
     part = parse_split(split)
     folder = _split_folder(pathlib.Path(root).expanduser(), part.name)
-    class_names = _folders(folder)
-    if not class_names:
+    classes = _class_folders(folder)
+    if not classes:
         raise ValueError(
             f"{folder} holds no class folders; images are expected as {folder}/CLASS/IMAGE.jpg"
         )
-    paths = [_class_paths(folder, name) for name in class_names]
+    paths = [_class_paths(folder, names) for names in classes.values()]
     labels = np.repeat(np.arange(len(paths), dtype=np.int32), [len(found) for found in paths])
     paths = [path for found in paths for path in found]
     chosen = range(len(paths)) if part.whole else _mixed_part(paths, *part.bounds(len(paths)))
     paths = [paths[index] for index in chosen]
     ends = np.cumsum([len(path) for path in paths], dtype=np.int64)
-    return ImageFolder(folder, class_names, b"".join(paths), ends, labels[list(chosen)])
+    return ImageFolder(folder, tuple(classes), b"".join(paths), ends, labels[list(chosen)])
 
 
 def _split_folder(root, name):
@@ -119,28 +130,54 @@ def _split_folder(root, name):
 
 
 def _folders(folder):
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.is_dir()]
-    return tuple(sorted(name for name in names if not name.startswith(".")))
+    return sorted(name for name, kind in list_folder(folder) if "folder" in kind)
 
 
-def _class_paths(folder, class_name):
+def _class_folders(folder):
+    """{class name: names of its folders}, sorted."""
+    for name, kind in list_folder(folder):
+        if kind == "link to nothing" and not _is_image(name):
+            raise ValueError(
+                f"class folder {str(folder / name)!r} is a link to "
+                f"{os.readlink(folder / name)!r}, where there is nothing; mend or remove it"
+            )
+    classes = {}
+    for name in _folders(folder):
+        classes.setdefault(unicodedata.normalize("NFC", name), []).append(name)
+    return dict(sorted(classes.items()))
+
+
+def _class_paths(folder, names):
     """Paths of a class's images relative to the split's folder, encoded and sorted."""
     found = []
-    for parent, folders, files in os.walk(folder / class_name):
-        folders[:] = (name for name in folders if not name.startswith("."))
-        relative = os.path.relpath(parent, folder)
-        found += [os.path.join(relative, name) for name in files if _is_image(name)]
+    for name in names:
+        for path in files_below(folder / name):
+            if _is_image(path):
+                found.append(os.path.join(name, path))
+            elif not os.path.exists(folder / name / path):
+                warn_of_dangling(folder / name / path)
     if not found:
         raise ValueError(
-            f"class folder {folder / class_name} holds no images ({' '.join(EXTENSIONS)}); "
+            f"class folder {folder / names[0]} holds no images ({' '.join(EXTENSIONS)}); "
             "fill it or remove it"
         )
     return sorted(os.fsencode(path) for path in found)
 
 
+def _read(path):
+    """Bytes of a file; one that is a link to nothing is a damaged image."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if error.errno in LEADS_NOWHERE and path.is_symlink():
+            raise DamagedImage(
+                f"{path} is damaged: a link to {os.readlink(path)!r}, where there is nothing"
+            ) from error
+        raise
+
+
 def _is_image(name):
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
 def _mixed_part(paths, start, stop):

@@ -6,6 +6,7 @@ without TensorFlow. Encoded images of whatever origin pass through `decode.decod
 """
 
 import dataclasses
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,7 +28,7 @@ class Source:
     Attributes:
       examples: sequence of {"image": uint8 [H, W, C], "label": int}; reading an item raises
         `decode.DamagedImage` if it cannot be decoded.
-      class_names: one for each label.
+      class_names: one for each label, in Unicode's composed form (NFC).
       split: its name.
     """
 
@@ -79,7 +80,8 @@ def load(name, split, data_dir=None):
     else:
         own = _USERS_OWN.get(name)
         images = own(data_dir, split) if own else open_prepared(name, split, data_dir)
-        source = Source(images, images.class_names, split)
+        names = tuple(unicodedata.normalize("NFC", name) for name in images.class_names)
+        source = Source(images, names, split)
     if not len(source):
         raise ValueError(f"split {split!r} of data set {name!r} is empty")
     return source
@@ -95,7 +97,8 @@ def check_same_classes(a, b):
     if a.class_names == b.class_names:
         return
     names = [set(source.class_names) for source in (a, b)]
-    differing = sorted(names[0] ^ names[1])[:10] or "only in their order"
+    differing = sorted(names[0] ^ names[1])[:10]
+    differing = f"[{', '.join(map(_shown, differing))}]" if differing else "only in their order"
     raise ValueError(
         f"splits {a.split!r} and {b.split!r} have {a.num_classes} and {b.num_classes} classes that "
         f"differ: {differing}"
@@ -119,6 +122,11 @@ def check_some_labels(source, most=32):
                 f"label {label} of example {index} in split {source.split!r} lies outside the "
                 f"{source.num_classes} classes; is it a split without labels?"
             )
+
+
+def _shown(name):
+    """A name as it is read and, since two that look alike may differ, by its characters."""
+    return repr(name) if name.isascii() else f"{name!r} = {name!a}"
 
 
 def _digits(split):

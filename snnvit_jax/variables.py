@@ -1,0 +1,43 @@
+"""What no network can compute with: weights that are not finite, and negative variances.
+
+A spike function swallows a NaN, so that the logits stay finite and only the accuracy tells. Hence
+every place that takes weights asks here first.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+_VARIANCES = ("var", "running_var")
+
+
+def check_finite(variables, where="the variables"):
+    """Raises ValueError naming the first tensor with a NaN, an infinity or a negative variance.
+
+    Args:
+      variables: a tree of arrays in any floating-point type, such as {"params", "batch_stats"} of a
+        model, or {name: array} of a state dict; others than floating-point numbers always pass.
+      where: what to call them all in the error.
+    """
+    for name, leaf in traverse_util.flatten_dict(dict(variables), sep="/").items():
+        problem = _problem(name, leaf)
+        if problem:
+            raise ValueError(
+                f"{where} cannot be used: {name!r} holds {problem}; take an earlier checkpoint, or "
+                "copy the file again"
+            )
+
+
+def _problem(name, leaf):
+    """What is wrong with a tensor, in words, or None."""
+    array = np.asarray(jax.device_get(leaf))
+    if not jnp.issubdtype(array.dtype, np.floating):  # of ml_dtypes, too
+        return None
+    finite = np.isfinite(array)
+    if not finite.all():
+        place = tuple(map(int, np.argwhere(~finite)[0]))
+        return f"{np.count_nonzero(~finite)} values that are not finite, {array[place]} at {place}"
+    if name.replace("/", ".").rpartition(".")[2] in _VARIANCES and (array < 0).any():
+        return f"a negative variance, {array.min()}"
+    return None
