@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
+from flax import traverse_util
 
 from snnvit_jax import energy, training
 from snnvit_jax.data import loader, sources
 from snnvit_jax.data.augment import pipeline
-from snnvit_jax.data.order import TrainingOrder
 from snnvit_jax.distributed.sharding import (
     Placement,
     check_batch,
@@ -18,9 +18,9 @@ from snnvit_jax.distributed.sharding import (
     create_mesh,
     replicate,
 )
-from snnvit_jax.models import create_model
+from snnvit_jax.models import create_model, variable_shapes
 from snnvit_jax.runs import config as config_lib
-from snnvit_jax.runs import initial, teachers
+from snnvit_jax.runs import initial, teachers, validation
 from snnvit_jax.training import distillation
 from snnvit_jax.training import optimizer as optimizer_lib
 from snnvit_jax.training.mixing import Mixing
@@ -93,10 +93,14 @@ class Experiment:
           step: number of the step, from 1.
         """
         data, size = self.config.data, self.config.batch_size
-        order = TrainingOrder(
-            self.train_source.examples, self.augment, self.config.seed, data.repeats
+        order = loader.training_order(
+            self.train_source,
+            self.augment,
+            data.on_damaged,
+            seed=self.config.seed,
+            repeats=data.repeats,
         )
-        return [order.place(p)[1] for p in range((step - 1) * size, step * size)]
+        return [order.index(p) for p in range((step - 1) * size, step * size)]
 
     def create_state(self):
         """Returns the training state before the first step, on the mesh.
@@ -159,6 +163,7 @@ def build(config, to_train=True):
     )
     loader.check_fills_batch(train_source, config.batch_size)
     sources.check_same_classes(train_source, eval_source)
+    sources.check_same_channels(train_source, eval_source)
     sources.check_some_labels(train_source)
     sources.check_some_labels(eval_source)
     initial.check_exists(config.init_from)
@@ -171,6 +176,7 @@ def build(config, to_train=True):
     num_classes = train_source.num_classes
     model = _create_model(config.model, num_classes, data.image_size)
     check_model(model.config, placement)
+    _check_multipliers(config.optimizer.multipliers, model, image_shape)
     procedure = training.Procedure(
         model=model,
         optimizer=optimizer_lib.create_optimizer(config.optimizer, learning_rate, config.trainable),
@@ -180,6 +186,7 @@ def build(config, to_train=True):
         mixing=_create_mixing(config.mixing, steps_per_epoch),
         distillation=_create_distillation(config, num_classes) if to_train else None,
         accumulate=config.accumulate,
+        trainable=config.trainable,
         average_decay=config.average_decay,
         seed=config.seed,
         placement=placement,
@@ -228,6 +235,13 @@ def _create_model(settings, num_classes, image_size):
     return create_model(
         settings.pop("name"), num_classes, image_size, settings.pop("time_steps"), **settings
     )
+
+
+def _check_multipliers(multipliers, model, image_shape):
+    if not multipliers:
+        return
+    params = variable_shapes(model, image_shape)["params"]
+    validation.check_patterns(multipliers, list(traverse_util.flatten_dict(params, sep="/")))
 
 
 def _spike_prices(config, model, image_shape):
