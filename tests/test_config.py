@@ -170,9 +170,11 @@ def test_no_key_takes_a_value_that_it_cannot_use(key):
     values = [value for name, value in BAD if name == key]
     assert len(values) > 10
     for value in values:
+        config = changed(key, value)
         with pytest.raises(ValueError) as error:
-            config_lib.validate(changed(key, value))
-        assert f"{key}={value!r} must be " in str(error.value)
+            config_lib.validate(config)
+        held = validation.flatten(config)[key]  # of a whole number, the float
+        assert str(error.value).startswith(f"{key}={held!r} must be ")
 
 
 def test_every_key_has_a_rule_and_every_rule_a_key():
