@@ -1,7 +1,13 @@
+import json
+import pathlib
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import two_processes
 
 from snnvit_jax.training.mixing import Mixing, cutmix_weights, mix, mixup_weights
 
@@ -107,6 +113,18 @@ def test_the_last_example_of_an_odd_batch_is_mixed_with_itself(count, mixing):
             expected = both(key, images[:even], targets[:even])
             for x, y in zip(found, expected, strict=True):
                 np.testing.assert_allclose(x[:even], y, rtol=1e-6)
+
+
+def test_the_same_images_are_mixed_on_several_devices():
+    script = pathlib.Path(__file__).with_name("mixing_on_devices.py")
+    environment = two_processes.environment(devices=4)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    differences = json.loads(done.stdout.splitlines()[-1])
+    assert differences.keys() == {"1", "2", "3"}
+    assert max(differences.values()) < 1e-6
 
 
 @pytest.mark.parametrize("alpha", [1e-6, 1e-3, 1e6])

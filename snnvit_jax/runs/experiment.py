@@ -130,7 +130,10 @@ class Experiment:
         """
         if self.procedure.distillation is None:
             return None
-        teacher = teachers.load(self.config.distillation.teacher, self.model.config.num_classes)
+        path = self.config.distillation.teacher
+        teacher = teachers.load(path, self.model.config.num_classes)
+        wanted = variable_shapes(self.procedure.distillation.model, self.image_shape)
+        teachers.check_shapes(path, teacher, wanted, self.image_shape)
         return replicate(jax.device_get(teacher), self.mesh)
 
     def _place(self, create, argument):
