@@ -195,6 +195,12 @@ def test_names_that_a_model_does_not_know_are_named(key):
         experiment.build(config)
 
 
+def test_mixing_may_end_after_the_training():
+    config = load("digits")
+    config.mixing.off_epoch = 1e30
+    assert experiment.build(config).procedure.mixing.off_step == 2**31 - 1
+
+
 def test_an_archive_whose_splits_differ_in_colour_is_refused_before_training(tmp_path):
     images = np.zeros((64, 8, 8, 3), np.uint8)
     path = tmp_path / "images.npz"
@@ -230,6 +236,8 @@ def test_unknown_and_missing_keys_are_named():
         ("data.mean", (0.1, 0.2), r"data.mean=\(0.1, 0.2\) needs 1 or 1 values"),
         ("optimizer.warmup_epochs", 900.0, "warmup_epochs=900.0 must be fewer than epochs="),
         ("data.crop_padding", -1, "data.crop_padding=-1"),
+        ("data.crop_padding", 8, "data.crop_padding=8 must be below data.image_size=8"),
+        ("epochs", 10**9, "epochs=1000000000 are 2.25e\\+10 steps; at most 2147483647"),
         ("data.std", (0.0,), r"data.std=\(0.0,\)"),
         ("data.mean", (float("nan"),), r"data.mean=\(nan,\)"),
         ("mixing.mixup_alpha", -1.0, "mixing.mixup_alpha=-1.0"),

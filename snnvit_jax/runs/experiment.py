@@ -173,6 +173,7 @@ def build(config, to_train=True):
     channels = train_source.channels
     image_shape = (data.image_size, data.image_size, channels)
     steps_per_epoch = len(train_source) / config.batch_size
+    _check_length(config.epochs, steps_per_epoch)
     learning_rate = optimizer_lib.learning_rate_schedule(
         config.optimizer, config.epochs, steps_per_epoch
     )
@@ -213,8 +214,18 @@ def build(config, to_train=True):
     )
 
 
+MOST_STEPS = 2**31 - 1  # of a training: they are counted in 32 bits
+
+
 def _steps(epochs, steps_per_epoch):
-    return None if epochs is None else round(epochs * steps_per_epoch)
+    return None if epochs is None else min(round(epochs * steps_per_epoch), MOST_STEPS)
+
+
+def _check_length(epochs, steps_per_epoch):
+    if epochs * steps_per_epoch > MOST_STEPS:
+        raise ValueError(
+            f"{epochs=} are {epochs * steps_per_epoch:.3g} steps; at most {MOST_STEPS} are possible"
+        )
 
 
 def _create_mixing(settings, steps_per_epoch):

@@ -23,7 +23,7 @@ RULES = {
     "cutmix_alpha": _ALPHA,
     "cutmix_share": values.number(0, 1),
     "probability": values.number(0, 1),
-    "off_step": values.optional(values.whole(0)),
+    "off_step": values.optional(values.whole(0, 2**31 - 1)),
 }
 
 

@@ -11,17 +11,17 @@ from snnvit_jax.data.augment.randaugment import MAX_MAGNITUDE, SETS, RandAugment
 
 # What each setting must be, by its name; what is said of mean and std holds for each channel.
 RULES = {
-    "image_size": values.whole(1),
+    "image_size": values.whole(1, 2**14),
     "mean": values.several(values.number(0, 1)),
     "std": values.several(values.number(1e-6, 1)),
-    "crop_fraction": values.optional(values.number(above=0, high=1)),
+    "crop_fraction": values.optional(values.number(0.1, 1)),
     "crop_padding": values.whole(0),
     "flip": values.flag(),
     "random_resized_crop": values.flag(),
     "crop_scale": values.interval(1e-6, 1),
     "crop_ratio": values.interval(1e-3, 1e3),
     "erasing_probability": values.number(0, 1),
-    "randaugment.num_ops": values.whole(0),
+    "randaugment.num_ops": values.whole(0, 100),
     "randaugment.magnitude": values.number(0, MAX_MAGNITUDE),
     "randaugment.magnitude_std": values.number(0),
     "randaugment.probability": values.number(0, 1),
@@ -38,7 +38,7 @@ class Preprocess:
       size: (height, width).
       mean: see `transforms.normalize`.
       std: see `transforms.normalize`.
-      crop_fraction: None distorts the whole image to the size. A number in (0, 1] resizes its
+      crop_fraction: None distorts the whole image to the size. A number in [0.1, 1] resizes its
         shorter side to floor(shorter side of `size` / crop_fraction) and takes the middle.
     """
 
@@ -154,6 +154,11 @@ def create_augment(data, channels):
     padding, resized = data.crop_padding, data.random_resized_crop
     if padding and resized:
         raise ValueError(f"data.crop_padding={padding!r} must be 0 with random_resized_crop")
+    if padding >= data.image_size:
+        raise ValueError(
+            f"data.crop_padding={padding!r} must be below data.image_size={data.image_size}, or "
+            "some crops would hold nothing of the image"
+        )
     return Augment(
         preprocess=preprocess,
         crop_padding=padding,
