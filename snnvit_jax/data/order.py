@@ -13,25 +13,28 @@ import numpy as np
 from snnvit_jax.data.decode import DamagedImage
 
 
+@functools.lru_cache(maxsize=2)  # batches prepared ahead may lie in the next epoch already
 def permutation(seed, epoch, size):
-    """Returns the order in which an epoch's examples are drawn, [size] whole numbers.
+    """Returns the order in which an epoch's examples are drawn, [size] whole numbers; read only.
 
     Args:
       seed: whole number >= 0.
       epoch: whole number >= 0.
       size: number of examples.
     """
-    return np.random.default_rng((seed, epoch)).permutation(size)
+    drawn = np.random.default_rng((seed, epoch)).permutation(size)
+    drawn.flags.writeable = False
+    return drawn
 
 
-@functools.lru_cache(maxsize=2)  # batches prepared ahead may lie in the next epoch already
+@functools.lru_cache(maxsize=2)
 def epoch_order(seed, epoch, size, repeats=1):
     """Returns which example comes at each place of an epoch, [size] whole numbers.
 
     The examples come in pairs whose copies alternate, a b a b for two `repeats`, so that no two
     neighbours are the same example: neighbours are mixed with each other. That holds between two
     epochs too, if an epoch has more places than such a pair takes: where the last place would hold
-    the first example of the next epoch, the last two examples change their places.
+    the first example of the next epoch, the other of its pair, or the one before, comes there.
 
     Args:
       seed: whole number >= 0.
@@ -39,7 +42,7 @@ def epoch_order(seed, epoch, size, repeats=1):
       size: number of examples.
       repeats: times each example is taken, >= 1.
     """
-    drawn = permutation(seed, epoch, size)
+    drawn = permutation(seed, epoch, size).copy()
     pair, place = np.divmod(np.arange(size), 2 * repeats)
     order = 2 * pair + place % 2
     last = order[-1]
