@@ -88,6 +88,15 @@ def test_the_share_of_batches_that_are_mixed_and_of_cutmix(mixed):
     assert 10 < counts["cutmix"] < counts["mixup"]
 
 
+@pytest.mark.parametrize("mixing", [Mixing(mixup_alpha=0.8), Mixing(cutmix_alpha=1.0)])
+def test_all_frames_of_a_recording_are_mixed_alike(mixing):
+    frames = np.stack([IMAGES, IMAGES**2 / 100], axis=1)  # B T H W C
+    found, _ = mix(jax.random.key(1), frames, TARGETS, 0, mixing)
+    for t in range(2):
+        expected, _ = mix(jax.random.key(1), frames[:, t], TARGETS, 0, mixing)
+        np.testing.assert_allclose(found[:, t], expected, rtol=1e-5)
+
+
 def test_images_keep_their_type():
     images, _ = mix(
         jax.random.key(0), jnp.asarray(IMAGES, jnp.bfloat16), TARGETS, 0, Mixing(mixup_alpha=1.0)
