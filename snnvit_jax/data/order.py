@@ -34,7 +34,7 @@ def epoch_order(seed, epoch, size, repeats=1):
     The examples come in pairs whose copies alternate, a b a b for two `repeats`, so that no two
     neighbours are the same example: neighbours are mixed with each other. That holds between two
     epochs too, if an epoch has more places than such a pair takes: where the last place would hold
-    the first example of the next epoch, the other of its pair, or the one before, comes there.
+    the first example of the next epoch, that one and the one drawn before it change their places.
 
     Args:
       seed: whole number >= 0.
@@ -47,8 +47,7 @@ def epoch_order(seed, epoch, size, repeats=1):
     order = 2 * pair + place % 2
     last = order[-1]
     if last > 1 and drawn[last] == permutation(seed, epoch + 1, size)[0]:
-        other = last ^ 1 if last ^ 1 < size else last - 1
-        drawn[[last, other]] = drawn[[other, last]]
+        drawn[[last - 1, last]] = drawn[[last, last - 1]]
     return drawn[order]
 
 
