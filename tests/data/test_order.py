@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snnvit_jax.data.order import TrainingOrder, epoch_order
+from snnvit_jax.data.order import TrainingOrder, epoch_order, permutation
 
 
 @st.composite
@@ -54,3 +54,10 @@ def test_copies_of_an_example_are_told_apart_and_lie_close_together(order):
 def test_the_smallest_sets_have_an_order_too(size, repeats):
     for epoch in range(4):
         assert set(epoch_order(0, epoch, size, repeats)) == set(range(size))
+
+
+@given(st.integers(0, 1000), st.integers(1, 9), st.integers(1, 4), st.integers(0, 5))
+def test_an_epoch_starts_with_the_first_that_it_draws(seed, size, repeats, epoch):
+    # The end of the epoch before has made room for it.
+    first = permutation(seed, epoch, size)[0]
+    assert epoch_order(seed, epoch, size, repeats)[0] == first

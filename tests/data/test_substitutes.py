@@ -62,6 +62,22 @@ def test_places_hold_what_can_be_read_and_never_their_neighbour(case):
             assert example["damaged"] == replaced
 
 
+@pytest.mark.parametrize(
+    ("damaged_places", "at", "comes"),
+    [
+        ({2}, 2, 5),  # half of the epoch further on
+        ({4}, 4, 1),
+        ({1, 4, 5}, 1, 3),  # neither the first, which comes just before, nor the third
+        ({2, 3}, 3, 0),
+        ({2, 5}, 2, 0),
+    ],
+)
+def test_which_example_comes_in_place_of_a_damaged_one(damaged_places, at, comes):
+    order = make_order(6, set(), seed=1).order
+    damaged = {order.index(place) for place in damaged_places}
+    assert make_order(6, damaged, seed=1).index(at) == order.index(comes)
+
+
 @given(cases(), st.randoms())
 def test_what_comes_at_a_place_does_not_depend_on_what_was_read_before(case, random):
     seed, size, repeats, damaged = case
