@@ -1,11 +1,12 @@
 import importlib
 import pathlib
 
+import numpy as np
 import pytest
 from ml_collections import config_dict
 
 from snnvit_jax.runs import config as config_lib
-from snnvit_jax.runs import experiment
+from snnvit_jax.runs import experiment, validation
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -86,6 +87,132 @@ def test_values_that_do_not_fit_are_named(key, value, message):
         config_lib.validate(changed(key, value))
 
 
+NAN, INF = float("nan"), float("inf")
+
+# What is no value of any of the keys but those that stand beside it.
+ODD = {
+    NAN: (),
+    INF: (),
+    -INF: (),
+    -1.5: (),
+    "": (),
+    (): ("optimizer.multipliers",),
+    (NAN,): (),
+    (-1,): (),
+    ("",): (),
+    ((),): (),
+    b"x": (),
+    1j: (),
+    None: (
+        *("average_decay", "init_from", "target_time_steps", "time_step_freeze_epoch"),
+        *("model.embed_dim", "model.num_heads", "model.depth", "model.mlp_ratio", "model.pool"),
+        *("model.neuron.tau", "model.neuron.alpha", "data.dir", "data.crop_fraction"),
+        *("mixing.off_epoch", "distillation.teacher", "optimizer.clip_norm"),
+    ),
+}
+CHOICES = (
+    *("on_nonfinite", "sharding", "trainable", "model.dtype", "model.remat", "data.on_damaged"),
+    *("data.randaugment.operations", "optimizer.name", "optimizer.schedule"),
+)
+WHOLE = (
+    *("seed", "batch_size", "accumulate", "mesh.data", "mesh.model", "min_time_steps"),
+    *("model.time_steps", "model.embed_dim", "model.num_heads", "model.depth"),
+    *("data.image_size", "data.crop_padding", "data.randaugment.num_ops", "data.repeats"),
+    *("data.workers", "log_every_steps", "keep_checkpoints"),
+)
+FLAGS = ("model.neuron.detach_reset", "data.random_resized_crop", "data.flip")
+AT_LEAST_ONE = (
+    *("batch_size", "accumulate", "mesh.data", "model.time_steps", "model.embed_dim"),
+    *("model.num_heads", "model.depth", "data.image_size", "data.repeats", "log_every_steps"),
+    "keep_checkpoints",
+)
+ABOVE_ZERO = (
+    *("epochs", "target_time_steps", "model.mlp_ratio", "model.neuron.alpha"),
+    *("data.crop_fraction", "distillation.temperature", "optimizer.learning_rate"),
+    *("optimizer.clip_norm", "eval_every_epochs"),
+)
+AT_MOST_ONE = (
+    *("average_decay", "model.drop_path", "data.crop_fraction", "data.erasing_probability"),
+    *("data.randaugment.probability", "mixing.cutmix_share", "mixing.probability"),
+    *("distillation.weight", "optimizer.label_smoothing"),
+)
+BAD = [
+    *((key, x) for x, fitting in ODD.items() for key in validation.RULES if key not in fitting),
+    *((key, x) for key in CHOICES for x in ("other", True, 1)),
+    *((key, x) for key in WHOLE for x in (True, 1.5, "1")),
+    *((key, x) for key in FLAGS for x in (0, 1, "True")),
+    *((key, 0) for key in (*AT_LEAST_ONE, *ABOVE_ZERO)),
+    *((key, x) for key in AT_MOST_ONE for x in (1.1, 2)),
+    *((key, 1.0) for key in ("average_decay", "model.drop_path")),
+    ("seed", 2**32),
+    ("mesh.model", -2),
+    ("model.pool", (1, 0, 0, 0)),
+    ("model.embed_dim", (32, 0)),
+    ("model.neuron.tau", 0.5),
+    *((f"data.{key}", x) for key in ("mean", "std") for x in (0.5, "0.5", (0.5, "x"), (123.7,))),
+    *(("data.std", x) for x in ((0.0,), (0.5, 0.0, 0.5), (1e-45,))),
+    *(("data.crop_scale", x) for x in ((0.5,), (0.5, 0.2), (0.0, 1.0), (0.5, 1.5), 0.5)),
+    *(("data.crop_ratio", x) for x in ((1.0,), (2.0, 0.5), (0.0, 1.0), (1.0, INF), (1, 2, 3))),
+    ("data.randaugment.magnitude", 11.0),
+    *(("mixing.mixup_alpha", x) for x in (1e-9, 1e9)),
+    *(
+        ("optimizer.multipliers", x)
+        for x in (
+            *("head", ("head", 2.0), (("head",),), (("head", 2.0, 1.0),), (("(", 1.0),)),
+            *((("head", "2"),), (("head", NAN),), (("head", -1.0),), (("", 1.0),), (("*", 1.0),)),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("key", validation.RULES)
+def test_no_key_takes_a_value_that_it_cannot_use(key):
+    values = [value for name, value in BAD if name == key]
+    assert len(values) > 10
+    for value in values:
+        config = changed(key, value)
+        with pytest.raises(ValueError) as error:
+            config_lib.validate(config)
+        held = validation.flatten(config)[key]  # of a whole number, the float
+        assert str(error.value).startswith(f"{key}={held!r} must be ")
+
+
+def test_every_key_has_a_rule_and_every_rule_a_key():
+    assert set(validation.RULES) == set(validation.flatten(config_lib.default_config()))
+
+
+@pytest.mark.parametrize("value", [None, 3, "lif", (), NAN])
+def test_a_section_must_hold_its_keys(value):
+    with pytest.raises(ValueError, match=r"model.neuron=.* must hold the keys alpha, detach_reset"):
+        config_lib.validate(changed("model.neuron", value))
+
+
+@pytest.mark.parametrize("key", ["kind", "reset", "surrogate", "estimator"])
+def test_names_that_a_model_does_not_know_are_named(key):
+    config = load("digits")
+    config.model.neuron[key] = "other"
+    with pytest.raises(ValueError, match=f"{key}='other'"):
+        experiment.build(config)
+
+
+def test_mixing_may_end_after_the_training():
+    config = load("digits")
+    config.mixing.off_epoch = 1e30
+    assert experiment.build(config).procedure.mixing.off_step == 2**31 - 1
+
+
+def test_an_archive_whose_splits_differ_in_colour_is_refused_before_training(tmp_path):
+    images = np.zeros((64, 8, 8, 3), np.uint8)
+    path = tmp_path / "images.npz"
+    labels = np.arange(64) % 10
+    np.savez(path, x_train=images[..., 0], y_train=labels, x_test=images, y_test=labels)
+    config = load("digits")
+    config.data.name, config.data.dir = "archive", str(path)
+    message = "split 'train' has grey images and split 'test' RGB ones"
+    with pytest.raises(ValueError, match=message):
+        experiment.build(config)
+
+
 def test_unknown_and_missing_keys_are_named():
     config = config_dict.ConfigDict(config_lib.default_config().to_dict())
     config.model.depht = 3
@@ -109,9 +236,15 @@ def test_unknown_and_missing_keys_are_named():
         ("data.mean", (0.1, 0.2), r"data.mean=\(0.1, 0.2\) needs 1 or 1 values"),
         ("optimizer.warmup_epochs", 900.0, "warmup_epochs=900.0 must be fewer than epochs="),
         ("data.crop_padding", -1, "data.crop_padding=-1"),
+        ("data.crop_padding", 8, "data.crop_padding=8 must be below data.image_size=8"),
+        ("epochs", 10**9, "epochs=1000000000 are 2.25e\\+10 steps; at most 2147483647"),
         ("data.std", (0.0,), r"data.std=\(0.0,\)"),
         ("data.mean", (float("nan"),), r"data.mean=\(nan,\)"),
         ("mixing.mixup_alpha", -1.0, "mixing.mixup_alpha=-1.0"),
+        ("data.mean", None, "data.mean=None must be a tuple"),
+        ("optimizer.multipliers", (("a", "b"),), r"optimizer.multipliers=\(\('a', 'b'\),\)"),
+        ("optimizer.multipliers", (("haed", 2.0),), "'haed' is found in none of the 84 names"),
+        ("data.train_split", "train[15:5]", r"unknown split='train\[15:5\]'"),
         ("mixing.probability", 1.5, "mixing.probability=1.5"),
         ("optimizer.multipliers", (("(", 1.0),), "optimizer.multipliers="),
         ("model.drop_path", 1.0, "drop_path=1.0"),

@@ -120,3 +120,14 @@ def test_folders_that_hold_no_teacher_are_named(tmp_path):
         other.data[key] = value
         with pytest.raises(ValueError, match=f"sees other images .* data.{key}="):
             teachers.read_config(str(tmp_path), other.data)
+
+
+def test_a_teacher_of_images_of_other_colours_is_refused(teacher):
+    model, variables = teacher
+    teachers.check_shapes("run", variables, snn.models.variable_shapes(model, (16, 16, 3)), None)
+    grey = snn.models.variable_shapes(model, (16, 16, 1))
+    message = (
+        r"teacher='run' was not trained on images of \(16, 16, 1\): .*proj_conv.*\(3, 3, 3, 4\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        teachers.check_shapes("run", variables, grey, (16, 16, 1))

@@ -19,6 +19,7 @@ from PIL import Image
 import snnvit_jax as snn
 from snnvit_jax import main
 from snnvit_jax.checkpoints.checkpoints import Checkpoints
+from snnvit_jax.data.decode import DamagedImage
 from snnvit_jax.runs import carry, loop, teachers
 from snnvit_jax.runs import config as config_lib
 
@@ -210,6 +211,41 @@ def test_a_batch_that_gives_no_numbers_is_named(copy, capsys, on_nonfinite):
         output = capsys.readouterr()
         assert re.search(f"skipped: {message}", output.out + output.err)
         assert lines_of(copy)[-2]["skipped_steps"] == 1
+
+
+class SomeDamaged:
+    """The examples of a source, of which some cannot be decoded."""
+
+    def __init__(self, examples, damaged):
+        self.examples, self.damaged = examples, damaged
+
+    def __len__(self):
+        return len(self.examples)
+
+    def __getitem__(self, index):
+        if index in self.damaged:
+            raise DamagedImage(f"image {index} is damaged")
+        return self.examples[index]
+
+
+def test_damaged_images_are_counted_and_an_odd_batch_without_them_is_mixed(tmp_path):
+    config = tiny_config()
+    config.epochs, config.time_step_anneal_epochs = 1, 0.5
+    config.batch_size = 179
+    config.mixing.mixup_alpha = config.mixing.cutmix_alpha = 0.5
+    config.data.on_damaged = "skip"
+    run = loop.Run(config, tmp_path / "work")
+    experiment = run.experiment
+    plain = [experiment.examples_of(step) for step in range(1, experiment.total_steps + 1)]
+    source = experiment.train_source
+    source = dataclasses.replace(source, examples=SomeDamaged(source.examples, set(range(50))))
+    run.experiment = dataclasses.replace(experiment, train_source=source)
+    summary = run.train()
+    assert summary["damaged_images"] == np.sum(np.array(plain) < 50) >= 49
+    for step, own in enumerate(plain, 1):
+        found, own = np.array(run.experiment.examples_of(step)), np.array(own)
+        assert found.min() >= 50
+        assert (found[own >= 50] == own[own >= 50]).all()
 
 
 def poison(run):

@@ -1,7 +1,13 @@
+import json
+import pathlib
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import two_processes
 
 from snnvit_jax.training.mixing import Mixing, cutmix_weights, mix, mixup_weights
 
@@ -82,6 +88,15 @@ def test_the_share_of_batches_that_are_mixed_and_of_cutmix(mixed):
     assert 10 < counts["cutmix"] < counts["mixup"]
 
 
+@pytest.mark.parametrize("mixing", [Mixing(mixup_alpha=0.8), Mixing(cutmix_alpha=1.0)])
+def test_all_frames_of_a_recording_are_mixed_alike(mixing):
+    frames = np.stack([IMAGES, IMAGES**2 / 100], axis=1)  # B T H W C
+    found, _ = mix(jax.random.key(1), frames, TARGETS, 0, mixing)
+    for t in range(2):
+        expected, _ = mix(jax.random.key(1), frames[:, t], TARGETS, 0, mixing)
+        np.testing.assert_allclose(found[:, t], expected, rtol=1e-5)
+
+
 def test_images_keep_their_type():
     images, _ = mix(
         jax.random.key(0), jnp.asarray(IMAGES, jnp.bfloat16), TARGETS, 0, Mixing(mixup_alpha=1.0)
@@ -89,10 +104,58 @@ def test_images_keep_their_type():
     assert images.dtype == jnp.bfloat16
 
 
-def test_bad_values_are_named():
-    with pytest.raises(ValueError, match="an even batch, not 3"):
-        mix(jax.random.key(0), IMAGES[:3], TARGETS[:3], 0, Mixing(mixup_alpha=1.0))
-    with pytest.raises(ValueError, match="mixing.cutmix_alpha=-0.1"):
-        Mixing(cutmix_alpha=-0.1)
-    with pytest.raises(ValueError, match="mixing.cutmix_share=2"):
-        Mixing(cutmix_share=2)
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("mixing", [Mixing(mixup_alpha=0.8), Mixing(cutmix_alpha=1.0)])
+def test_the_last_example_of_an_odd_batch_is_mixed_with_itself(count, mixing):
+    images = np.concatenate([IMAGES, IMAGES + 0.1])[:count]
+    targets = np.eye(count, 7, dtype=np.float32)
+    both = jax.jit(lambda key, x, y: mix(key, x, y, 0, mixing))
+    even = count // 2 * 2
+    for seed in range(5):
+        key = jax.random.key(seed)
+        found = both(key, images, targets)
+        # To the last bit: nothing was done to it.
+        for x, before in zip(found, (images, targets), strict=True):
+            assert x.shape == before.shape
+            np.testing.assert_array_equal(x[even:], before[even:])
+        if even:
+            expected = both(key, images[:even], targets[:even])
+            for x, y in zip(found, expected, strict=True):
+                np.testing.assert_allclose(x[:even], y, rtol=1e-6)
+
+
+def test_the_same_images_are_mixed_on_several_devices():
+    script = pathlib.Path(__file__).with_name("mixing_on_devices.py")
+    environment = two_processes.environment(devices=4)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    differences = json.loads(done.stdout.splitlines()[-1])
+    assert differences.keys() == {"1", "2", "3"}
+    assert max(differences.values()) < 1e-6
+
+
+@pytest.mark.parametrize("alpha", [1e-6, 1e-3, 1e6])
+def test_shares_of_the_most_extreme_distributions_are_numbers(alpha):
+    keys = jax.random.split(jax.random.key(0), 100)
+    shares = jax.vmap(lambda key: mixup_weights(key, (1, 1), alpha)[0, 0])(keys)
+    assert ((shares >= 0) & (shares <= 1)).all()
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((f"{kind}_alpha", x) for kind in ("mixup", "cutmix") for x in (-0.1, NAN, INF, 1e-9)),
+        *((name, x) for name in ("cutmix_share", "probability") for x in (-0.1, 2, NAN)),
+        *((name, x) for name in ("mixup_alpha", "probability") for x in (None, "1", True, (1,))),
+        *(("off_step", x) for x in (-1, 0.5, NAN, "1")),
+    ],
+)
+def test_bad_values_are_named(name, value):
+    with pytest.raises(ValueError) as error:
+        Mixing(**{name: value})
+    assert str(error.value).startswith(f"mixing.{name}={value!r} must be ")

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import types
 
 import jax
@@ -6,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import snnvit_jax as snn
 from snnvit_jax import energy, evaluation, training
@@ -13,8 +16,9 @@ from snnvit_jax.evaluation import metrics
 from snnvit_jax.neurons import recording
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.time_steps import masks
-from snnvit_jax.training import nonfinite, optimizer
+from snnvit_jax.training import gaps, nonfinite, optimizer
 from snnvit_jax.training import step as step_lib
+from snnvit_jax.training.mixing import Mixing
 from snnvit_jax.training.objective import Objective
 
 LABELS = np.array([0, 1, 2])
@@ -247,10 +251,146 @@ def test_bfloat16_training_keeps_float32_parameters(tiny, settings):
 def test_gaps_do_not_count_in_the_loss(tiny, adamw):
     gaps = {"image": tiny.images, "label": LABELS, "mask": np.array([True, False, True])}
     _, seen = take_steps(tiny, adamw, Objective(label_smoothing=0.3), 1, gaps)
-    logits, _ = tiny.model.apply(tiny.variables, tiny.images, train=True, mutable=["batch_stats"])
+    images = tiny.images[[0, 0, 2]]  # a copy of the first in place of the gap
+    logits, _ = tiny.model.apply(tiny.variables, images, train=True, mutable=["batch_stats"])
     targets = 0.7 * np.eye(3)[LABELS] + 0.1
     losses = -np.sum(targets * np.asarray(jax.nn.log_softmax(logits)), axis=1)
     np.testing.assert_allclose(seen[0]["loss"], losses[[0, 2]].mean(), rtol=1e-5)
+
+
+GAP = np.array([True, False, True])
+
+
+def expected_after_a_gap(tiny, rate):
+    """Parameters after a step of plain gradient descent on the first and last image alone.
+
+    The second is a gap: the first one stands there, and counts in the statistics only.
+    """
+    images, labels = tiny.images[[0, 0, 2]], LABELS[[0, 0, 2]]
+
+    def loss(params):
+        variables = {"params": params, "batch_stats": tiny.variables["batch_stats"]}
+        logits, new = tiny.model.apply(variables, images, train=True, mutable=["batch_stats"])
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return jnp.mean(losses[jnp.array([0, 2])]), new["batch_stats"]
+
+    params = tiny.variables["params"]
+    gradients, batch_stats = jax.jit(jax.grad(loss, has_aux=True))(params)
+    return jax.tree.map(lambda p, g: p - rate * g, params, gradients), batch_stats
+
+
+def test_a_gap_leaves_the_mean_gradient_and_the_statistics_of_the_real_images(tiny):
+    batch = {"image": tiny.images, "label": LABELS, "mask": GAP}
+    state, _ = take_steps(tiny, optax.sgd(0.1), Objective(freeze_step=0), 1, batch)
+    params, batch_stats = expected_after_a_gap(tiny, 0.1)
+    params = masks.replace_scores(params, masks.scores(tiny.variables["params"]))
+    moved = optax.global_norm(jax.tree.map(jnp.subtract, params, tiny.variables["params"]))
+    # A weight of 2 / 3 in place of 1 would be an error of a third of what was moved.
+    error = optax.global_norm(jax.tree.map(jnp.subtract, state.params, params))
+    assert error < 1e-3 * moved
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, state.batch_stats, batch_stats)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_nothing_that_stands_at_a_gap_has_an_effect(tiny, adamw, accumulate):
+    options = {"mixing": Mixing(mixup_alpha=1.0, cutmix_alpha=1.0), "accumulate": accumulate}
+    objective = Objective(label_smoothing=0.1)
+    found = []
+    for junk, label in ((0.0, 0), (np.nan, 2), (1e30, -5)):
+        images, labels = np.array(tiny.images), np.array(LABELS)
+        images[1], labels[1] = junk, label
+        batch = {"image": images, "label": labels, "mask": GAP}
+        found.append(take_steps(tiny, adamw, objective, 3, batch, **options))
+    assert int(found[0][0].skipped) == 0
+    for other in found[1:]:
+        jax.tree.map(np.testing.assert_array_equal, other, found[0])
+
+
+def test_a_batch_of_gaps_alone_changes_nothing(tiny, adamw):
+    batch = {"image": tiny.images, "label": LABELS, "mask": np.zeros(3, bool)}
+    procedure = training.Procedure(tiny.model, adamw, Objective())
+    state, _ = training.train_step(make_state(tiny, procedure), batch, procedure=procedure)
+    assert (int(state.step), int(state.skipped)) == (1, 1)
+    jax.tree.map(np.testing.assert_array_equal, state.variables, tiny.variables)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=9).filter(any))
+def test_gaps_are_filled_with_real_examples_and_weigh_nothing(mask):
+    mask = np.array(mask)
+    place = np.arange(len(mask))
+    filled = gaps.fill({"image": place * 1.0, "label": place, "mask": mask})
+    assert set(np.asarray(filled["label"]).tolist()) == set(place[mask].tolist())
+    np.testing.assert_array_equal(filled["label"][mask], place[mask])
+    np.testing.assert_array_equal(filled["image"], filled["label"])
+    np.testing.assert_array_equal(filled["mask"], mask)
+    weights = gaps.weights(jnp.asarray(mask))
+    losses = np.random.default_rng(0).normal(size=len(mask))
+    np.testing.assert_allclose(np.mean(losses * weights), losses[mask].mean(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "accumulate"), [(1, 1), (3, 1), (3, 3)])
+def test_odd_batches_and_single_images_can_be_mixed(tiny, adamw, count, accumulate):
+    batch = {"image": tiny.images[:count], "label": LABELS[:count]}
+    mixing = Mixing(mixup_alpha=1.0, cutmix_alpha=1.0)
+    mixed, plain = (
+        take_steps(tiny, adamw, Objective(), 2, batch, accumulate=accumulate, mixing=m)[0]
+        for m in (mixing, Mixing())
+    )
+    assert (int(mixed.step), int(mixed.skipped)) == (2, 0)
+    same = jax.tree.map(np.array_equal, mixed.params, plain.params)
+    assert all(jax.tree.leaves(same)) == (count == 1)  # a single image is mixed with itself
+
+
+def test_training_of_scores_moves_nothing_else(tiny, settings):
+    transformation = optimizer.create_optimizer(settings, lambda step: 1e-2, "scores")
+    config = dataclasses.replace(tiny.model.config, drop_path=0.5, depth=1)
+    tiny = tiny._replace(model=type(tiny.model)(config))
+    state, seen = take_steps(
+        tiny,
+        transformation,
+        Objective(time_step_penalty=1.0, spike_prices=(("block_0/mlp/fc1_lif", 1e-3),)),
+        3,
+        trainable="scores",
+        average_decay=0.9,
+        mixing=Mixing(mixup_alpha=0.5),
+    )
+    assert np.isfinite(seen[-1]["loss"])
+    before, after = tiny.variables, state.variables
+    changed = masks.scores(after["params"])
+    for name, score in masks.scores(before["params"]).items():
+        assert not np.array_equal(score, changed[name]), name
+    expected = before | {"params": masks.replace_scores(before["params"], changed)}
+    jax.tree.map(np.testing.assert_array_equal, after, expected)
+    jax.tree.map(np.testing.assert_array_equal, state.average, expected)
+
+
+def test_scores_are_trained_in_the_network_of_inference(tiny):
+    transformation = optax.chain(optax.sgd(0.1), optax.masked(optax.set_to_zero(), _without_scores))
+    state, seen = take_steps(tiny, transformation, Objective(), 1, trainable="scores")
+    logits = tiny.model.apply(tiny.variables, tiny.images)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, LABELS)
+    np.testing.assert_allclose(seen[0]["loss"], losses.mean(), rtol=1e-5)
+
+    def loss(params):
+        logits = tiny.model.apply(tiny.variables | {"params": params}, tiny.images)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS).mean()
+
+    gradients = masks.scores(jax.jit(jax.grad(loss))(tiny.variables["params"]))
+    for name, score in masks.scores(tiny.variables["params"]).items():
+        np.testing.assert_allclose(
+            masks.scores(state.params)[name], score - 0.1 * gradients[name], atol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("trainable", "head"), ("accumulate", 0), ("average_decay", 1.0), ("average_decay", np.nan)],
+)
+def test_values_of_a_procedure_that_do_not_fit_are_named(tiny, adamw, name, value):
+    with pytest.raises(ValueError) as error:
+        training.Procedure(tiny.model, adamw, **{name: value})
+    assert str(error.value).startswith(f"{name}={value!r} must be ")
 
 
 def test_parts_of_a_batch_add_up_to_the_whole(tiny):

@@ -8,6 +8,7 @@ from absl import flags, logging
 
 from snnvit_jax.data.decode import DamagedImage
 from snnvit_jax.data.order import EvaluationOrder, TrainingOrder, WithGaps
+from snnvit_jax.data.substitutes import WithSubstitutes
 
 ON_DAMAGED = ("fatal", "skip")
 _GRAIN_SAYS_DIED = "terminated unexpectedly"
@@ -25,7 +26,8 @@ class LoaderOptions:
       batch_size: examples in a batch, over all processes.
       image_shape: (H, W, C) after the transforms.
       workers: processes that prepare batches; 0 uses threads of this one.
-      on_damaged: what a damaged image does: "fatal" raises, "skip" leaves a gap in its batch.
+      on_damaged: what a damaged image does: "fatal" raises; "skip" names it, puts another example
+        in its place in training, and leaves a gap in evaluation.
       shard: which part of every batch this process takes, (index, number of processes).
 
     Raises:
@@ -57,7 +59,8 @@ def train_batches(source, augment, options, *, seed, repeats=1, start_step=0):
     """Gives an endless iterator of training batches, closed at the end of the `with` block.
 
     Batches follow each other through the epochs without a break: every example comes exactly once
-    in each epoch, and a batch may hold the end of one epoch and the start of the next.
+    in each epoch, and a batch may hold the end of one epoch and the start of the next. There are no
+    gaps: in place of a damaged image that is skipped comes another example.
 
     Args:
       source: a `Source`, at least one batch long.
@@ -68,17 +71,33 @@ def train_batches(source, augment, options, *, seed, repeats=1, start_step=0):
       start_step: number of batches to leave out at the start.
 
     Yields:
-      An iterator of {"image": float32 [B, H, W, C], "label": int32 [B], "mask": bool [B]}, B being
-      the examples of this process. It raises ValueError for a label outside the classes or, unless
-      they are skipped, a damaged image, and WorkerDiedError.
+      An iterator of {"image": float32 [B, H, W, C], "label": int32 [B], "replaced": bool [B]}, B
+      being the examples of this process; "replaced" says where another example comes in place of a
+      damaged one. It raises ValueError for a label outside the classes, for a damaged image unless
+      it is skipped, and if none can be found in its place; and WorkerDiedError.
 
     Raises:
       ValueError: if the source does not fill one batch.
     """
     check_fills_batch(source, options.batch_size)
-    order = TrainingOrder(source.examples, augment, seed, repeats)
+    order = training_order(source, augment, options.on_damaged, seed=seed, repeats=repeats)
     order = WithGaps(order, options.image_shape, len(order))
-    yield from _open_iterator(order, options, source.num_classes, start_step)
+    with _open_iterator(order, options, source.num_classes, start_step) as batches:
+        yield map(_without_gaps, batches)
+
+
+def training_order(source, augment, on_damaged, *, seed, repeats=1):
+    """Returns the order of a training's examples, as `TrainingOrder` or `WithSubstitutes`.
+
+    Args:
+      source: a `Source`.
+      augment: function of (example, numpy random generator).
+      on_damaged: see `LoaderOptions`.
+      seed: of order and augmentation.
+      repeats: see `TrainingOrder`.
+    """
+    order = TrainingOrder(source.examples, augment, seed, repeats)
+    return WithSubstitutes(order) if on_damaged == "skip" else order
 
 
 @contextlib.contextmanager
@@ -93,13 +112,14 @@ def eval_batches(source, preprocess, options):
       options: `LoaderOptions`.
 
     Yields:
-      An iterator of batches as in `train_batches`, their mask False for gaps.
+      An iterator of {"image": float32 [B, H, W, C], "label": int32 [B], "mask": bool [B]}, the mask
+      False for gaps. It raises as that of `train_batches` does.
     """
     length = batch_count(source, options.batch_size) * options.batch_size
     order = EvaluationOrder(source.examples, preprocess)
-    yield from _open_iterator(
-        WithGaps(order, options.image_shape, length), options, source.num_classes
-    )
+    order = WithGaps(order, options.image_shape, length)
+    with _open_iterator(order, options, source.num_classes) as batches:
+        yield map(_with_mask, batches)
 
 
 def batch_count(source, batch_size):
@@ -137,8 +157,9 @@ def check_labels(labels, num_classes):
         raise ValueError(f"label {int(wrong[0])} lies outside the {num_classes} classes")
 
 
+@contextlib.contextmanager
 def _open_iterator(examples, options, num_classes, start_step=0):
-    """Yields one iterator over this process's part of every batch and closes it afterwards."""
+    """Gives one iterator over this process's part of every batch and closes it afterwards."""
     index, processes = options.shard
     batches = grain.MapDataset.source(examples).batch(options.local_batch_size, drop_remainder=True)
     batches = batches[start_step * processes + index :: processes]
@@ -165,14 +186,26 @@ def _watched(iterator):
 
 
 def _checked(batch, on_damaged, num_classes):
-    """Tells of damaged images, checks labels, and leaves what a training step takes."""
-    damaged = [message for message in batch.pop("damaged").tolist() if message]
-    for message in damaged:
+    """Tells of damaged images and checks labels."""
+    for message in filter(None, batch["damaged"].tolist()):
         if on_damaged == "fatal":
             raise DamagedImage(f'{message}; remove it, or set data.on_damaged="skip"')
         logging.warning("skipped: %s", message)
     check_labels(batch["label"], num_classes)
     return batch
+
+
+def _without_gaps(batch):
+    """A training batch as the training step takes it."""
+    damaged = batch["damaged"]
+    for message in damaged[~batch["mask"]].tolist():
+        raise DamagedImage(f"{message}; look at the images, and at data.dir")
+    return {"image": batch["image"], "label": batch["label"], "replaced": damaged != ""}
+
+
+def _with_mask(batch):
+    """An evaluation batch as the evaluation step takes it."""
+    return {key: batch[key] for key in ("image", "label", "mask")}
 
 
 def _prefetched(dataset, workers):

@@ -120,7 +120,7 @@ def _of_node(effects, number, node, kernels, plan):
 
 
 def _name_of_current(effects, node, plan):
-    """"linear/bias" if the current is that of one linear map, else "neuron/current"."""
+    """ "linear/bias" if the current is that of one linear map, else "neuron/current"."""
     source = effects.tracer.nodes[node.inputs[0]]
     while source.operation in ("norm", "scale", "map") and source.path in plan.folded | {""}:
         source = effects.tracer.nodes[source.inputs[0]]

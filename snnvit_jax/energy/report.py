@@ -183,4 +183,3 @@ def report_from_counts(model, variables, counts, examples, image_shape, accounti
     scores = masks.scores(variables["params"]) if shapes.neurons else {}
     active = {name: np.asarray(score) > 0 for name, score in scores.items()}
     return EnergyReport(shapes, counts, active, examples, accounting or Accounting())
-

@@ -100,6 +100,8 @@ def _on_host(seen):
 
 def _summarise(model, variables, source, total, image_shape):
     examples = int(total["metrics"]["loss"][1])
+    if not examples:
+        raise ValueError(f"none of the {len(source)} examples of {source.split!r} can be read")
     means = metrics.means(total["metrics"])
     counted = energy.report_from_counts(
         model, variables, total["operations"], examples, image_shape

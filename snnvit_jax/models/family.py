@@ -65,9 +65,7 @@ class Family:
         settings["image_size"] = _as_pair(size if image_size is None else image_size)
         settings["neuron"] = as_neuron(settings.get("neuron", LIFNeuron()))
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-        return self.module(
-            self.config(num_classes=num_classes, time_steps=time_steps, **settings)
-        )
+        return self.module(self.config(num_classes=num_classes, time_steps=time_steps, **settings))
 
 
 def _as_pair(image_size):

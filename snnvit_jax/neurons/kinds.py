@@ -184,9 +184,7 @@ def _may_fire(arriving, constant, limit, reset):
 
 
 # name in a configuration -> class
-KINDS = {
-    cls.kind: cls for cls in (LIFNeuron, IFNeuron, PLIFNeuron, ReLUNeuron, ParallelNeuron)
-}
+KINDS = {cls.kind: cls for cls in (LIFNeuron, IFNeuron, PLIFNeuron, ReLUNeuron, ParallelNeuron)}
 # What a configuration may say of any kind; a kind takes what it knows.
 _SETTINGS = ("tau", "reset", "surrogate", "alpha", "detach_reset", "estimator")
 

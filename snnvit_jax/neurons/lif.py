@@ -92,5 +92,3 @@ def emit(neuron, threshold, time_steps, current, score, parameters):
     current = jnp.broadcast_to(current, (current.shape[0], time_steps, *current.shape[2:]))
     outputs = neuron.run(current, threshold, parameters, axis=1)
     return masks.mask_spikes(outputs, score, neuron.estimator, axis=1)
-
-

@@ -185,7 +185,8 @@ class MembraneNeuron(Neuron):
 
     def run_at(self, current_at, steps, shape, time_steps, threshold, parameters):
         """See `Neuron.run_at`; before the first input, neurons that differ only by channel are
-        computed once for each channel."""
+        computed once for each channel.
+        """
         first = current_at(0)
         parameters = {name: jnp.asarray(x, first.dtype) for name, x in parameters.items()}
         threshold = jnp.asarray(threshold, first.dtype)

@@ -62,16 +62,16 @@ class StepClock:
           [(how many steps ago, flags of `nonfinite.leaf_flags`)]).
         """
         seen = jax.device_get(self._metrics)
+        self._damaged += sum(int(step.pop("damaged_images")[0]) for step in seen)
         flags = [step.pop("not_finite")[0] > 0 for step in seen]
         failed = [(len(seen) - 1 - i, x) for i, x in enumerate(flags) if x.any()]
         finite = [step for step, x in zip(seen, flags, strict=True) if not x.any()]
-        values = self._means(finite, self._images * len(finite) // len(seen)) if finite else {}
+        values = self._means(finite) if finite else {}
         self.restart()
         return values, failed
 
-    def _means(self, seen, images):
+    def _means(self, seen):
         sums = metrics.merge(*seen)
-        self._damaged += images - int(sums["loss"][1])
         values = metrics.means(sums)
         elapsed = time.perf_counter() - self._start
         return values | {

@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
+from flax import traverse_util
 
 from snnvit_jax import energy, training
 from snnvit_jax.data import loader, sources
 from snnvit_jax.data.augment import pipeline
-from snnvit_jax.data.order import TrainingOrder
 from snnvit_jax.distributed.mesh import check_batch, create_mesh
 from snnvit_jax.distributed.sharding import Placement, check_model, replicate
-from snnvit_jax.models import create_model
+from snnvit_jax.models import create_model, variable_shapes
 from snnvit_jax.runs import config as config_lib
-from snnvit_jax.runs import initial, teachers
+from snnvit_jax.runs import initial, teachers, validation
 from snnvit_jax.training import distillation
 from snnvit_jax.training import optimizer as optimizer_lib
 from snnvit_jax.training.mixing import Mixing
@@ -88,10 +88,14 @@ class Experiment:
           step: number of the step, from 1.
         """
         data, size = self.config.data, self.config.batch_size
-        order = TrainingOrder(
-            self.train_source.examples, self.augment, self.config.seed, data.repeats
+        order = loader.training_order(
+            self.train_source,
+            self.augment,
+            data.on_damaged,
+            seed=self.config.seed,
+            repeats=data.repeats,
         )
-        return [order.place(p)[1] for p in range((step - 1) * size, step * size)]
+        return [order.index(p) for p in range((step - 1) * size, step * size)]
 
     def create_state(self):
         """Returns the training state before the first step, on the mesh.
@@ -121,7 +125,10 @@ class Experiment:
         """
         if self.procedure.distillation is None:
             return None
-        teacher = teachers.load(self.config.distillation.teacher, self.model.config.num_classes)
+        path = self.config.distillation.teacher
+        teacher = teachers.load(path, self.model.config.num_classes)
+        wanted = variable_shapes(self.procedure.distillation.model, self.image_shape)
+        teachers.check_shapes(path, teacher, wanted, self.image_shape)
         return replicate(jax.device_get(teacher), self.mesh)
 
     def _place(self, create, argument):
@@ -154,18 +161,21 @@ def build(config, to_train=True):
     )
     loader.check_fills_batch(train_source, config.batch_size)
     sources.check_same_classes(train_source, eval_source)
+    sources.check_same_channels(train_source, eval_source)
     sources.check_some_labels(train_source)
     sources.check_some_labels(eval_source)
     initial.check_exists(config.init_from)
     channels = train_source.channels
     image_shape = (data.image_size, data.image_size, channels)
     steps_per_epoch = len(train_source) / config.batch_size
+    _check_length(config.epochs, steps_per_epoch)
     learning_rate = optimizer_lib.learning_rate_schedule(
         config.optimizer, config.epochs, steps_per_epoch
     )
     num_classes = train_source.num_classes
     model = _create_model(config.model, num_classes, data.image_size)
     check_model(model.config, placement)
+    _check_multipliers(config.optimizer.multipliers, model, image_shape)
     procedure = training.Procedure(
         model=model,
         optimizer=optimizer_lib.create_optimizer(config.optimizer, learning_rate, config.trainable),
@@ -175,6 +185,7 @@ def build(config, to_train=True):
         mixing=_create_mixing(config.mixing, steps_per_epoch),
         distillation=_create_distillation(config, num_classes) if to_train else None,
         accumulate=config.accumulate,
+        trainable=config.trainable,
         average_decay=config.average_decay,
         seed=config.seed,
         placement=placement,
@@ -198,8 +209,18 @@ def build(config, to_train=True):
     )
 
 
+MOST_STEPS = 2**31 - 1  # of a training: they are counted in 32 bits
+
+
 def _steps(epochs, steps_per_epoch):
-    return None if epochs is None else round(epochs * steps_per_epoch)
+    return None if epochs is None else min(round(epochs * steps_per_epoch), MOST_STEPS)
+
+
+def _check_length(epochs, steps_per_epoch):
+    if epochs * steps_per_epoch > MOST_STEPS:
+        raise ValueError(
+            f"{epochs=} are {epochs * steps_per_epoch:.3g} steps; at most {MOST_STEPS} are possible"
+        )
 
 
 def _create_mixing(settings, steps_per_epoch):
@@ -223,6 +244,13 @@ def _create_model(settings, num_classes, image_size):
     return create_model(
         settings.pop("name"), num_classes, image_size, settings.pop("time_steps"), **settings
     )
+
+
+def _check_multipliers(multipliers, model, image_shape):
+    if not multipliers:
+        return
+    params = variable_shapes(model, image_shape)["params"]
+    validation.check_patterns(multipliers, list(traverse_util.flatten_dict(params, sep="/")))
 
 
 def _spike_prices(config, model, image_shape):

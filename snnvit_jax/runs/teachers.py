@@ -2,6 +2,9 @@
 
 import pathlib
 
+import jax
+import jax.numpy as jnp
+
 from snnvit_jax.checkpoints.checkpoints import load_variables
 from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.variables import check_finite
@@ -60,6 +63,26 @@ def load(path, num_classes):
         )
     check_finite(variables, f"distillation.teacher={path!r}")
     return variables
+
+
+def check_shapes(path, variables, wanted, image_shape):
+    """Raises ValueError if a teacher's variables are not those of its model for some images.
+
+    Args:
+      path: a run's folder.
+      variables: the teacher's, from `load`.
+      wanted: those of its model for the student's images, as arrays or shapes.
+      image_shape: (H, W, C) of these images.
+    """
+    found, wanted = (jax.tree_util.tree_leaves_with_path(tree) for tree in (variables, wanted))
+    shapes = [{jax.tree_util.keystr(p): jnp.shape(x) for p, x in tree} for tree in (found, wanted)]
+    differing = sorted(k for k in {*shapes[0], *shapes[1]} if shapes[0].get(k) != shapes[1].get(k))
+    if differing:
+        raise ValueError(
+            f"distillation.teacher={path!r} was not trained on images of {image_shape}: "
+            f"{differing[0]} has the shape {shapes[0].get(differing[0])}, "
+            f"not {shapes[1].get(differing[0])}"
+        )
 
 
 def _as_tuple(value):

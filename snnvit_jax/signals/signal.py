@@ -91,7 +91,9 @@ class Signal(flax.struct.PyTreeNode):
         For the backward pass only what they are made of is kept.
         """
         pending = self._charged
-        return self.replace(pending=materialise(pending) if callable(pending) else pending, price=None)
+        return self.replace(
+            pending=materialise(pending) if callable(pending) else pending, price=None
+        )
 
     # Making another one of it.
 
@@ -230,9 +232,7 @@ class Signal(flax.struct.PyTreeNode):
         if self.tracer is None:
             return self
         numbers = [x.node for x in inputs]
-        return self.replace(
-            node=self.tracer.add(operation, path, numbers, self.shape[2:], about)
-        )
+        return self.replace(node=self.tracer.add(operation, path, numbers, self.shape[2:], about))
 
 
 @dataclasses.dataclass(frozen=True)

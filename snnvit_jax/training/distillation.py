@@ -14,6 +14,11 @@ import dataclasses
 import jax
 import optax
 
+from snnvit_jax import values
+
+# What each setting must be, by its name.
+RULES = {"weight": values.number(0, 1), "temperature": values.number(1e-6)}
+
 
 @dataclasses.dataclass(frozen=True)
 class Distillation:
@@ -33,10 +38,8 @@ class Distillation:
     temperature: float = 2.0
 
     def __post_init__(self):
-        if not 0 <= self.weight <= 1:
-            raise ValueError(f"distillation.weight={self.weight} must lie between 0 and 1")
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"distillation.temperature={self.temperature} must be above 0")
+        for name, rule in RULES.items():
+            rule.check(f"distillation.{name}", getattr(self, name))
 
     def logits(self, variables, images):
         """Returns the teacher's logits divided by the temperature, [B, K]; no gradient flows.

@@ -1,13 +1,30 @@
 """Mixup and cutmix, on the device, inside the training step.
 
-Neighbours in a batch, which come in random order, are mixed with each other: with the batch spread
-over devices, no image has to travel.
+Neighbours in a batch, which come in random order and are different examples (`data.order`), are
+mixed with each other: with the batch spread over devices, no image has to travel.
 """
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
+
+from snnvit_jax import values
+
+# Random numbers of a Beta distribution are not numbers in float32 if alpha is close to nothing.
+_ALPHA = values.Rule(
+    "0 for none, or a number, at least 1e-06 and at most 1e+06",
+    lambda alpha: values.number(0, 1e6).fits(alpha) and not 0 < alpha < 1e-6,
+)
+
+# What each setting must be, by its name.
+RULES = {
+    "mixup_alpha": _ALPHA,
+    "cutmix_alpha": _ALPHA,
+    "cutmix_share": values.number(0, 1),
+    "probability": values.number(0, 1),
+    "off_step": values.optional(values.whole(0, 2**31 - 1)),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +49,8 @@ class Mixing:
     off_step: int | None = None
 
     def __post_init__(self):
-        for name in ("mixup_alpha", "cutmix_alpha"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"mixing.{name}={getattr(self, name)} must not be negative")
-        for name in ("cutmix_share", "probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"mixing.{name}={getattr(self, name)} must lie between 0 and 1")
+        for name, rule in RULES.items():
+            rule.check(f"mixing.{name}", getattr(self, name))
 
     @property
     def is_on(self):
@@ -48,34 +61,29 @@ class Mixing:
 def mix(key, images, targets, step, mixing):
     """Mixes each pair of neighbours in a batch, with one ratio for the whole batch.
 
+    The last example of an odd batch has no neighbour but itself, and so stays as it is.
+
     Args:
       key: typed PRNG key of this step.
-      images: [B, H, W, C], B even.
+      images: [B, ..., H, W, C], B >= 1.
       targets: [B, K] probabilities.
       step: training steps done.
       mixing: a `Mixing`.
 
     Returns:
       (images, targets), as they were with probability 1 - `mixing.probability` and from `off_step`.
-
-    Raises:
-      ValueError: for an odd batch.
     """
     if not mixing.is_on:
         return images, targets
-    if len(images) % 2:
-        raise ValueError(f"mixup and cutmix need an even batch, not {len(images)}")
     on_key, which_key, mixup_key, cutmix_key = jax.random.split(key, 4)
     on = jax.random.uniform(on_key) < mixing.probability
     if mixing.off_step is not None:
         on &= step < mixing.off_step
-    blend = mixup_weights(mixup_key, images.shape[1:3], mixing.mixup_alpha)
-    paste = cutmix_weights(cutmix_key, images.shape[1:3], mixing.cutmix_alpha)
+    blend = mixup_weights(mixup_key, images.shape[-3:-1], mixing.mixup_alpha)
+    paste = cutmix_weights(cutmix_key, images.shape[-3:-1], mixing.cutmix_alpha)
     use_cutmix = jax.random.uniform(which_key) < _cutmix_probability(mixing)
     own = jnp.where(on, jnp.where(use_cutmix, paste, blend), 1.0)[..., None]  # H W 1
-    share = jnp.mean(own)
-    images = (own * images + (1 - own) * _neighbours(images)).astype(images.dtype)
-    return images, share * targets + (1 - share) * _neighbours(targets)
+    return _mix_neighbours(images, own), _mix_neighbours(targets, jnp.mean(own))
 
 
 def mixup_weights(key, image_size, alpha):
@@ -127,6 +135,13 @@ def _cutmix_probability(mixing):
     return mixing.cutmix_share if mixing.cutmix_alpha else 0.0
 
 
-def _neighbours(x):
-    """Swaps the elements 2i and 2i + 1 of the first axis."""
-    return x.reshape(-1, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)
+def _mix_neighbours(x, own):
+    """Mixes the elements 2i and 2i + 1 of the first axis, each keeping the share `own` of itself.
+
+    An element without a neighbour is mixed with itself: it stays as it is, to the last bit.
+    """
+    pairs = len(x) // 2
+    pair = x[: 2 * pairs].reshape(pairs, 2, *x.shape[1:])
+    mixed = own * pair + (1 - own) * pair[:, ::-1]
+    mixed = mixed.reshape(2 * pairs, *x.shape[1:]).astype(x.dtype)
+    return jnp.concatenate([mixed, x[2 * pairs :]]) if len(x) % 2 else mixed

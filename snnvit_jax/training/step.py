@@ -1,8 +1,9 @@
 """One training step, as a pure function of a state and a batch.
 
 A batch is {"image": [B, H, W, C] float32, "label": [B] int32, "mask": [B] bool}; the mask is False
-for gaps: damaged images, and what fills up the last batch of an evaluation. Training batches may
-leave it out.
+for gaps: damaged images, and what fills up the last batch of an evaluation. A training batch that
+has no gaps needs no mask (see `training.gaps`); it may have "replaced" [B] bool, True where an
+example comes in place of a damaged one, which is only counted.
 """
 
 import dataclasses
@@ -13,13 +14,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from snnvit_jax import values
 from snnvit_jax.distributed.sharding import Placement
 from snnvit_jax.time_steps import masks
-from snnvit_jax.training import nonfinite
+from snnvit_jax.training import gaps, nonfinite
 from snnvit_jax.training.distillation import Distillation
 from snnvit_jax.training.mixing import Mixing, mix
 from snnvit_jax.training.objective import Objective
 from snnvit_jax.xla import backends
+
+TRAINABLE = ("all", "scores")
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -65,9 +69,15 @@ class Procedure:
       mixing: how examples are mixed.
       distillation: the teacher that is followed; None for none.
       accumulate: parts of a batch that are computed one after the other, to save memory, >= 1.
-      average_decay: of the exponential moving average of the variables, in [0, 1); None for none.
+      trainable: "all", or "scores" if the optimizer leaves everything else as it is: then the
+        running statistics stay too, and the model computes as in inference.
+      average_decay: of the exponential moving average of the variables, in [0, 1), at most
+        0.999999; None for none.
       seed: of everything random inside a step.
       placement: where the state is kept and computed with.
+
+    Raises:
+      ValueError: naming a value that does not fit.
     """
 
     model: object
@@ -76,9 +86,15 @@ class Procedure:
     mixing: Mixing = dataclasses.field(default_factory=Mixing)
     distillation: Distillation | None = None
     accumulate: int = 1
+    trainable: str = "all"
     average_decay: float | None = None
     seed: int = 0
     placement: Placement = dataclasses.field(default_factory=Placement)
+
+    def __post_init__(self):
+        values.whole(1).check("accumulate", self.accumulate)
+        values.one_of(TRAINABLE).check("trainable", self.trainable)
+        values.optional(values.number(0, 0.999999)).check("average_decay", self.average_decay)
 
 
 def create_state(procedure, key, image_shape):
@@ -124,7 +140,7 @@ def loss_fn(params, batch_stats, state, batch, key, procedure):
       batch_stats: running statistics before this batch.
       state: the `TrainState`; its step and penalty weight are read.
       batch: {"image", "label", "mask", "target" [B, K] probabilities, "weight" [B] of the losses
-        in their mean}, and "teacher" [B, K] logits if there is one.
+        in their mean}, without gaps, and "teacher" [B, K] logits if there is one.
       key: typed PRNG key of stochastic depth.
       procedure: a `Procedure`.
 
@@ -133,13 +149,8 @@ def loss_fn(params, batch_stats, state, batch, key, procedure):
     """
     model, objective = procedure.model, procedure.objective
     prices = objective.price_variables(len(batch["image"]))
-    logits, new = model.apply(
-        {"params": params, "batch_stats": batch_stats, **prices},
-        batch["image"],
-        train=True,
-        mutable=["batch_stats"],
-        rngs={"drop_path": key},
-    )
+    variables = {"params": params, "batch_stats": batch_stats, **prices}
+    logits, batch_stats = _forward(variables, batch["image"], key, procedure)
     losses = optax.softmax_cross_entropy(logits, batch["target"])
     mask, count = batch["mask"], jnp.sum(batch["mask"])
     penalty = masks.time_step_penalty(
@@ -158,7 +169,18 @@ def loss_fn(params, batch_stats, state, batch, key, procedure):
         metrics["teacher_agreement"] = (jnp.sum(agreed), count)
         losses = procedure.distillation.losses(losses, logits, batch["teacher"])
     loss = jnp.mean(losses * batch["weight"]) + state.penalty_weight * penalty
-    return loss, (new["batch_stats"], metrics)
+    return loss, (batch_stats, metrics)
+
+
+def _forward(variables, images, key, procedure):
+    """Returns (logits, running statistics), the latter as they were if only scores are trained."""
+    model = procedure.model
+    if procedure.trainable == "scores":
+        return model.apply(variables, images), variables["batch_stats"]
+    logits, new = model.apply(
+        variables, images, train=True, mutable=["batch_stats"], rngs={"drop_path": key}
+    )
+    return logits, new["batch_stats"]
 
 
 @functools.partial(backends.jit, static_argnames=("procedure",), donate_argnums=0)
@@ -176,8 +198,10 @@ def train_step(state, batch, teacher=None, *, procedure):
     """
     model, objective = procedure.model, procedure.objective
     mix_key, drop_key = jax.random.split(_step_key(procedure.seed, state.step))
+    damaged = batch.get("replaced", jnp.zeros(len(batch["image"]), bool))
     batch = _prepare(batch, mix_key, state.step, teacher, procedure)
     gradients, batch_stats, metrics = _gradients(state, batch, drop_key, procedure)
+    metrics["damaged_images"] = (jnp.sum(damaged), 1.0)
     flags = nonfinite.leaf_flags(gradients, batch_stats)
     metrics["not_finite"] = (flags.astype(jnp.float32), 1.0)
     updates, opt_state = procedure.optimizer.update(gradients, state.opt_state, state.params)
@@ -203,13 +227,15 @@ def _step_key(seed, step):
 
 
 def _prepare(batch, key, step, teacher, procedure):
-    """Mixes the images; adds targets, weights (0 for gaps, 1 on average), a teacher's logits."""
+    """Fills gaps and mixes images; adds targets, weights in the loss, a teacher's logits."""
+    if "mask" in batch:
+        batch = gaps.fill(batch)
+    mask = batch.get("mask", jnp.ones(len(batch["image"]), bool)).astype(jnp.float32)
     targets = jax.nn.one_hot(batch["label"], procedure.model.config.num_classes)
     targets = optax.smooth_labels(targets, procedure.objective.label_smoothing)
     images, targets = mix(key, batch["image"], targets, step, procedure.mixing)
-    mask = batch.get("mask", jnp.ones(len(images), bool)).astype(jnp.float32)
-    weight = mask / jnp.maximum(jnp.mean(mask), 1e-6)
-    batch = batch | {"image": images, "target": targets, "mask": mask, "weight": weight}
+    batch = {"image": images, "label": batch["label"], "target": targets}
+    batch |= {"mask": mask, "weight": gaps.weights(mask)}
     if procedure.distillation is not None:
         batch["teacher"] = procedure.distillation.logits(teacher, images)
     return batch
@@ -275,7 +301,8 @@ def _next_average(old, new, decay):
     if decay is None:
         return None
     decay = jnp.minimum(decay, (1 + old.step) / (10 + old.step))
-    average = optax.incremental_update(new.variables, old.average, 1 - decay)
+    # Written so that what does not change is its own average, to the last bit.
+    average = jax.tree.map(lambda a, x: a + (1 - decay) * (x - a), old.average, new.variables)
     present = masks.scores(new.params)
     return average | {"params": masks.replace_scores(average["params"], present)}
 

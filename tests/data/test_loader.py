@@ -55,7 +55,8 @@ def evaluate(source, **options):
 
 def assert_same(a, b):
     for left, right in zip(a, b, strict=True):
-        for name in ("image", "label", "mask"):
+        assert left.keys() == right.keys()
+        for name in left:
             np.testing.assert_array_equal(left[name], right[name])
 
 
@@ -90,24 +91,39 @@ def test_resuming_continues_where_it_stopped_with_any_number_of_workers(start, w
     assert_same(take(12)[start:], take(12 - start, start_step=start, workers=workers))
 
 
+@pytest.mark.parametrize(("start", "workers"), [(0, 2), (3, 0), (8, 3)])
+def test_substitutes_are_the_same_after_resuming_with_any_number_of_workers(start, workers):
+    source = make_source(damaged=(1, 2, 7, 8, 9))
+    options = {"batch_size": 4, "on_damaged": "skip"}
+    whole = take(12, source, **options)
+    assert any(batch["replaced"].any() for batch in whole[start:])
+    rest = take(12 - start, source, start_step=start, workers=workers, **options)
+    assert_same(whole[start:], rest)
+
+
 @pytest.mark.parametrize("processes", [2, 3, 6])
-def test_processes_share_every_batch_without_overlap(processes):
-    whole = take(10, batch_size=6)
-    parts = [take(10, batch_size=6, shard=(i, processes)) for i in range(processes)]
+@pytest.mark.parametrize("damaged", [(), (1, 2, 7, 8, 9)])
+def test_processes_share_every_batch_without_overlap(processes, damaged):
+    source, options = make_source(damaged), {"batch_size": 6, "on_damaged": "skip"}
+    whole = take(10, source, **options)
+    parts = [take(10, source, shard=(i, processes), **options) for i in range(processes)]
     joined = [
-        {name: np.concatenate([part[name] for part in step]) for name in ("image", "label", "mask")}
+        {name: np.concatenate([part[name] for part in step]) for name in step[0]}
         for step in zip(*parts, strict=True)
     ]
     assert_same(whole, joined)
 
 
-def test_repeated_augmentation_takes_an_example_several_times_in_a_row():
-    seen = labels(take(10, batch_size=5, repeats=2)).reshape(5, 5, 2)
-    assert (seen[..., 0] == seen[..., 1]).all()
-    images = np.concatenate([b["image"] for b in take(10, batch_size=5, repeats=2)])
+def test_repeated_augmentation_takes_an_example_several_times_but_never_next_to_itself():
+    batches = take(10, batch_size=5, repeats=2)
+    a, b, c, d = np.moveaxis(labels(batches).reshape(5, 10)[:, :8].reshape(5, 2, 4), -1, 0)
+    assert (a == c).all()
+    assert (b == d).all()
+    assert (a != b).all()
+    images = np.concatenate([b["image"] for b in batches])
     assert len(np.unique(images[:, 0, 0, 0])) == 50
     order = TrainingOrder(Examples(), augment, seed=0, repeats=3)
-    assert [order.place(p)[2] for p in range(10)] == [0, 1, 2] * 3 + [0]
+    assert [order.place(p)[2] for p in range(10)] == [0, 0, 1, 1, 2, 2, 0, 0, 1, 1]
 
 
 def test_permutations_are_of_their_seed_and_epoch():
@@ -138,20 +154,39 @@ def test_a_damaged_image_is_fatal_and_named_by_default():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_damaged_image_can_be_skipped_but_is_never_replaced(workers, caplog):
+def test_a_damaged_image_that_is_skipped_leaves_a_gap_in_evaluation(workers, caplog):
     source = make_source(damaged=(2, 7))
-    options = {"workers": workers, "on_damaged": "skip"}
-    batches = take(10, source, batch_size=5, **options)
-    for epoch in range(5):
-        part = batches[2 * epoch : 2 * epoch + 2]
-        mask = np.concatenate([b["mask"] for b in part])
-        assert sorted(labels(part)[mask]) == [0, 1, 3, 4, 5, 6, 8, 9]
-        assert not np.concatenate([b["image"] for b in part])[~mask].any()
-    batches = evaluate(source, batch_size=4, on_damaged="skip")
-    assert sorted(labels(batches)[np.concatenate([b["mask"] for b in batches])]) == [
-        *(0, 1, 3, 4, 5, 6, 8, 9)
-    ]
+    batches = evaluate(source, batch_size=4, on_damaged="skip", workers=workers)
+    mask = np.concatenate([b["mask"] for b in batches])
+    assert sorted(labels(batches)[mask]) == [0, 1, 3, 4, 5, 6, 8, 9]
+    assert not np.concatenate([b["image"] for b in batches])[~mask].any()
     assert "skipped: record 7 is truncated" in caplog.text
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_batches_have_another_example_in_place_of_a_damaged_one(workers, caplog):
+    options = {"batch_size": 5, "workers": workers, "on_damaged": "skip"}
+    batches = take(10, make_source(damaged=(2, 7)), **options)
+    whole = take(10, batch_size=5)
+    for epoch in range(5):
+        parts = batches[2 * epoch : 2 * epoch + 2]
+        replaced = np.concatenate([b["replaced"] for b in parts])
+        assert replaced.sum() == 2
+        own = labels(whole[2 * epoch : 2 * epoch + 2])
+        assert set(own[replaced]) == {2, 7}
+        np.testing.assert_array_equal(labels(parts)[~replaced], own[~replaced])
+        assert not {2, 7} & set(labels(parts))
+    # No image twice, not even where an example comes twice in an epoch.
+    assert len(np.unique(np.concatenate([b["image"][:, 0, 0, 0] for b in batches]))) == 50
+    assert caplog.text.count("skipped: record 7 is truncated; example ") == 5
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_ends_if_nothing_can_be_read_in_place_of_a_damaged_image(workers):
+    options = {"batch_size": 5, "workers": workers, "on_damaged": "skip"}
+    message = r"record \d is truncated; in its place, none of 10 other examples can be read either"
+    with pytest.raises(DamagedImage, match=message):
+        take(1, make_source(damaged=range(10)), **options)
 
 
 def test_a_batch_larger_than_the_source_is_refused():

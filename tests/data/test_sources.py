@@ -132,7 +132,13 @@ def test_threads_may_read_at_once(prepared):
     assert found == [expected[index] for index in order]
 
 
-@pytest.mark.parametrize("split", ["train[0:0]", "nonsense"])
+@pytest.mark.parametrize(
+    "split",
+    [
+        *("train[0:0]", "nonsense", "train[15:5]", "train[90%:10%]", "train[15:-15]"),
+        *("train[15:5]+test", "train[100%:]"),
+    ],
+)
 def test_empty_and_unknown_splits_are_named(prepared, split):
     with pytest.raises(ValueError, match=r"split .* of data set 'cifar10' is empty"):
         sources.load("cifar10", split, prepared[0])
@@ -222,6 +228,15 @@ def test_a_label_outside_the_classes_is_found_before_training():
     sources.check_some_labels(source)
     with pytest.raises(ValueError, match=r"label \d of example \d+ in split 'train' lies outside"):
         sources.check_some_labels(sources.Source(source.examples, source.class_names[:5], "train"))
+
+
+def test_grey_and_coloured_splits_are_told_apart():
+    grey = sources.load("digits", "train")
+    examples = [{"image": np.zeros((4, 4, 3), np.uint8), "label": 0}]
+    coloured = sources.Source(examples, grey.class_names, "test")
+    sources.check_same_channels(grey, grey)
+    with pytest.raises(ValueError, match="'train' has grey images and split 'test' RGB ones"):
+        sources.check_same_channels(grey, coloured)
 
 
 def test_labels_are_read_without_decoding(prepared):

@@ -5,8 +5,29 @@ import math
 
 import numpy as np
 
+from snnvit_jax import values
 from snnvit_jax.data.augment import transforms
 from snnvit_jax.data.augment.randaugment import MAX_MAGNITUDE, SETS, RandAugment, rand_augment
+
+# What each setting must be, by its name; what is said of mean and std holds for each channel.
+RULES = {
+    "image_size": values.whole(1, 2**14),
+    "mean": values.several(values.number(0, 1)),
+    "std": values.several(values.number(1e-6, 1)),
+    "crop_fraction": values.optional(values.number(0.1, 1)),
+    "crop_padding": values.whole(0),
+    "flip": values.flag(),
+    "random_resized_crop": values.flag(),
+    "crop_scale": values.interval(1e-6, 1),
+    "crop_ratio": values.interval(1e-3, 1e3),
+    "erasing_probability": values.number(0, 1),
+    "randaugment.num_ops": values.whole(0, 100),
+    "randaugment.magnitude": values.number(0, MAX_MAGNITUDE),
+    "randaugment.magnitude_std": values.number(0),
+    "randaugment.probability": values.number(0, 1),
+    "randaugment.operations": values.one_of(SETS),
+}
+_EVALUATION = ("image_size", "mean", "std", "crop_fraction")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +38,7 @@ class Preprocess:
       size: (height, width).
       mean: see `transforms.normalize`.
       std: see `transforms.normalize`.
-      crop_fraction: None distorts the whole image to the size. A number in (0, 1] resizes its
+      crop_fraction: None distorts the whole image to the size. A number in [0.1, 1] resizes its
         shorter side to floor(shorter side of `size` / crop_fraction) and takes the middle.
     """
 
@@ -105,17 +126,11 @@ def create_preprocess(data, channels):
     Raises:
       ValueError: naming the key and the value that does not fit.
     """
-    _check(data, "image_size", data.image_size >= 1, "must be at least 1")
+    _check(data, _EVALUATION)
     for key in ("mean", "std"):
-        values = data[key]
-        _check(data, key, len(values) in (1, channels), f"needs 1 or {channels} values")
-        _check(data, key, all(map(math.isfinite, values)), "must be finite")
-    _check(data, "std", min(data.std) > 0, "must be above 0")
-    fraction = data.crop_fraction
-    _check(
-        data, "crop_fraction", fraction is None or 0 < fraction <= 1, "must be None or in (0, 1]"
-    )
-    return Preprocess((data.image_size,) * 2, tuple(data.mean), tuple(data.std), fraction)
+        if len(data[key]) not in (1, channels):
+            raise ValueError(f"data.{key}={data[key]!r} needs 1 or {channels} values")
+    return Preprocess((data.image_size,) * 2, tuple(data.mean), tuple(data.std), data.crop_fraction)
 
 
 def create_augment(data, channels):
@@ -134,40 +149,28 @@ def create_augment(data, channels):
     Raises:
       ValueError: naming the key and the value that does not fit.
     """
+    _check(data, RULES)
     preprocess = create_preprocess(data, channels)
     padding, resized = data.crop_padding, data.random_resized_crop
-    _check(data, "crop_padding", padding >= 0, "must be at least 0")
-    _check(data, "crop_padding", not (padding and resized), "must be 0 with random_resized_crop")
-    _check_interval(data, "crop_scale", high=1)
-    _check_interval(data, "crop_ratio", high=math.inf)
-    erasing = data.erasing_probability
-    _check(data, "erasing_probability", 0 <= erasing <= 1, "must be in [0, 1]")
+    if padding and resized:
+        raise ValueError(f"data.crop_padding={padding!r} must be 0 with random_resized_crop")
+    if padding >= data.image_size:
+        raise ValueError(
+            f"data.crop_padding={padding!r} must be below data.image_size={data.image_size}, or "
+            "some crops would hold nothing of the image"
+        )
     return Augment(
         preprocess=preprocess,
         crop_padding=padding,
         flip=data.flip,
         resized_crop=(tuple(data.crop_scale), tuple(data.crop_ratio)) if resized else None,
         randaugment=_create_randaugment(data.randaugment, preprocess.mean),
-        erasing_probability=erasing,
+        erasing_probability=data.erasing_probability,
     )
 
 
 def _create_randaugment(settings, mean):
     """`RandAugment` filling with the mean colour, or None without operations."""
-    prefix = "data.randaugment."
-    _check(settings, "num_ops", settings.num_ops >= 0, "must be at least 0", prefix)
-    fits = 0 <= settings.magnitude <= MAX_MAGNITUDE
-    _check(settings, "magnitude", fits, f"must be in [0, {MAX_MAGNITUDE}]", prefix)
-    fits = 0 <= settings.magnitude_std < math.inf
-    _check(settings, "magnitude_std", fits, "must be at least 0 and finite", prefix)
-    _check(settings, "probability", 0 <= settings.probability <= 1, "must be in [0, 1]", prefix)
-    _check(
-        settings,
-        "operations",
-        settings.operations in SETS,
-        f"must be one of {', '.join(SETS)}",
-        prefix,
-    )
     if not settings.num_ops:
         return None
     return RandAugment(
@@ -176,17 +179,11 @@ def _create_randaugment(settings, mean):
         magnitude_std=settings.magnitude_std,
         probability=settings.probability,
         operations=SETS[settings.operations],
-        fill=tuple(min(max(round(255 * level), 0), 255) for level in mean),
+        fill=tuple(round(255 * level) for level in mean),
     )
 
 
-def _check_interval(data, key, high):
-    values = tuple(data[key])
-    fits = len(values) == 2 and 0 < values[0] <= values[1] <= high and values[1] < math.inf
-    limit = "" if high == math.inf else f" <= {high}"
-    _check(data, key, fits, f"must be (low, high) with 0 < low <= high{limit}")
-
-
-def _check(settings, key, fits, must, prefix="data."):
-    if not fits:
-        raise ValueError(f"{prefix}{key}={settings[key]!r} {must}")
+def _check(data, keys):
+    for key in keys:
+        settings, _, name = key.rpartition(".")
+        RULES[key].check(f"data.{key}", (data[settings] if settings else data)[name])

@@ -8,6 +8,9 @@ import numpy as np
 from snnvit_jax.data.sources import npz
 from snnvit_jax.data.sources.splits import parse_split
 
+# Without names, a label says by itself how many classes there are; no image set has more than this.
+MOST_UNNAMED_CLASSES = 100_000
+
 
 class ImageArchive:
     """Images of an archive by random access to {"image": uint8 [H, W, C], "label": int}.
@@ -131,10 +134,11 @@ def _labels(path, key):
         raise ValueError(
             f"labels {key!r} of {path} are {labels.dtype} {labels.shape}, not whole numbers [N]"
         )
-    labels = labels.astype(np.int64)
     if labels.size and labels.min() < 0:
         raise ValueError(f"labels {key!r} of {path} include {labels.min()}, which is below 0")
-    return labels
+    if labels.size and labels.max() > np.iinfo(np.int32).max:
+        raise ValueError(f"labels {key!r} of {path} include {labels.max()}, which is no class")
+    return labels.astype(np.int64)
 
 
 def _check_images(path, images, labels):
@@ -153,6 +157,11 @@ def _class_names(path, members):
     keys = [key for key in members if key == "labels" or _pairs_with_images(key, members)]
     largest = max(int(_labels(path, key).max(initial=-1)) for key in keys)
     if "class_names" not in members:
+        if largest >= MOST_UNNAMED_CLASSES:
+            raise ValueError(
+                f"{path} has a label {largest}, and so {largest + 1} classes; if it means that, "
+                'add an array "class_names", otherwise number the classes from 0'
+            )
         return tuple(map(str, range(largest + 1)))
     names = tuple(map(str, _array(path, "class_names").tolist()))
     if largest >= len(names):

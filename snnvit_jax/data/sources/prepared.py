@@ -88,6 +88,8 @@ def open_prepared(name, split, data_dir=None):
         files = builder.info.splits[split].file_instructions
     except (ValueError, KeyError, AssertionError) as error:
         raise ValueError(f"{where} is empty or unknown: {error}") from error
+    if any(file.take < 0 for file in files):
+        raise ValueError(f"{where} is empty: a part of it ends before it starts")
     records = Records((file.filename, file.skip, file.take) for file in files)
     return PreparedImages(records, features, where)
 

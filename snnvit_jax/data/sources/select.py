@@ -105,6 +105,21 @@ def check_same_classes(a, b):
     )
 
 
+def check_same_channels(a, b):
+    """Raises ValueError if the images of one split are grey and those of another have colours.
+
+    Args:
+      a: a `Source`.
+      b: another one.
+    """
+    if a.channels != b.channels:
+        kinds = {1: "grey", 3: "RGB"}
+        raise ValueError(
+            f"split {a.split!r} has {kinds[a.channels]} images and split {b.split!r} "
+            f"{kinds[b.channels]} ones; give both the same channels"
+        )
+
+
 def check_some_labels(source, most=32):
     """Raises ValueError naming a label outside the classes, from examples all over a split.
 
