@@ -9,7 +9,7 @@ import json
 import jax
 import numpy as np
 
-from snnvit_jax.distributed.sharding import create_mesh, shard_batch
+from snnvit_jax.distributed.mesh import create_mesh, shard_batch
 from snnvit_jax.training.mixing import Mixing, mix
 
 

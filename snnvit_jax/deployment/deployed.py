@@ -99,9 +99,7 @@ class Deployed:
           ValueError: for a name that promises another format.
         """
         if str(path).endswith(".onnx"):
-            raise ValueError(
-                f"{str(path)!r}: this writes .snn files, not ONNX; choose another name"
-            )
+            raise ValueError(f"{str(path)!r}: this writes .snn files, not ONNX; rename it")
         masks = {name: mask.astype(int).tolist() for name, mask in self.schedule.masks.items()}
         parts = {
             "about.json": container.pack_json(self.about),

@@ -295,7 +295,7 @@ class _Head(_Dense):
 
 
 class _TokenSum:
-    """k v summed over tokens adds 1 where both fire (Yao et al., Spike-driven Transformer, 2023)."""
+    """k v summed over tokens adds 1 where both fire (Spike-driven Transformer, NeurIPS 2023)."""
 
     operands = ("k", "v")
 

@@ -74,33 +74,6 @@ def normalize(x, mean, variance, scale, bias):
       bias: [C].
     """
     factor = batch_norm_factor(scale, variance)
-    return _scale_and_shift(x, mean, factor, bias), (x, mean, factor)
-
-
-def _scale_and_shift_backward(residuals, gradient):
-    x, mean, factor = residuals
-    axes = tuple(range(x.ndim - 1))
-    total = jnp.sum(gradient, axes)
-    of_factor = jnp.sum(gradient * x, axes) - mean * total
-    return (gradient * factor).astype(x.dtype), -factor * total, of_factor, total
-
-
-_scale_and_shift.defvjp(_scale_and_shift_forward, _scale_and_shift_backward)
-
-
-def normalize(x, mean, variance, scale, bias):
-    """Normalises channels: (x - mean) * scale / sqrt(variance + 1e-5) + bias, in x's dtype.
-
-    Args:
-      x: [..., C].
-      mean: [C].
-      variance: [C], >= 0.
-      scale: [C].
-      bias: [C].
-    """
-    # 1 / sqrt, not rsqrt: some backends approximate the latter, and a membrane potential at the
-    # threshold must not depend on it.
-    factor = scale * (1 / jnp.sqrt(variance + EPSILON))
     return _scale_and_shift(x, mean, factor, bias).astype(x.dtype)
 
 

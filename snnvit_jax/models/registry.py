@@ -1,4 +1,4 @@
-"""The registry of families and models, `create_model`, and what is known of a model by tracing it."""
+"""The registry of families, `create_model`, and what is known of a model by tracing it."""
 
 import functools
 

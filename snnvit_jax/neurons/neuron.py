@@ -184,9 +184,7 @@ class MembraneNeuron(Neuron):
         return scan_steps(step, resting(current, axis), current, axis)[1]
 
     def run_at(self, current_at, steps, shape, time_steps, threshold, parameters):
-        """See `Neuron.run_at`; before the first input, neurons that differ only by channel are
-        computed once for each channel.
-        """
+        """See `Neuron.run_at`; until the first input, all neurons of a channel are one."""
         first = current_at(0)
         parameters = {name: jnp.asarray(x, first.dtype) for name, x in parameters.items()}
         threshold = jnp.asarray(threshold, first.dtype)

@@ -76,7 +76,7 @@ class SpikformerConfig:
     mlp_ratio: float = 4.0
     pool: tuple[bool, ...] = CIFAR_POOL
     form: LinearForm = CIFAR_FORM
-    neuron: Neuron = LIFNeuron()
+    neuron: Neuron = dataclasses.field(default_factory=LIFNeuron)
     drop_path: float = 0.0
     remat: str = "none"
     dtype: DTypeLike = jnp.float32
