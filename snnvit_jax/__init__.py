@@ -2,8 +2,8 @@
 
 from snnvit_jax.deployment import deploy, load_deployed
 from snnvit_jax.energy import energy_report
-from snnvit_jax.models import create_model, layer_names
-from snnvit_jax.neurons import lif_scan
+from snnvit_jax.models import Family, create_model, layer_names, list_models, register
+from snnvit_jax.neurons import lif_scan, register_neuron
 from snnvit_jax.neurons.recording import spikes
 from snnvit_jax.time_steps.schedule import (
     TimeStepSchedule,
@@ -14,6 +14,7 @@ from snnvit_jax.version import __version__
 from snnvit_jax.weights import convert
 
 __all__ = [
+    "Family",
     "TimeStepSchedule",
     "__version__",
     "convert",
@@ -22,7 +23,10 @@ __all__ = [
     "energy_report",
     "layer_names",
     "lif_scan",
+    "list_models",
     "load_deployed",
+    "register",
+    "register_neuron",
     "spikes",
     "with_schedule",
     "with_time_steps",

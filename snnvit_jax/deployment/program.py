@@ -120,7 +120,7 @@ def _of_node(effects, number, node, kernels, plan):
 
 
 def _name_of_current(effects, node, plan):
-    """ "linear/bias" if the current is that of one linear map, else "neuron/current"."""
+    """What the constant current of a neuron is called: by the linear map before it, if one is."""
     source = effects.tracer.nodes[node.inputs[0]]
     while source.operation in ("norm", "scale", "map") and source.path in plan.folded | {""}:
         source = effects.tracer.nodes[source.inputs[0]]

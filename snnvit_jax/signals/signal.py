@@ -259,6 +259,7 @@ class OfImages:
     function: Callable
 
     def __call__(self, values, *weights):
+        """Returns [B, K, ...] of values [B, K, ...]."""
         B, K, *image = values.shape
         if not K:  # only shapes are left
             one = jax.ShapeDtypeStruct((1, *image), values.dtype)

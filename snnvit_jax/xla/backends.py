@@ -1,4 +1,4 @@
-"""`jit` with the options that the compiler of a backend needs. Measured in experiments/benchmarks."""
+"""`jit` with the options that a backend's compiler needs (measured: experiments/benchmarks)."""
 
 import functools
 import logging
