@@ -1,5 +1,6 @@
 """The optimiser: AdamW or LAMB, its learning rate, and which parameters it treats apart."""
 
+import math
 import re
 
 import jax
@@ -7,6 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from snnvit_jax.time_steps import masks
+
+_ADAM = 1  # its place in the chain
 
 
 def learning_rate_schedule(settings, epochs, steps_per_epoch):
@@ -65,6 +68,11 @@ def create_optimizer(settings, learning_rate, trainable="all"):
     Biases, normalisation parameters, scores and learned time constants have fewer than two axes:
     none of them is decayed, as in the published recipes.
 
+    The structure of its state is the same for all settings, so that a run can be continued with
+    others. The state holds no clock for the learning rate, which `update` takes from its argument
+    `step`, the number of training steps done; without it, the updates made count. (The count in the
+    state is that of Adam's averages, which a step taken back does not enter.)
+
     Args:
       settings: `config.optimizer`; `multipliers` scale the updates of parameters whose name
         ("block_0/attn/q_linear/kernel") matches a pattern, the first that does.
@@ -72,55 +80,67 @@ def create_optimizer(settings, learning_rate, trainable="all"):
       trainable: "all", or "scores" to leave everything else as it is.
 
     Raises:
-      ValueError: for a pattern that is not a regular expression.
+      ValueError: for a pattern that is not a regular expression, or a factor that is no number.
     """
-    create = {"adamw": optax.adamw, "lamb": optax.lamb}[settings.name]
-    parts = [
-        create(learning_rate, weight_decay=settings.weight_decay, mask=_is_decayed),
-        optax.masked(optax.scale(settings.score_multiplier), _is_score),
-    ]
-    if settings.multipliers:
-        parts.append(scale_by_name(settings.multipliers))
-    if settings.clip_norm is not None:
-        parts.insert(0, optax.clip_by_global_norm(settings.clip_norm))
-    if trainable == "scores":
-        parts.append(optax.masked(optax.set_to_zero(), _is_no_score))
-    return optax.chain(*parts)
+    rate_at = learning_rate if callable(learning_rate) else optax.constant_schedule(learning_rate)
+    factor_of = _update_factors(settings, trainable)
+    direction = _update_direction(settings)
+
+    def update(gradients, state, params=None, *, step=None, **_):
+        step = state[_ADAM].count if step is None else step
+        updates, state = direction.update(gradients, state, params)
+        rate = rate_at(step)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, u: _scaled(-rate * u, factor_of(path)), updates
+        ), state
+
+    return optax.GradientTransformationExtraArgs(direction.init, update)
 
 
-def scale_by_name(multipliers):
-    """Returns a transformation that scales updates by the first pattern that matches their name.
+def _update_direction(settings):
+    """The update at a learning rate of -1; what is switched off leaves its place in the chain."""
+    epsilon = {"adamw": 1e-8, "lamb": 1e-6}[settings.name]
+    clip, is_lamb = settings.clip_norm, settings.name == "lamb"
+    # `identity` has the same empty state as what it stands for.
+    return optax.chain(
+        optax.identity() if clip is None else optax.clip_by_global_norm(clip),
+        optax.scale_by_adam(eps=epsilon),
+        optax.add_decayed_weights(settings.weight_decay, mask=_is_decayed),
+        optax.scale_by_trust_ratio() if is_lamb else optax.identity(),
+    )
 
-    Args:
-      multipliers: ((regular expression, factor), ...), searched for in names such as
-        "block_0/attn/q_linear/kernel".
 
-    Raises:
-      ValueError: for a pattern that is not a regular expression.
-    """
-    try:
-        compiled = [(re.compile(pattern), factor) for pattern, factor in multipliers]
-    except (re.error, TypeError, ValueError) as error:
-        raise ValueError(f"optimizer.multipliers={multipliers}: {error}") from error
+def _update_factors(settings, trainable):
+    """Returns the factor of a parameter's update as a function of its path."""
+    patterns = _compiled(settings.multipliers)
 
     def factor_of(path):
+        is_score = path[-1].key == masks.SCORE
+        if trainable == "scores" and not is_score:
+            return 0.0
         name = "/".join(part.key for part in path)
-        return next((factor for pattern, factor in compiled if pattern.search(name)), 1.0)
+        factor = next((factor for pattern, factor in patterns if pattern.search(name)), 1.0)
+        return factor * settings.score_multiplier if is_score else factor
 
-    return optax.stateless(
-        lambda updates, _: jax.tree_util.tree_map_with_path(
-            lambda path, update: update * factor_of(path), updates
-        )
-    )
+    return factor_of
+
+
+def _compiled(multipliers):
+    try:
+        found = [(re.compile(pattern), float(factor)) for pattern, factor in multipliers]
+    except (re.error, TypeError, ValueError) as error:
+        raise ValueError(
+            f"optimizer.multipliers={multipliers!r} must be pairs of a regular expression and a "
+            f"number: {error}"
+        ) from error
+    if not all(math.isfinite(factor) for _, factor in found):
+        raise ValueError(f"optimizer.multipliers={multipliers!r}: a factor is not finite")
+    return found
+
+
+def _scaled(update, factor):
+    return update * factor if factor else jnp.zeros_like(update)
 
 
 def _is_decayed(params):
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
-
-
-def _is_score(params):
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == masks.SCORE, params)
-
-
-def _is_no_score(params):
-    return jax.tree.map(lambda is_score: not is_score, _is_score(params))
