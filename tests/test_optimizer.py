@@ -142,8 +142,31 @@ def test_learning_rate_warms_up_and_falls(settings):
     np.testing.assert_allclose(
         at, [low, (low + high) / 2, high, settings.min_learning_rate], rtol=1e-5
     )
+    settings.warmup_epochs = 1.0
     with pytest.raises(ValueError, match="warmup_epochs=1.0 must be fewer than epochs=1"):
         optimizer.learning_rate_schedule(settings, epochs=1, steps_per_epoch=100)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "epoch_cosine"])
+def test_a_schedule_may_begin_later_and_ends_at_its_last_rate(settings, schedule):
+    settings.schedule, settings.cooldown = schedule, 0.2
+    now, later = (
+        optimizer.learning_rate_schedule(settings, epochs=5, steps_per_epoch=7.5, start_step=start)
+        for start in (0, 60)
+    )
+    for step in range(60):
+        assert float(later(60 + step)) == float(now(step))
+    assert float(later(3)) == float(now(0))
+    np.testing.assert_allclose([now(38), now(1000)], settings.min_learning_rate, rtol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "epoch_cosine"])
+@pytest.mark.parametrize("epochs", [1e-3, 0.05, 0.5, 3.3])
+def test_a_schedule_may_be_as_short_as_one_step(settings, schedule, epochs):
+    settings.schedule = schedule
+    rate = optimizer.learning_rate_schedule(settings, epochs, steps_per_epoch=7.5)
+    for step in range(30):
+        assert settings.min_learning_rate <= rate(step) <= settings.learning_rate * (1 + 1e-6)
 
 
 def test_the_published_schedule_epoch_by_epoch():

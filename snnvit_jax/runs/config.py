@@ -8,6 +8,15 @@ from ml_collections import config_dict
 from snnvit_jax.distributed import sharding
 from snnvit_jax.time_steps import masks
 from snnvit_jax.training import nonfinite
+from snnvit_jax.training.lengths import described, epochs_key, in_epochs
+
+EXTEND = ("final_rate", "restart_schedule", "stretch_schedule")
+# Lengths that are given as a share or in epochs: (part of the configuration, name of the share).
+LENGTHS = (
+    *(("", "time_step_start"), ("", "time_step_anneal"), ("", "time_step_freeze")),
+    *(("optimizer", "warmup"), ("optimizer", "cooldown"), ("mixing", "off")),
+)
+_ROUNDING = 1e-6  # epochs
 
 
 def default_config():
@@ -19,7 +28,7 @@ def default_config():
     optional = config_dict.placeholder
     config = config_dict.ConfigDict()
     config.seed = 0
-    config.epochs = 10
+    config.epochs = 10.0  # may be a fraction
     config.batch_size = 64  # over all devices
     config.accumulate = 1  # parts of a batch computed one after the other, to save memory
     # evaluate an exponential moving average of weights and statistics, 0.99 for example
@@ -34,7 +43,17 @@ def default_config():
     config.init_from = optional(str)
     config.trainable = "all"  # all, scores (of time steps, nothing else)
 
-    # Time steps: what the objective charges, and when their scores learn (epochs may be fractions).
+    # Lengths and points in time below (time_step_start, optimizer.warmup, ...) are shares of the
+    # schedule, so that they follow `epochs`. Each has a key of the same name in epochs, which
+    # counts instead where it is set. The schedule itself, learning rate and phases, begins and ends
+    # with the training unless a run is extended. What a run continued with more epochs does:
+    # final_rate (the schedule stays; the epochs after it have its last learning rate),
+    # restart_schedule (it begins again where the run is), stretch_schedule (it is spread over all).
+    config.extend = "final_rate"
+    config.schedule_start_epoch = 0.0
+    config.schedule_epochs = optional(float)  # None: to the end of the training
+
+    # Time steps: what the objective charges, and when their scores learn.
     # Weight of (average time steps / T) in the objective. With a target, only what exceeds the
     # budget is charged, and the weight starts at 0 and grows by this much in an epoch for each
     # time step of excess.
@@ -43,9 +62,12 @@ def default_config():
     # Weight of the accumulates that spikes drive, as a share of those at full activity.
     config.spike_penalty = 0.0
     config.min_time_steps = 1  # every layer keeps this many of its best-scored steps
-    config.time_step_start_epoch = 0.0  # until then all steps stay on
-    config.time_step_anneal_epochs = 0.0  # over so many the budget comes down from T to the target
-    config.time_step_freeze_epoch = optional(float)  # from then on the masks stay as they are
+    config.time_step_start = 0.0  # until then all steps stay on
+    config.time_step_start_epoch = optional(float)
+    config.time_step_anneal = 0.0  # over so long the budget comes down from T to the target
+    config.time_step_anneal_epochs = optional(float)
+    config.time_step_freeze = optional(float)  # from then on the masks stay as they are
+    config.time_step_freeze_epoch = optional(float)
 
     config.model = {
         "name": "spikformer_4_384",
@@ -103,7 +125,8 @@ def default_config():
         "cutmix_alpha": 0.0,
         "cutmix_share": 0.5,  # how often it is cutmix if both are on
         "probability": 1.0,  # that a batch is mixed
-        "off_epoch": optional(float),  # from then on nothing is mixed
+        "off": optional(float),  # from then on nothing is mixed
+        "off_epoch": optional(float),
     }
     config.distillation = {
         # the folder of a trained run whose outputs are imitated, for example the same network with
@@ -117,10 +140,12 @@ def default_config():
         "learning_rate": 1e-3,  # reached after the warm-up
         "min_learning_rate": 1e-5,  # reached at the end, by a cosine
         "warmup_learning_rate": 1e-5,  # where the warm-up starts
-        "warmup_epochs": 1.0,
+        "warmup": 0.1,
+        "warmup_epochs": optional(float),
         # cosine: after the warm-up, per step; epoch_cosine: over the whole training, per epoch
         "schedule": "cosine",
-        "cooldown_epochs": 0.0,  # at min_learning_rate, at the end; part of `epochs`
+        "cooldown": 0.0,  # at min_learning_rate, at the end
+        "cooldown_epochs": optional(float),
         "weight_decay": 0.05,  # not on biases, normalisations and scores
         "score_multiplier": 2.0,  # learning rate of the scores, in units of the model's
         # ((pattern of parameter names, learning rate in units of the model's), ...)
@@ -148,19 +173,16 @@ def validate(config):
     masks.check_time_steps(
         config.model.time_steps, minimum=config.min_time_steps, target=config.target_time_steps
     )
-    positive = ("epochs", "batch_size", "accumulate", "log_every_steps", "keep_checkpoints")
+    positive = ("batch_size", "accumulate", "log_every_steps", "keep_checkpoints")
     _check_range(config, positive, low=1)
+    _check_range(config, ("epochs",), low=1e-6)
     _check_range(config, ("seed", "save_every_seconds"), low=0)
     _check_range(config, ("eval_every_epochs",), low=1e-6)
-    _check_range(config, ("time_step_penalty", "time_step_start_epoch", "spike_penalty"), low=0)
-    _check_range(config, ("time_step_anneal_epochs",), low=0)
+    _check_range(config, ("time_step_penalty", "spike_penalty", "schedule_start_epoch"), low=0)
     _check_range(config.optimizer, ("learning_rate",), low=1e-12, prefix="optimizer.")
     _check_range(
         config.optimizer,
-        (
-            *("min_learning_rate", "warmup_learning_rate", "warmup_epochs", "cooldown_epochs"),
-            *("weight_decay", "score_multiplier"),
-        ),
+        (*("min_learning_rate", "warmup_learning_rate", "weight_decay", "score_multiplier"),),
         low=0,
         prefix="optimizer.",
     )
@@ -179,7 +201,19 @@ def validate(config):
         _check_range(config, ("average_decay",), low=0, high=1 - 1e-9)
     if config.optimizer.clip_norm is not None:
         _check_range(config.optimizer, ("clip_norm",), low=1e-12, prefix="optimizer.")
+    _check_lengths(config)
     _check_phases(config)
+
+
+def schedule_epochs(config):
+    """Returns the epochs of the schedule that learning rate and phases follow.
+
+    Args:
+      config: a ConfigDict.
+    """
+    if config.schedule_epochs is not None:
+        return config.schedule_epochs
+    return config.epochs - config.schedule_start_epoch
 
 
 def to_json(config):
@@ -213,7 +247,7 @@ def differences(old, new, prefix=""):
     for key in old:
         if isinstance(old[key], config_dict.ConfigDict):
             found += differences(old[key], new[key], f"{prefix}{key}.")
-        elif old[key] != new[key]:
+        elif _as_tuples(old[key]) != _as_tuples(new[key]):
             found.append(f"{prefix}{key}: {old[key]} -> {new[key]}")
     return found
 
@@ -225,7 +259,12 @@ def _update(config, values, prefix):
         if isinstance(value, dict):
             _update(config[key], value, f"{prefix}{key}.")
         else:
-            config[key] = tuple(value) if isinstance(value, list) else value
+            config[key] = _as_tuples(value)
+
+
+def _as_tuples(value):
+    """JSON knows lists only; a configuration holds tuples, also within tuples."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _check_keys(config, default, prefix=""):
@@ -247,6 +286,22 @@ def _check_range(config, keys, low, high=float("inf"), prefix=""):
             raise ValueError(f"{prefix}{key}={config[key]} must lie between {low} and {high}")
 
 
+def _check_lengths(config):
+    for prefix, name in LENGTHS:
+        settings = config[prefix] if prefix else config
+        full = f"{prefix}." if prefix else ""
+        for key, high in ((name, 1.0), (epochs_key(settings, name), float("inf"))):
+            if settings[key] is not None:
+                _check_range(settings, (key,), low=0, high=high, prefix=full)
+    if config.schedule_epochs is not None:
+        _check_range(config, ("schedule_epochs",), low=1e-6)
+    elif config.schedule_start_epoch >= config.epochs:
+        raise ValueError(
+            f"schedule_start_epoch={config.schedule_start_epoch} must be below "
+            f"epochs={config.epochs}"
+        )
+
+
 def _check_learning_rates(settings):
     for key in ("min_learning_rate", "warmup_learning_rate"):
         if settings[key] > settings.learning_rate:
@@ -260,6 +315,7 @@ def _check_choices(config):
     choices = {
         "model.dtype": (config.model.dtype, ("float32", "bfloat16")),
         "trainable": (config.trainable, ("all", "scores")),
+        "extend": (config.extend, EXTEND),
         "sharding": (config.sharding, tuple(sharding.SHARDINGS)),
         "model.remat": (config.model.remat, ("none", "block")),
         "optimizer.name": (config.optimizer.name, ("adamw", "lamb")),
@@ -278,12 +334,16 @@ def _check_phases(config):
             f"target_time_steps={config.target_time_steps} is reached by a time_step_penalty "
             "above 0; set that too"
         )
-    start, freeze = config.time_step_start_epoch, config.time_step_freeze_epoch
-    anneal = 0.0 if config.target_time_steps is None else config.time_step_anneal_epochs
-    end = config.epochs if freeze is None else freeze
-    if not start + anneal <= end <= config.epochs:
+    length = schedule_epochs(config)
+    names = ("time_step_start", "time_step_anneal", "time_step_freeze")
+    start, anneal, freeze = (in_epochs(config, name, length) for name in names)
+    if config.target_time_steps is None:
+        anneal = 0.0
+    end = length if freeze is None else freeze
+    if not start + anneal <= end + _ROUNDING <= length + 2 * _ROUNDING:
+        start, anneal, freeze = (described(config, name, length) for name in names)
         raise ValueError(
-            f"the time steps learn from time_step_start_epoch={start}, anneal for {anneal} epochs, "
-            f"and must have done so by time_step_freeze_epoch={freeze} and epochs={config.epochs}; "
-            "shorten these phases with the training"
+            f"the time steps learn from {start}, anneal for {anneal}, and must have done so by "
+            f"{freeze} and epochs={length:g}; shorten these phases with the training, or give "
+            f"{', '.join(names)} as shares of it"
         )

@@ -8,54 +8,68 @@ import jax.numpy as jnp
 import optax
 
 from snnvit_jax.time_steps import masks
+from snnvit_jax.training.lengths import described, in_epochs
 
 _ADAM = 1  # its place in the chain
 
 
-def learning_rate_schedule(settings, epochs, steps_per_epoch):
+def learning_rate_schedule(settings, epochs, steps_per_epoch, start_step=0):
     """Returns the learning rate as a function of the step: linear warm-up, then a cosine.
 
+    After the end of the schedule it stays at its last value.
+
     Args:
-      settings: `config.optimizer`; its durations are epochs, its `schedule` is
-        "cosine" (the cosine starts after the warm-up; every step has its own rate) or
+      settings: `config.optimizer`; its `warmup` and `cooldown` are shares of `epochs`, its
+        `schedule` is "cosine" (the cosine starts after the warm-up; every step has its own rate) or
         "epoch_cosine" (that of the published Spikformer recipes: see `epoch_cosine`).
-      epochs: of the whole training, cool-down included.
+      epochs: of the whole schedule, cool-down included; may be a fraction.
       steps_per_epoch: optimiser steps in one of them; may be a fraction.
+      start_step: training step at which the schedule begins.
 
     Raises:
-      ValueError: if warm-up and cool-down leave nothing of the training.
+      ValueError: if warm-up and cool-down leave nothing of the schedule.
     """
-    cosine_epochs = epochs - settings.cooldown_epochs
-    if settings.warmup_epochs >= cosine_epochs:
+    warmup, cooldown = (in_epochs(settings, name, epochs) for name in ("warmup", "cooldown"))
+    if warmup >= epochs - cooldown:
         raise ValueError(
-            f"warmup_epochs={settings.warmup_epochs} must be fewer than {epochs=} "
-            f"without cooldown_epochs={settings.cooldown_epochs}"
+            f"{described(settings, 'warmup', epochs)} must be fewer than {epochs=} "
+            f"without {described(settings, 'cooldown', epochs)}"
         )
-    if settings.schedule == "epoch_cosine":
-        return lambda step: epoch_cosine(step // steps_per_epoch, cosine_epochs, settings)
-    warmup = round(settings.warmup_epochs * steps_per_epoch)
+    create = {"cosine": _step_cosine, "epoch_cosine": _epoch_cosine}[settings.schedule]
+    rate = create(settings, warmup, epochs - cooldown, steps_per_epoch)
+    return (lambda step: rate(jnp.maximum(step - start_step, 0))) if start_step else rate
+
+
+def _step_cosine(settings, warmup, cosine_epochs, steps_per_epoch):
+    end = max(1, round(cosine_epochs * steps_per_epoch))
+    rise = min(end - 1, round(warmup * steps_per_epoch))
     return optax.warmup_cosine_decay_schedule(
-        settings.warmup_learning_rate if warmup else settings.learning_rate,
+        settings.warmup_learning_rate if rise else settings.learning_rate,
         settings.learning_rate,
-        warmup,
-        round(cosine_epochs * steps_per_epoch),
+        rise,
+        end,
         settings.min_learning_rate,
     )
 
 
-def epoch_cosine(epoch, cosine_epochs, settings):
+def _epoch_cosine(settings, warmup, cosine_epochs, steps_per_epoch):
+    return lambda step: epoch_cosine(step // steps_per_epoch, warmup, cosine_epochs, settings)
+
+
+def epoch_cosine(epoch, warmup, cosine_epochs, settings):
     """Returns the learning rate of an epoch in the published Spikformer recipes.
 
-    Linear from the warm-up's rate; from `warmup_epochs` on a cosine over all epochs, which has
-    begun at epoch 0 already; the lowest rate after `cosine_epochs`.
+    Linear from the warm-up's rate; after the warm-up a cosine over all epochs, which has begun at
+    epoch 0 already; the lowest rate after `cosine_epochs`.
 
     Args:
       epoch: whole number >= 0, may be traced.
+      warmup: epochs of the warm-up.
       cosine_epochs: epochs without the cool-down.
       settings: `config.optimizer`.
     """
     low, high = settings.min_learning_rate, settings.learning_rate
-    start, warmup = settings.warmup_learning_rate, settings.warmup_epochs
+    start = settings.warmup_learning_rate
     rising = start + (high - start) * epoch / max(warmup, 1)
     falling = low + (high - low) / 2 * (1 + jnp.cos(jnp.pi * epoch / cosine_epochs))
     rate = jnp.where(epoch < warmup, rising, falling)
