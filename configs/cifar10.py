@@ -63,9 +63,9 @@ def _small(config):
     config.batch_size = 64
     # The weight of the penalty grows by this much in an epoch, of which there are only two.
     config.time_step_penalty = 20.0
-    config.time_step_start_epoch = 0.4
-    config.time_step_anneal_epochs = 1.0
-    config.time_step_freeze_epoch = 1.7
+    config.time_step_start = 0.2
+    config.time_step_anneal = 0.5
+    config.time_step_freeze = 0.85
     config.model.embed_dim = 160
     config.model.num_heads = 5
     config.model.depth = 2
@@ -73,8 +73,8 @@ def _small(config):
     config.optimizer.learning_rate = 2e-3
     config.optimizer.weight_decay = 0.05
     config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_epochs = 0.1
-    config.optimizer.cooldown_epochs = 0.0
+    config.optimizer.warmup = 0.05
+    config.optimizer.cooldown = 0.0
     config.mixing.mixup_alpha = 0.0
     config.data.crop_padding = 4
     config.data.randaugment.num_ops = 0

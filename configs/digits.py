@@ -20,12 +20,12 @@ def get_config():
     config.average_decay = 0.99
 
     # Seven epochs with all steps, then 27 in which the model gives them up one by one, 12 more in
-    # which it may exchange them, and the rest with fixed masks.
+    # which it may exchange them, and the rest with fixed masks. As shares, they follow `epochs`.
     config.time_step_penalty = 1.0
     config.target_time_steps = 2.0
-    config.time_step_start_epoch = 7.0
-    config.time_step_anneal_epochs = 27.0
-    config.time_step_freeze_epoch = 46.0
+    config.time_step_start = 7 / 72
+    config.time_step_anneal = 27 / 72
+    config.time_step_freeze = 46 / 72
 
     config.model.embed_dim = 80
     config.model.num_heads = 4
@@ -42,5 +42,5 @@ def get_config():
     config.data.std = (0.4,)
 
     config.optimizer.learning_rate = 3e-3
-    config.optimizer.warmup_epochs = 2.0
+    config.optimizer.warmup = 2 / 72
     return config

@@ -229,8 +229,8 @@ def _note_missed_target(target, average):
     if target is not None and average > target:
         _say(
             f"note: {average:.2f} time steps are above target_time_steps={target:g}: raise "
-            "time_step_penalty, or give the scores more epochs between time_step_start_epoch and "
-            "time_step_freeze_epoch"
+            "time_step_penalty or optimizer.score_multiplier, or give the scores more of the "
+            "training, between time_step_start and time_step_freeze"
         )
 
 

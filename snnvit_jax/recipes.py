@@ -1,5 +1,7 @@
 """Published training recipes, as changes to the default configuration.
 
+Lengths are shares of the training, so that all of them follow `config.epochs`.
+
 Source: the public Spikformer repository (github.com/ZK-Zhou/spikformer, cifar10/cifar10.yml and
 imagenet/imagenet.yml, run by its modified timm training script). The time-step phases are this
 project's: the published models keep all of their steps.
@@ -21,7 +23,7 @@ def spikformer_cifar(config):
     config.seed = 42
     _adamw_epoch_cosine(config.optimizer, warmup_learning_rate=1e-5, weight_decay=0.06)
     config.mixing.mixup_alpha = 0.5
-    config.mixing.off_epoch = 200.0
+    config.mixing.off = 200 / 310
     config.data.image_size = 32
     config.data.flip = True
     config.data.randaugment.num_ops = 1
@@ -63,9 +65,9 @@ def learn_time_steps(config, target):
     """
     config.time_step_penalty = 1.0
     config.target_time_steps = float(target)
-    config.time_step_start_epoch = 0.2 * config.epochs
-    config.time_step_anneal_epochs = 0.4 * config.epochs
-    config.time_step_freeze_epoch = 0.8 * config.epochs
+    config.time_step_start = 0.2
+    config.time_step_anneal = 0.4
+    config.time_step_freeze = 0.8
 
 
 def finetune_time_steps(config, target):
@@ -81,11 +83,11 @@ def finetune_time_steps(config, target):
     config.init_from = "WEIGHTS"  # no such file: the error says which key to set
     config.epochs = 31
     config.optimizer.learning_rate /= 5
-    config.optimizer.warmup_epochs = 1.0
-    config.optimizer.cooldown_epochs = 1.0
-    config.mixing.off_epoch = 20.0
+    config.optimizer.warmup = 1 / 31
+    config.optimizer.cooldown = 1 / 31
+    config.mixing.off = 20 / 31
     learn_time_steps(config, target)
-    config.time_step_start_epoch = 1.0
+    config.time_step_start = 1 / 31
 
 
 def smoke(config, image_size, batch_size):
@@ -101,10 +103,10 @@ def smoke(config, image_size, batch_size):
     config.epochs = 2
     config.batch_size = batch_size
     config.log_every_steps = 2
-    config.optimizer.warmup_epochs = 0.5
-    config.optimizer.cooldown_epochs = 0.5
-    if config.mixing.off_epoch is not None:
-        config.mixing.off_epoch = 1.5
+    config.optimizer.warmup = 0.25
+    config.optimizer.cooldown = 0.25
+    if config.mixing.off is not None:
+        config.mixing.off = 0.75
     learn_time_steps(config, target=3.0)
     config.time_step_penalty = 20.0
     config.optimizer.score_multiplier = 100.0  # there are a few dozen steps only
@@ -118,8 +120,8 @@ def _adamw_epoch_cosine(optimizer, warmup_learning_rate, weight_decay):
     optimizer.learning_rate = 5e-4
     optimizer.min_learning_rate = 1e-5
     optimizer.warmup_learning_rate = warmup_learning_rate
-    optimizer.warmup_epochs = 20.0
+    optimizer.warmup = 20 / 310
     optimizer.schedule = "epoch_cosine"
-    optimizer.cooldown_epochs = 10.0
+    optimizer.cooldown = 10 / 310
     optimizer.weight_decay = weight_decay
     optimizer.label_smoothing = 0.1

@@ -1,15 +1,18 @@
+import errno
 import hashlib
 import os
 import pathlib
 import shutil
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint import v1 as ocp
 
-from snnvit_jax.checkpoints import checksums
+from snnvit_jax.checkpoints import checksums, reading
 from snnvit_jax.checkpoints.checkpoints import Checkpoints, load_variables, restore
 
 
@@ -184,6 +187,120 @@ def test_variables_are_loaded_without_knowing_the_model(tmp_path, average):
     assert float(found["params"][0]) == (average is not None)
     with pytest.raises(ValueError, match="there is no checkpoint in"):
         load_variables(tmp_path / "none")
+
+
+@pytest.fixture
+def no_pauses(monkeypatch):
+    """The pauses between attempts, which last no time."""
+    slept = []
+    monkeypatch.setattr(reading.time, "sleep", slept.append)
+    return slept
+
+
+def failing(function, times):
+    """A function that fails as a file system does, so many times; then it works."""
+    left = [times]
+
+    def attempt(*args, **kwargs):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(errno.EIO, "Input/output error")
+        return function(*args, **kwargs)
+
+    return attempt
+
+
+READERS = {"checksums.check": (checksums, "check"), "orbax": (ocp, "load_checkpointables")}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_read_error_that_passes_costs_nothing(tmp_path, monkeypatch, caplog, no_pauses, reader):
+    save_all(tmp_path, {1: None, 2: None})
+    module, name = READERS[reader]
+    monkeypatch.setattr(module, name, failing(getattr(module, name), times=2))
+    (step, _), damaged = restore(tmp_path, state(0))
+    assert (step, damaged, no_pauses) == (2, [], [1.0, 4.0])
+    assert "Input/output error; trying again in 1 s" in caplog.text
+
+
+@pytest.mark.parametrize("sums", [True, False])
+@pytest.mark.parametrize("reader", READERS)
+def test_a_read_error_that_stays_is_no_damage(tmp_path, monkeypatch, no_pauses, reader, sums):
+    save_all(tmp_path, {1: None, 2: None})
+    if not sums:
+        (tmp_path / "2.sha256").unlink()
+    module, name = READERS[reader]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, failing(getattr(module, name), times=99))
+        for load in (lambda: restore(tmp_path, state(0)), lambda: load_variables(tmp_path)):
+            with pytest.raises(OSError, match=r"/2 cannot be read, in 3 attempts: .*stays as it"):
+                load()
+    assert restore(tmp_path, state(0))[0][0] == 2
+
+
+def test_a_read_error_of_metrics_moves_nothing_aside(tmp_path, monkeypatch, no_pauses):
+    folder = tmp_path / "checkpoints"
+    save_all(folder, {1: 0.5, 2: 0.6})
+    original = pathlib.Path.read_bytes
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "read_bytes", failing(original, times=1))
+        with Checkpoints(folder) as checkpoints:
+            assert checkpoints.steps == [1, 2]
+        patch.setattr(pathlib.Path, "read_bytes", failing(original, times=99))
+        with pytest.raises(OSError, match="cannot be read, in 3 attempts"):
+            Checkpoints(folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints"]
+
+
+def test_a_sound_checkpoint_that_does_not_load_is_no_damage(tmp_path, monkeypatch, no_pauses):
+    save_all(tmp_path, {1: None, 2: None})
+
+    def refuse(*_):
+        raise KeyError("a format of the future")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp, "load_checkpointables", refuse)
+        with pytest.raises(ValueError, match="/2 is whole, its checksums hold, .*the future") as e:
+            restore(tmp_path, state(0))
+    assert "remove" not in str(e.value)
+    assert restore(tmp_path, state(0))[0][0] == 2
+
+
+class Chain(NamedTuple):
+    """A part of an optimiser's state."""
+
+    count: jax.Array
+    mu: dict
+
+
+@pytest.mark.parametrize("stored", ["as it is", "a part before", "parts after", "another depth"])
+def test_a_state_is_found_whatever_chain_it_stands_in(tmp_path, stored):
+    adam = Chain(jnp.int32(3), {"a": jnp.arange(4.0), "b": {"c": jnp.ones((2, 3))}})
+    chains = {
+        "as it is": (adam, ()),
+        "a part before": ((), adam),
+        "parts after": (adam, (), Chain(jnp.int32(9), {"a": jnp.zeros(4)})),
+        "another depth": [((), [adam]), None],
+    }
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"opt_state": chains[stored], "step": jnp.int32(5)})
+    template = {"opt_state": (jax.tree.map(jnp.zeros_like, adam), ()), "step": jnp.int32(0)}
+    (_, found), _ = restore(tmp_path, template)
+    assert jax.tree.structure(found) == jax.tree.structure(template)
+    jax.tree.map(np.testing.assert_array_equal, found["opt_state"][0], adam)
+
+
+def test_arrays_of_another_model_are_named(tmp_path):
+    save_all(tmp_path, {1: None})
+    template = {"a": jnp.zeros(7), "b": {"steps": jnp.int32(0)}}
+    with pytest.raises(ValueError, match="another model") as error:
+        restore(tmp_path, template)
+    for text in (
+        "a: float32[5000] stored, float32[7] wanted",
+        "b/steps: nothing stored, int32[] wanted",
+        "b/step: int32[] stored, nothing wanted",
+    ):
+        assert text in str(error.value)
 
 
 def test_an_error_if_none_can_be_read_and_nothing_is_lost(tmp_path):

@@ -1,8 +1,10 @@
 import importlib
 import pathlib
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from ml_collections import config_dict
 
 from snnvit_jax.runs import config as config_lib
@@ -41,6 +43,51 @@ def test_the_small_cifar_model_and_an_unknown_one():
 def test_json_keeps_everything():
     config = load("cifar10")
     assert config_lib.from_json(config_lib.to_json(config)) == config
+
+
+LEAVES = st.recursive(
+    st.one_of(st.integers(-9, 9), st.floats(allow_nan=False), st.text(max_size=3)),
+    lambda inner: st.lists(inner, max_size=3).map(tuple),
+    max_leaves=8,
+)
+
+
+@hypothesis.given(st.lists(LEAVES, max_size=3).map(tuple))
+def test_tuples_within_tuples_come_back(value):
+    config = config_lib.default_config()
+    config.optimizer.multipliers = value
+    again = config_lib.from_json(config_lib.to_json(config))
+    assert again == config
+    assert again.optimizer.multipliers == value
+    assert config_lib.differences(config, again) == []
+
+
+def test_every_key_comes_back_with_another_value():
+    other = {float: 0.5, int: 3, str: "other", bool: True, tuple: ((("a", 0.5), 1), ())}
+    config = config_lib.default_config()
+    for key, value in config_dict_flat(config).items():
+        kind = type(value) if value is not None else config_type(config, key)
+        config.update_from_flattened_dict({key: other[kind]})
+    again = config_lib.from_json(config_lib.to_json(config))
+    assert again == config
+    assert config_lib.differences(config, again) == []
+
+
+def config_dict_flat(config, prefix=""):
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, config_dict.ConfigDict):
+            flat |= config_dict_flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def config_type(config, key):
+    *parts, last = key.split(".")
+    for part in parts:
+        config = config[part]
+    return config.get_type(last)
 
 
 def test_differences_are_named():
@@ -104,7 +151,10 @@ ODD = {
     b"x": (),
     1j: (),
     None: (
-        *("average_decay", "init_from", "target_time_steps", "time_step_freeze_epoch"),
+        *("average_decay", "init_from", "target_time_steps", "schedule_epochs"),
+        *("time_step_start_epoch", "time_step_anneal_epochs", "time_step_freeze"),
+        *("time_step_freeze_epoch", "optimizer.warmup_epochs", "optimizer.cooldown_epochs"),
+        "mixing.off",
         *("model.embed_dim", "model.num_heads", "model.depth", "model.mlp_ratio", "model.pool"),
         *("model.neuron.tau", "model.neuron.alpha", "data.dir", "data.crop_fraction"),
         *("mixing.off_epoch", "distillation.teacher", "optimizer.clip_norm"),

@@ -119,11 +119,21 @@ def test_a_finished_run_is_only_evaluated_again(copy, finished):
     assert lines_of(copy) == before
 
 
-def test_more_epochs_continue_a_run(copy):
+def test_more_epochs_and_another_optimizer_continue_a_run(copy, capsys):
     config = tiny_config()
     config.epochs = 3
+    config.optimizer.clip_norm, config.optimizer.multipliers = 1.0, (("head", 0.5),)
+    config.trainable = "scores"
     summary = loop.Run(config, copy).train()
     assert summary["steps"] == 24
+    output = capsys.readouterr()
+    said = output.err + output.out
+    assert "changed: epochs: 2.0 -> 3.0: the schedule stays as planned, to epoch 2; after" in said
+    assert said.index("changed: trainable: all -> scores") < said.index(
+        "epoch 3.006: test accuracy"
+    )
+    added = [line for line in lines_of(copy) if line["step"] > 16 and "loss" in line]
+    assert [line["learning_rate"] for line in added] == pytest.approx([1e-5] * 4)
     assert (copy / "config-until-step-16.json").exists()
     assert [line["step"] for line in lines_of(copy)] == sorted(
         line["step"] for line in lines_of(copy)

@@ -1,6 +1,9 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from snnvit_jax import recipes
@@ -61,8 +64,63 @@ def test_multipliers_go_by_the_first_pattern_that_matches(settings):
     np.testing.assert_allclose(ratio["block_0"]["q_linear"]["kernel"], 0.5, rtol=1e-6)
     np.testing.assert_allclose(ratio["block_0"]["q_linear"]["bias"], 0.1, rtol=1e-6)
     np.testing.assert_allclose(ratio["head"]["kernel"], 1.0, rtol=1e-6)
-    with pytest.raises(ValueError, match=r"optimizer.multipliers=\(\('\(', 1.0\),\)"):
-        optimizer.scale_by_name((("(", 1.0),))
+
+
+@pytest.mark.parametrize("multipliers", [(("(", 1.0),), (("a", "b"),), (1,), (("a", np.nan),)])
+def test_multipliers_that_are_none_are_named(settings, multipliers):
+    settings.multipliers = multipliers
+    with pytest.raises(ValueError, match=re.escape(f"optimizer.multipliers={multipliers!r}")):
+        optimizer.create_optimizer(settings, 0.1)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_the_state_looks_the_same_for_all_settings(settings, name):
+    settings.name = name
+    expected = jax.eval_shape(optimizer.create_optimizer(settings, lambda step: 1.0).init, PARAMS)
+    changes = {
+        **{"clip_norm": 1.0, "multipliers": (("head", 0.5),), "score_multiplier": 0.0},
+        **{"weight_decay": 0.0, "learning_rate": 1e-2, "schedule": "epoch_cosine"},
+    }
+    for key, value in changes.items():
+        for trainable in ("all", "scores"):
+            other = config_lib.default_config().optimizer
+            other.update({"name": name, key: value})
+            for rate in (0.1, lambda step: 0.1 * step):
+                init = optimizer.create_optimizer(other, rate, trainable).init
+                assert jax.tree.structure(jax.eval_shape(init, PARAMS)) == jax.tree.structure(
+                    expected
+                ), (key, trainable)
+
+
+def test_the_rate_is_that_of_the_step_given(settings):
+    transformation = optimizer.create_optimizer(settings, lambda step: 0.01 * (step + 1))
+    gradients, state = jax.tree.map(jnp.ones_like, PARAMS), transformation.init(PARAMS)
+    for given, applied in ((None, 0.01), (None, 0.02), (9, 0.1), (0, 0.01)):
+        updates, state = transformation.update(gradients, state, PARAMS, step=given)
+        bias = updates["block_0"]["q_linear"]["bias"]
+        np.testing.assert_allclose(bias, -applied, rtol=1e-4)
+
+
+def test_the_update_is_that_of_optax(settings):
+    """What is switched off changes nothing, and what is scaled is scaled after the rate."""
+    settings.multipliers, settings.clip_norm = (("head", 0.3),), 2.0
+    ours = optimizer.create_optimizer(settings, lambda step: 0.1)
+    theirs = optax.chain(
+        optax.clip_by_global_norm(2.0),
+        optax.adamw(0.1, weight_decay=settings.weight_decay, mask=optimizer._is_decayed),
+    )
+    factors = {"head": 0.3, "q_lif": settings.score_multiplier, "q_linear": 1.0}
+    states, rng = [ours.init(PARAMS), theirs.init(PARAMS)], np.random.default_rng(0)
+    for _ in range(3):
+        gradients = jax.tree.map(lambda p: jnp.float32(rng.normal(size=p.shape)), PARAMS)
+        found, states[0] = ours.update(gradients, states[0], PARAMS)
+        expected, states[1] = theirs.update(gradients, states[1], PARAMS)
+    for path, update in jax.tree_util.tree_leaves_with_path(expected):
+        factor = next(factors[key.key] for key in path if key.key in factors)
+        other = found
+        for key in path:
+            other = other[key.key]
+        np.testing.assert_allclose(other, factor * update, rtol=1e-6)
 
 
 def test_gradients_are_clipped_by_their_global_norm(settings):
@@ -84,8 +142,31 @@ def test_learning_rate_warms_up_and_falls(settings):
     np.testing.assert_allclose(
         at, [low, (low + high) / 2, high, settings.min_learning_rate], rtol=1e-5
     )
+    settings.warmup_epochs = 1.0
     with pytest.raises(ValueError, match="warmup_epochs=1.0 must be fewer than epochs=1"):
         optimizer.learning_rate_schedule(settings, epochs=1, steps_per_epoch=100)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "epoch_cosine"])
+def test_a_schedule_may_begin_later_and_ends_at_its_last_rate(settings, schedule):
+    settings.schedule, settings.cooldown = schedule, 0.2
+    now, later = (
+        optimizer.learning_rate_schedule(settings, epochs=5, steps_per_epoch=7.5, start_step=start)
+        for start in (0, 60)
+    )
+    for step in range(60):
+        assert float(later(60 + step)) == float(now(step))
+    assert float(later(3)) == float(now(0))
+    np.testing.assert_allclose([now(38), now(1000)], settings.min_learning_rate, rtol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "epoch_cosine"])
+@pytest.mark.parametrize("epochs", [1e-3, 0.05, 0.5, 3.3])
+def test_a_schedule_may_be_as_short_as_one_step(settings, schedule, epochs):
+    settings.schedule = schedule
+    rate = optimizer.learning_rate_schedule(settings, epochs, steps_per_epoch=7.5)
+    for step in range(30):
+        assert settings.min_learning_rate <= rate(step) <= settings.learning_rate * (1 + 1e-6)
 
 
 def test_the_published_schedule_epoch_by_epoch():

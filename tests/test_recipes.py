@@ -53,10 +53,10 @@ def tiny(folder, variant="smoke", **changes):
     config.model.num_heads = 2
     config.model.pool = (True, True, True, True)
     config.target_time_steps = 1.5
-    config.time_step_start_epoch = config.time_step_anneal_epochs = 0.0
-    config.time_step_freeze_epoch = None
-    config.mixing.off_epoch = 1.0
-    config.optimizer.warmup_epochs = config.optimizer.cooldown_epochs = 0.0
+    config.time_step_start = config.time_step_anneal = 0.0
+    config.time_step_freeze = None
+    config.mixing.off = 1.0
+    config.optimizer.warmup = config.optimizer.cooldown = 0.0
     config.data.dir = str(folder)
     config.data.train_split = "train[:90%]"
     config.data.eval_split = "train[90%:]"
@@ -130,9 +130,9 @@ def test_the_published_settings():
     )
     assert cifar.mixing.to_dict() == {
         **{"mixup_alpha": 0.5, "cutmix_alpha": 0.0, "cutmix_share": 0.5, "probability": 1.0},
-        "off_epoch": 200.0,
+        **{"off": 200 / 310, "off_epoch": None},
     }
     assert (imagenet.mixing.mixup_alpha, imagenet.mixing.cutmix_alpha) == (0.8, 1.0)
-    assert imagenet.mixing.off_epoch is None
+    assert imagenet.mixing.off is None
     assert (cifar.data.randaugment.num_ops, cifar.data.randaugment.operations) == (1, "cifar")
     assert (imagenet.data.randaugment.num_ops, imagenet.data.randaugment.operations) == (2, "all")

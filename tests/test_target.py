@@ -22,6 +22,7 @@ def test_training_ends_at_the_target(tmp_path, target):
     config.model.depth = 1
     config.data.image_size = 8
     config.data.mean, config.data.std = (0.3,), (0.4,)
+    config.optimizer.warmup_epochs = 1.0
     config.optimizer.learning_rate = 5e-3
     config.optimizer.score_multiplier = 4.0
     summary = loop.Run(config, tmp_path / "run").train()

@@ -182,6 +182,27 @@ def test_a_step_that_is_not_finite_is_taken_back_and_named(tiny, adamw, place, w
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), expected)
 
 
+@pytest.mark.parametrize("skipped", [0, 3])
+def test_the_rate_applied_after_steps_taken_back_is_that_of_the_step(tiny, settings, skipped):
+    def rate(step):
+        return 1e-3 * (step + 1)
+
+    transformation = optimizer.create_optimizer(settings, rate)
+    procedure = training.Procedure(tiny.model, transformation, Objective())
+    state = make_state(tiny, procedure)
+    bad = {"image": np.full_like(tiny.images, np.nan), "label": LABELS}
+    for _ in range(skipped):
+        state, _ = training.train_step(state, bad, procedure=procedure)
+    before = np.array(state.params["head"]["bias"])
+    state, _ = training.train_step(
+        state, {"image": tiny.images, "label": LABELS}, procedure=procedure
+    )
+    assert (int(state.step), int(state.skipped)) == (skipped + 1, skipped)
+    # Adam's first update is the rate itself, in the direction of the gradient's sign.
+    moved = np.abs(state.params["head"]["bias"] - before)
+    np.testing.assert_allclose(moved, rate(skipped), rtol=1e-3)
+
+
 def test_the_first_layer_in_the_order_of_the_computation_is_named(tiny):
     state = types.SimpleNamespace(**tiny.variables)
     paths, _ = jax.tree_util.tree_flatten_with_path((state.params, state.batch_stats))

@@ -21,6 +21,7 @@ def get_config():
     config.time_step_start_epoch = 2.0
     config.time_step_anneal_epochs = 5.0
     config.time_step_freeze_epoch = 12.0
+    config.optimizer.warmup_epochs = 1.0
     config.optimizer.score_multiplier = 50.0
     config.average_decay = 0.9
     config.model.time_steps = 2

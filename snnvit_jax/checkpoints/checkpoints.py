@@ -10,14 +10,13 @@ import json
 import pathlib
 import shutil
 import warnings
-from collections import Counter
 
 import jax
 import jax.numpy as jnp
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
-from snnvit_jax.checkpoints import checksums
+from snnvit_jax.checkpoints import checksums, matching, reading
 from snnvit_jax.distributed import is_writer, true_for_all
 
 _STATE = "state"
@@ -42,7 +41,7 @@ class Checkpoints:
           keep: number of newest checkpoints to keep, >= 1; the most accurate is kept besides.
         """
         self.directory = pathlib.Path(directory).absolute()
-        self._set_aside(sorted({*damaged, *_with_unreadable_metrics(self.directory)}))
+        self._set_aside(sorted({*damaged, *_with_damaged_metrics(self.directory)}))
         policies = ocp.training.preservation_policies
         newest = policies.LatestN(keep)
         best = policies.BestN(
@@ -128,9 +127,12 @@ class Checkpoints:
 
 
 def restore(directory, template):
-    """Loads the newest checkpoint that can be read, going back past damaged ones.
+    """Loads the newest checkpoint that is whole, going back past damaged ones.
 
-    The folder is only read, so that a run may go on in it at the same time.
+    The folder is only read, so that a run may go on in it at the same time. A checkpoint is damaged
+    if its checksums do not hold, or if it has none and cannot be loaded. One that is whole, or that
+    the file system does not give away, is never passed over: that would be the end of it, because
+    the training that goes on from the one before writes it again.
 
     Args:
       directory: folder that holds one numbered folder for each checkpoint; need not exist.
@@ -138,32 +140,33 @@ def restore(directory, template):
 
     Returns:
       ((step, state), damaged): the first None if there is no checkpoint at all, the second the
-      steps of those that could not be read.
+      steps of those that are damaged.
 
     Raises:
-      ValueError: if there are checkpoints but none can be read, or they are of another model.
+      ValueError: if there are checkpoints but all are damaged, or the newest that is not is of
+        another model, or cannot be loaded.
+      OSError: if one cannot be read, in several attempts.
     """
     damaged = []
     for step, folder in reversed(finished_checkpoints(directory)):
+        state, problem = None, None
         try:
-            _check_sums(folder)
-            stored = _stored_shapes(folder)
-            _check_same_shapes(folder, stored, template)
-            state, problem = _load(folder, _abstract(template)), None
-        except _OtherModelError:
-            raise
-        except Exception as error:  # Orbax, TensorStore and the file system each raise their own
+            state = reading.read(folder, lambda folder=folder: _load_as(folder, template))
+        except Exception as error:  # told to all processes before any of them leaves
             problem = error
+        is_damaged = isinstance(problem, reading.DamagedError)
+        if not true_for_all(problem is None or is_damaged):
+            raise problem or OSError(f"another process cannot read checkpoint {folder}")
         if true_for_all(problem is None):
             return (step, state), damaged
         damaged.append(step)
         if problem is not None:
             text = "checkpoint %d in %s cannot be read (%s); trying the one before it"
-            logging.warning(text, step, directory, _first_line(problem))
+            logging.warning(text, step, directory, reading.reason(problem))
     if damaged:
         raise ValueError(
-            f"none of the checkpoints {damaged} in {directory} can be read; "
-            "remove that folder to start again, or use another --workdir"
+            f"none of the checkpoints {damaged} in {directory} can be read, all are damaged; "
+            "start again with another --workdir, or put back what was written there"
         )
     return None, damaged
 
@@ -178,31 +181,16 @@ def load_variables(directory):
       {"params", "batch_stats"} on one device; the average over past steps if the run kept one.
 
     Raises:
-      ValueError: if there is no checkpoint, or the newest cannot be read.
+      ValueError: if there is no checkpoint, or the newest is damaged or cannot be loaded.
+      OSError: if it cannot be read, in several attempts.
     """
     finished = finished_checkpoints(directory)
     if not finished:
         raise ValueError(f"there is no checkpoint in {directory}")
-    folder = finished[-1][1]
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    try:
-        _check_sums(folder)
-        state = _load(
-            folder,
-            jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-                _stored_shapes(folder),
-            ),
-        )
-    except Exception as error:  # see `restore`
-        raise ValueError(f"checkpoint {folder} cannot be read: {_first_line(error)}") from error
+    state = reading.read(finished[-1][1], lambda: _load_whole(finished[-1][1]))
     if state.get("average") is not None:
         return state["average"]
     return {"params": state["params"], "batch_stats": state["batch_stats"]}
-
-
-class _OtherModelError(ValueError):
-    """Checkpoints that are sound, but of another model."""
 
 
 class _SaveAlways(ocp.training.save_decision_policies.SaveDecisionPolicy):
@@ -233,21 +221,36 @@ def finished_checkpoints(directory):
     return sorted((int(f.name), f) for f in folders if f.name.isdigit() and f.is_dir())
 
 
-def _with_unreadable_metrics(directory):
+def _with_damaged_metrics(directory):
     """Steps whose metrics are damaged: Orbax reads all of them when it opens the folder."""
     damaged = []
     for step, folder in finished_checkpoints(directory):
-        try:
-            for path in (folder / "metrics").glob("metrics"):
-                json.loads(path.read_text())
-        except (OSError, ValueError):
-            damaged.append(step)
+        for path in (folder / "metrics").glob("metrics"):
+            try:
+                json.loads(reading.patiently(path.read_bytes, folder))
+            except ValueError:
+                damaged.append(step)
     return damaged
 
 
-def _check_sums(folder):
-    if not checksums.check(folder):  # killed between renaming and writing them, or an older version
-        logging.warning("checkpoint %s has no checksums; it is used unchecked", folder)
+def _load_as(folder, template):
+    """Loads a checkpoint into the structure of a template, whatever it was saved in."""
+    stored = _stored_shapes(folder)
+    abstract, places = matching.match(folder, stored, template)
+    leaves = jax.tree.leaves(_load(folder, abstract))
+    return jax.tree.unflatten(jax.tree.structure(template), [leaves[place] for place in places])
+
+
+def _load_whole(folder):
+    """Loads a checkpoint as it was saved, onto one device."""
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return _load(
+        folder,
+        jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+            _stored_shapes(folder),
+        ),
+    )
 
 
 def _stored_shapes(folder):
@@ -257,36 +260,5 @@ def _stored_shapes(folder):
     return stored
 
 
-def _abstract(template):
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), template
-    )
-
-
 def _load(folder, abstract):
     return ocp.load_checkpointables(folder, {_STATE: abstract})[_STATE]
-
-
-def _check_same_shapes(folder, stored, template):
-    stored, wanted = (
-        Counter((tuple(leaf.shape), str(leaf.dtype)) for leaf in jax.tree.leaves(tree))
-        for tree in (stored, template)
-    )
-    if stored != wanted:
-        raise _OtherModelError(
-            f"checkpoint {folder} is of another model or optimizer: it holds arrays "
-            f"{_listed(stored - wanted)} where {_listed(wanted - stored)} are wanted; "
-            "use another --workdir, or the settings it was started with"
-        )
-
-
-def _listed(shapes, most=3):
-    shown = [f"{dtype}{list(shape)}" for shape, dtype in list(shapes)[:most]]
-    return ", ".join(shown) + (" ..." if len(shapes) > most else "") or "nothing"
-
-
-def _first_line(error):
-    """What went wrong at the bottom: Orbax wraps the file system's error several times."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

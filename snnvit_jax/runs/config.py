@@ -6,6 +6,14 @@ from ml_collections import config_dict
 
 from snnvit_jax.runs import validation
 from snnvit_jax.time_steps import masks
+from snnvit_jax.training.lengths import described, in_epochs
+
+# Lengths that are given as a share or in epochs: (part of the configuration, name of the share).
+LENGTHS = (
+    *(("", "time_step_start"), ("", "time_step_anneal"), ("", "time_step_freeze")),
+    *(("optimizer", "warmup"), ("optimizer", "cooldown"), ("mixing", "off")),
+)
+_ROUNDING = 1e-6  # epochs
 
 
 def default_config():
@@ -17,7 +25,7 @@ def default_config():
     optional = config_dict.placeholder
     config = config_dict.ConfigDict()
     config.seed = 0
-    config.epochs = 10
+    config.epochs = 10.0  # may be a fraction
     config.batch_size = 64  # over all devices
     config.accumulate = 1  # parts of a batch computed one after the other, to save memory
     # evaluate an exponential moving average of weights and statistics, 0.99 for example
@@ -34,7 +42,17 @@ def default_config():
     config.init_from = optional(str)
     config.trainable = "all"  # all, scores (of time steps, nothing else: running statistics stay)
 
-    # Time steps: what the objective charges, and when their scores learn (epochs may be fractions).
+    # Lengths and points in time below (time_step_start, optimizer.warmup, ...) are shares of the
+    # schedule, so that they follow `epochs`. Each has a key of the same name in epochs, which
+    # counts instead where it is set. The schedule itself, learning rate and phases, begins and ends
+    # with the training unless a run is extended. What a run continued with more epochs does:
+    # final_rate (the schedule stays; the epochs after it have its last learning rate),
+    # restart_schedule (it begins again where the run is), stretch_schedule (it is spread over all).
+    config.extend = "final_rate"
+    config.schedule_start_epoch = 0.0
+    config.schedule_epochs = optional(float)  # None: to the end of the training
+
+    # Time steps: what the objective charges, and when their scores learn.
     # Weight of (average time steps / T) in the objective. With a target, only what exceeds the
     # budget is charged, and the weight starts at 0 and grows by this much in an epoch for each
     # time step of excess.
@@ -43,9 +61,12 @@ def default_config():
     # Weight of the accumulates that spikes drive, as a share of those at full activity.
     config.spike_penalty = 0.0
     config.min_time_steps = 1  # every layer keeps this many of its best-scored steps
-    config.time_step_start_epoch = 0.0  # until then all steps stay on
-    config.time_step_anneal_epochs = 0.0  # over so many the budget comes down from T to the target
-    config.time_step_freeze_epoch = optional(float)  # from then on the masks stay as they are
+    config.time_step_start = 0.0  # until then all steps stay on
+    config.time_step_start_epoch = optional(float)
+    config.time_step_anneal = 0.0  # over so long the budget comes down from T to the target
+    config.time_step_anneal_epochs = optional(float)
+    config.time_step_freeze = optional(float)  # from then on the masks stay as they are
+    config.time_step_freeze_epoch = optional(float)
 
     config.model = {
         "name": "spikformer_4_384",
@@ -105,7 +126,8 @@ def default_config():
         "cutmix_alpha": 0.0,
         "cutmix_share": 0.5,  # how often it is cutmix if both are on
         "probability": 1.0,  # that a batch is mixed
-        "off_epoch": optional(float),  # from then on nothing is mixed
+        "off": optional(float),  # from then on nothing is mixed
+        "off_epoch": optional(float),
     }
     config.distillation = {
         # the folder of a trained run whose outputs are imitated, for example the same network with
@@ -119,10 +141,12 @@ def default_config():
         "learning_rate": 1e-3,  # reached after the warm-up
         "min_learning_rate": 1e-5,  # reached at the end, by a cosine
         "warmup_learning_rate": 1e-5,  # where the warm-up starts
-        "warmup_epochs": 1.0,
+        "warmup": 0.1,
+        "warmup_epochs": optional(float),
         # cosine: after the warm-up, per step; epoch_cosine: over the whole training, per epoch
         "schedule": "cosine",
-        "cooldown_epochs": 0.0,  # at min_learning_rate, at the end; part of `epochs`
+        "cooldown": 0.0,  # at min_learning_rate, at the end
+        "cooldown_epochs": optional(float),
         "weight_decay": 0.05,  # not on biases, normalisations and scores
         "score_multiplier": 2.0,  # learning rate of the scores, in units of the model's
         # ((pattern of parameter names, learning rate in units of the model's), ...)
@@ -156,7 +180,19 @@ def validate(config):
         raise ValueError(
             f"batch_size={config.batch_size} must be divisible by accumulate={config.accumulate}"
         )
+    _check_lengths(config)
     _check_phases(config)
+
+
+def schedule_epochs(config):
+    """Returns the epochs of the schedule that learning rate and phases follow.
+
+    Args:
+      config: a ConfigDict.
+    """
+    if config.schedule_epochs is not None:
+        return config.schedule_epochs
+    return config.epochs - config.schedule_start_epoch
 
 
 def to_json(config):
@@ -190,7 +226,7 @@ def differences(old, new, prefix=""):
     for key in old:
         if isinstance(old[key], config_dict.ConfigDict):
             found += differences(old[key], new[key], f"{prefix}{key}.")
-        elif old[key] != new[key]:
+        elif _as_tuples(old[key]) != _as_tuples(new[key]):
             found.append(f"{prefix}{key}: {old[key]} -> {new[key]}")
     return found
 
@@ -202,7 +238,12 @@ def _update(config, values, prefix):
         if isinstance(value, dict):
             _update(config[key], value, f"{prefix}{key}.")
         else:
-            config[key] = tuple(value) if isinstance(value, list) else value
+            config[key] = _as_tuples(value)
+
+
+def _as_tuples(value):
+    """JSON knows lists only; a configuration holds tuples, also within tuples."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _check_keys(config, default, prefix=""):
@@ -223,6 +264,14 @@ def _check_keys(config, default, prefix=""):
         _check_keys(config[key], value, f"{prefix}{key}.")
 
 
+def _check_lengths(config):
+    if config.schedule_epochs is None and config.schedule_start_epoch >= config.epochs:
+        raise ValueError(
+            f"schedule_start_epoch={config.schedule_start_epoch} must be below "
+            f"epochs={config.epochs}"
+        )
+
+
 def _check_learning_rates(settings):
     for key in ("min_learning_rate", "warmup_learning_rate"):
         if settings[key] > settings.learning_rate:
@@ -238,12 +287,16 @@ def _check_phases(config):
             f"target_time_steps={config.target_time_steps} is reached by a time_step_penalty "
             "above 0; set that too"
         )
-    start, freeze = config.time_step_start_epoch, config.time_step_freeze_epoch
-    anneal = 0.0 if config.target_time_steps is None else config.time_step_anneal_epochs
-    end = config.epochs if freeze is None else freeze
-    if not start + anneal <= end <= config.epochs:
+    length = schedule_epochs(config)
+    names = ("time_step_start", "time_step_anneal", "time_step_freeze")
+    start, anneal, freeze = (in_epochs(config, name, length) for name in names)
+    if config.target_time_steps is None:
+        anneal = 0.0
+    end = length if freeze is None else freeze
+    if not start + anneal <= end + _ROUNDING <= length + 2 * _ROUNDING:
+        start, anneal, freeze = (described(config, name, length) for name in names)
         raise ValueError(
-            f"the time steps learn from time_step_start_epoch={start}, anneal for {anneal} epochs, "
-            f"and must have done so by time_step_freeze_epoch={freeze} and epochs={config.epochs}; "
-            "shorten these phases with the training"
+            f"the time steps learn from {start}, anneal for {anneal}, and must have done so by "
+            f"{freeze} and epochs={length:g}; shorten these phases with the training, or give "
+            f"{', '.join(names)} as shares of it"
         )

@@ -16,6 +16,7 @@ from snnvit_jax.distributed.sharding import Placement, check_model, replicate
 from snnvit_jax.models import create_model, variable_shapes
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs import initial, teachers, validation
+from snnvit_jax.runs.plan import plan
 from snnvit_jax.training import distillation
 from snnvit_jax.training import optimizer as optimizer_lib
 from snnvit_jax.training.mixing import Mixing
@@ -64,6 +65,11 @@ class Experiment:
         return self.loader_options.image_shape
 
     @property
+    def plan(self):
+        """When things happen in the training."""
+        return plan(self.config)
+
+    @property
     def total_steps(self):
         """Steps of the whole training."""
         return max(1, round(self.config.epochs * self.steps_per_epoch))
@@ -96,6 +102,27 @@ class Experiment:
             repeats=data.repeats,
         )
         return [order.index(p) for p in range((step - 1) * size, step * size)]
+
+    def with_lengths(self, config):
+        """Returns the experiment with the schedule and the phases of another configuration.
+
+        Args:
+          config: a ConfigDict, of which nothing else differs.
+
+        Raises:
+          ValueError: naming a length that does not fit.
+        """
+        config_lib.validate(config)
+        rate = learning_rate(config, self.steps_per_epoch)
+        procedure = dataclasses.replace(
+            self.procedure,
+            optimizer=_create_optimizer(config, rate),
+            objective=dataclasses.replace(
+                self.procedure.objective, **_phases(config, self.steps_per_epoch)
+            ),
+            mixing=_create_mixing(config, self.steps_per_epoch),
+        )
+        return dataclasses.replace(self, config=config, procedure=procedure, learning_rate=rate)
 
     def create_state(self):
         """Returns the training state before the first step, on the mesh.
@@ -169,20 +196,18 @@ def build(config, to_train=True):
     image_shape = (data.image_size, data.image_size, channels)
     steps_per_epoch = len(train_source) / config.batch_size
     _check_length(config.epochs, steps_per_epoch)
-    learning_rate = optimizer_lib.learning_rate_schedule(
-        config.optimizer, config.epochs, steps_per_epoch
-    )
+    rate = learning_rate(config, steps_per_epoch)
     num_classes = train_source.num_classes
     model = _create_model(config.model, num_classes, data.image_size)
     check_model(model.config, placement)
     _check_multipliers(config.optimizer.multipliers, model, image_shape)
     procedure = training.Procedure(
         model=model,
-        optimizer=optimizer_lib.create_optimizer(config.optimizer, learning_rate, config.trainable),
+        optimizer=_create_optimizer(config, rate),
         objective=_create_objective(
             config, steps_per_epoch, _spike_prices(config, model, image_shape) if to_train else ()
         ),
-        mixing=_create_mixing(config.mixing, steps_per_epoch),
+        mixing=_create_mixing(config, steps_per_epoch),
         distillation=_create_distillation(config, num_classes) if to_train else None,
         accumulate=config.accumulate,
         trainable=config.trainable,
@@ -205,7 +230,7 @@ def build(config, to_train=True):
             (jax.process_index(), jax.process_count()),
         ),
         steps_per_epoch=steps_per_epoch,
-        learning_rate=learning_rate,
+        learning_rate=rate,
     )
 
 
@@ -223,10 +248,32 @@ def _check_length(epochs, steps_per_epoch):
         )
 
 
-def _create_mixing(settings, steps_per_epoch):
-    settings = settings.to_dict()
-    off_step = _steps(settings.pop("off_epoch"), steps_per_epoch)
-    return Mixing(**settings, off_step=off_step)
+def learning_rate(config, steps_per_epoch):
+    """Returns the learning rate of a configuration as a function of the training step.
+
+    Args:
+      config: a ConfigDict, validated.
+      steps_per_epoch: may be a fraction.
+
+    Raises:
+      ValueError: naming lengths that leave nothing of the schedule.
+    """
+    times = plan(config)
+    return optimizer_lib.learning_rate_schedule(
+        config.optimizer,
+        times.schedule_epochs,
+        steps_per_epoch,
+        _steps(times.schedule_start, steps_per_epoch),
+    )
+
+
+def _create_optimizer(config, learning_rate):
+    return optimizer_lib.create_optimizer(config.optimizer, learning_rate, config.trainable)
+
+
+def _create_mixing(config, steps_per_epoch):
+    settings = {k: v for k, v in config.mixing.items() if k not in ("off", "off_epoch")}
+    return Mixing(**settings, off_step=_steps(plan(config).mixing_end, steps_per_epoch))
 
 
 def _create_distillation(config, num_classes):
@@ -266,10 +313,17 @@ def _create_objective(config, steps_per_epoch, spike_prices):
         time_step_penalty=config.time_step_penalty,
         target_time_steps=config.target_time_steps,
         min_time_steps=config.min_time_steps,
-        start_step=_steps(config.time_step_start_epoch, steps_per_epoch),
-        anneal_steps=_steps(config.time_step_anneal_epochs, steps_per_epoch),
-        patience_steps=steps_per_epoch,
-        freeze_step=_steps(config.time_step_freeze_epoch, steps_per_epoch),
         estimator=config.model.neuron.estimator,
         spike_prices=spike_prices,
+        **_phases(config, steps_per_epoch),
     )
+
+
+def _phases(config, steps_per_epoch):
+    times = plan(config)
+    return {
+        "start_step": _steps(times.scores_start, steps_per_epoch),
+        "anneal_steps": _steps(times.anneal, steps_per_epoch),
+        "patience_steps": steps_per_epoch,
+        "freeze_step": _steps(times.scores_end, steps_per_epoch),
+    }

@@ -13,11 +13,12 @@ from snnvit_jax.deployment import deploy
 from snnvit_jax.distributed import CommonStop, is_writer, same_for_all
 from snnvit_jax.distributed.sharding import shard_batch, to_host
 from snnvit_jax.models import layer_names, variable_shapes
+from snnvit_jax.runs import continuing
 from snnvit_jax.runs.clock import StepClock
-from snnvit_jax.runs.experiment import build
+from snnvit_jax.runs.experiment import build, learning_rate
 from snnvit_jax.runs.interrupts import StopRequest
 from snnvit_jax.runs.logs import create_log
-from snnvit_jax.runs.workdir import Workdir, check_same_run
+from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.training import nonfinite
 
 # Parameters and two moments of the optimiser, with room for a checkpoint being written.
@@ -53,16 +54,19 @@ class Run:
           FileNotFoundError: if the data set is not prepared, or a teacher is missing.
           OSError: if the folder cannot be used.
         """
-        self.experiment = build(config, to_train=training)
         self.workdir = Workdir(workdir)
-        self._changed = check_same_run(self.workdir, config)
+        before = continuing.check_same_run(self.workdir, config)
+        self.experiment = build(config, to_train=training)
         if training:
             self.workdir.prepare(self._bytes_to_write())
         self._teacher = self.experiment.load_teacher()
         self.state = self.experiment.create_state()
         restored, self._damaged = restore(self.workdir.checkpoints, self.state)
+        self._changed = []
         if restored is not None:
             self.state = restored[1]
+            if training and before is not None:
+                self._resume(before, restored[0])
         elif not training:
             raise ValueError(f"the workdir {self.workdir.path} holds no checkpoint to evaluate")
 
@@ -109,7 +113,9 @@ class Run:
         ):
             if start:
                 log.say(f"continuing {self.workdir.path} from step {start}")
-                log.say("\n".join(f"changed: {line}" for line in self._changed))
+                for line in self._changed:
+                    log.say(f"changed: {line}")
+            log.say(f"plan: {self.experiment.plan.described()}")
             stop = CommonStop(request, self.experiment.mesh)
             for step in range(start + 1, self.experiment.total_steps + 1):
                 stop.exchange()
@@ -205,6 +211,14 @@ class Run:
             deployed.save(path)
             deployed.save_weights(path.with_suffix(".safetensors"))
         return deployed, path
+
+    def _resume(self, before, step):
+        """Goes on with the run's own schedule, or with another if the epochs are others."""
+        experiment, per_epoch = self.experiment, self.experiment.steps_per_epoch
+        config, why = continuing.resume(before, experiment.config, step, per_epoch)
+        self.experiment = experiment.with_lengths(config)
+        rates = (learning_rate(before, per_epoch)(step), self.experiment.learning_rate(step))
+        self._changed = continuing.told(before, config, why, rates)
 
     def _train_one(self, step, batches, log, stop):
         """Takes a training step and does what is due after it; returns an evaluation if one was."""

@@ -15,6 +15,8 @@ from snnvit_jax.distributed import sharding
 from snnvit_jax.training import distillation, mixing, nonfinite, step
 from snnvit_jax.values import flag, number, one_of, optional, several, text, whole
 
+# What a run continued with more epochs does with its schedule.
+EXTEND = ("final_rate", "restart_schedule", "stretch_schedule")
 # JAX takes the lower half of larger seeds: two of them would begin alike.
 _SEED = whole(0, 2**32 - 1)
 _DEVICES = values.Rule(
@@ -62,8 +64,14 @@ RULES = {
     "target_time_steps": optional(number(above=0)),
     "spike_penalty": number(0),
     "min_time_steps": whole(0),
-    "time_step_start_epoch": number(0),
-    "time_step_anneal_epochs": number(0),
+    "extend": one_of(EXTEND),
+    "schedule_start_epoch": number(0),
+    "schedule_epochs": optional(number(above=0)),
+    "time_step_start": number(0, 1),
+    "time_step_start_epoch": optional(number(0)),
+    "time_step_anneal": number(0, 1),
+    "time_step_anneal_epochs": optional(number(0)),
+    "time_step_freeze": optional(number(0, 1)),
     "time_step_freeze_epoch": optional(number(0)),
     "model.name": text(),
     "model.time_steps": whole(1),
@@ -91,6 +99,7 @@ RULES = {
     "data.on_damaged": one_of(ON_DAMAGED),
     "data.workers": whole(0),
     **{f"mixing.{key}": rule for key, rule in mixing.RULES.items() if key != "off_step"},
+    "mixing.off": optional(number(0, 1)),
     "mixing.off_epoch": optional(number(0)),
     "distillation.teacher": optional(text()),
     **{f"distillation.{key}": rule for key, rule in distillation.RULES.items()},
@@ -98,9 +107,11 @@ RULES = {
     "optimizer.learning_rate": number(1e-12),
     "optimizer.min_learning_rate": number(0),
     "optimizer.warmup_learning_rate": number(0),
-    "optimizer.warmup_epochs": number(0),
+    "optimizer.warmup": number(0, 1),
+    "optimizer.warmup_epochs": optional(number(0)),
     "optimizer.schedule": one_of(("cosine", "epoch_cosine")),
-    "optimizer.cooldown_epochs": number(0),
+    "optimizer.cooldown": number(0, 1),
+    "optimizer.cooldown_epochs": optional(number(0)),
     "optimizer.weight_decay": number(0),
     "optimizer.score_multiplier": number(0),
     "optimizer.multipliers": _MULTIPLIERS,

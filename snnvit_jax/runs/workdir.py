@@ -129,37 +129,6 @@ def _parsed(line):
         return None
 
 
-# What the meaning of "step 1000" depends on: model, data, their order, and the optimiser's state.
-_FIXED = (
-    *("model.", "data.name", "data.train_split", "data.repeats", "seed", "batch_size"),
-    *("optimizer.name", "average_decay"),
-)
-_FREE = ("model.remat",)
-
-
-def check_same_run(workdir, config):
-    """Raises ValueError if a folder holds a run that these settings cannot continue.
-
-    Args:
-      workdir: a `Workdir`.
-      config: the configuration of the run that wants to use it.
-
-    Returns:
-      ["key: old -> new"] for every other setting that differs.
-    """
-    old = workdir.read_config()
-    if old is None:
-        return []
-    different = config_lib.differences(old, config)
-    fixed = [line for line in different if line.startswith(_FIXED) and not line.startswith(_FREE)]
-    if fixed:
-        raise ValueError(
-            f"the workdir {workdir.path} holds another run ({'; '.join(fixed)}); "
-            "use another --workdir, or the settings it was started with"
-        )
-    return different
-
-
 def write_atomically(path, text):
     """Writes a file such that a reader, or a crash, never sees half of it.
 

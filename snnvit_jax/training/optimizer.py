@@ -1,5 +1,6 @@
 """The optimiser: AdamW or LAMB, its learning rate, and which parameters it treats apart."""
 
+import math
 import re
 
 import jax
@@ -7,52 +8,68 @@ import jax.numpy as jnp
 import optax
 
 from snnvit_jax.time_steps import masks
+from snnvit_jax.training.lengths import described, in_epochs
+
+_ADAM = 1  # its place in the chain
 
 
-def learning_rate_schedule(settings, epochs, steps_per_epoch):
+def learning_rate_schedule(settings, epochs, steps_per_epoch, start_step=0):
     """Returns the learning rate as a function of the step: linear warm-up, then a cosine.
 
+    After the end of the schedule it stays at its last value.
+
     Args:
-      settings: `config.optimizer`; its durations are epochs, its `schedule` is
-        "cosine" (the cosine starts after the warm-up; every step has its own rate) or
+      settings: `config.optimizer`; its `warmup` and `cooldown` are shares of `epochs`, its
+        `schedule` is "cosine" (the cosine starts after the warm-up; every step has its own rate) or
         "epoch_cosine" (that of the published Spikformer recipes: see `epoch_cosine`).
-      epochs: of the whole training, cool-down included.
+      epochs: of the whole schedule, cool-down included; may be a fraction.
       steps_per_epoch: optimiser steps in one of them; may be a fraction.
+      start_step: training step at which the schedule begins.
 
     Raises:
-      ValueError: if warm-up and cool-down leave nothing of the training.
+      ValueError: if warm-up and cool-down leave nothing of the schedule.
     """
-    cosine_epochs = epochs - settings.cooldown_epochs
-    if settings.warmup_epochs >= cosine_epochs:
+    warmup, cooldown = (in_epochs(settings, name, epochs) for name in ("warmup", "cooldown"))
+    if warmup >= epochs - cooldown:
         raise ValueError(
-            f"warmup_epochs={settings.warmup_epochs} must be fewer than {epochs=} "
-            f"without cooldown_epochs={settings.cooldown_epochs}"
+            f"{described(settings, 'warmup', epochs)} must be fewer than {epochs=} "
+            f"without {described(settings, 'cooldown', epochs)}"
         )
-    if settings.schedule == "epoch_cosine":
-        return lambda step: epoch_cosine(step // steps_per_epoch, cosine_epochs, settings)
-    warmup = round(settings.warmup_epochs * steps_per_epoch)
+    create = {"cosine": _step_cosine, "epoch_cosine": _epoch_cosine}[settings.schedule]
+    rate = create(settings, warmup, epochs - cooldown, steps_per_epoch)
+    return (lambda step: rate(jnp.maximum(step - start_step, 0))) if start_step else rate
+
+
+def _step_cosine(settings, warmup, cosine_epochs, steps_per_epoch):
+    end = max(1, round(cosine_epochs * steps_per_epoch))
+    rise = min(end - 1, round(warmup * steps_per_epoch))
     return optax.warmup_cosine_decay_schedule(
-        settings.warmup_learning_rate if warmup else settings.learning_rate,
+        settings.warmup_learning_rate if rise else settings.learning_rate,
         settings.learning_rate,
-        warmup,
-        round(cosine_epochs * steps_per_epoch),
+        rise,
+        end,
         settings.min_learning_rate,
     )
 
 
-def epoch_cosine(epoch, cosine_epochs, settings):
+def _epoch_cosine(settings, warmup, cosine_epochs, steps_per_epoch):
+    return lambda step: epoch_cosine(step // steps_per_epoch, warmup, cosine_epochs, settings)
+
+
+def epoch_cosine(epoch, warmup, cosine_epochs, settings):
     """Returns the learning rate of an epoch in the published Spikformer recipes.
 
-    Linear from the warm-up's rate; from `warmup_epochs` on a cosine over all epochs, which has
-    begun at epoch 0 already; the lowest rate after `cosine_epochs`.
+    Linear from the warm-up's rate; after the warm-up a cosine over all epochs, which has begun at
+    epoch 0 already; the lowest rate after `cosine_epochs`.
 
     Args:
       epoch: whole number >= 0, may be traced.
+      warmup: epochs of the warm-up.
       cosine_epochs: epochs without the cool-down.
       settings: `config.optimizer`.
     """
     low, high = settings.min_learning_rate, settings.learning_rate
-    start, warmup = settings.warmup_learning_rate, settings.warmup_epochs
+    start = settings.warmup_learning_rate
     rising = start + (high - start) * epoch / max(warmup, 1)
     falling = low + (high - low) / 2 * (1 + jnp.cos(jnp.pi * epoch / cosine_epochs))
     rate = jnp.where(epoch < warmup, rising, falling)
@@ -65,6 +82,11 @@ def create_optimizer(settings, learning_rate, trainable="all"):
     Biases, normalisation parameters, scores and learned time constants have fewer than two axes:
     none of them is decayed, as in the published recipes.
 
+    The structure of its state is the same for all settings, so that a run can be continued with
+    others. The state holds no clock for the learning rate, which `update` takes from its argument
+    `step`, the number of training steps done; without it, the updates made count. (The count in the
+    state is that of Adam's averages, which a step taken back does not enter.)
+
     Args:
       settings: `config.optimizer`; `multipliers` scale the updates of parameters whose name
         ("block_0/attn/q_linear/kernel") matches a pattern, the first that does.
@@ -72,55 +94,67 @@ def create_optimizer(settings, learning_rate, trainable="all"):
       trainable: "all", or "scores" to leave everything else as it is.
 
     Raises:
-      ValueError: for a pattern that is not a regular expression.
+      ValueError: for a pattern that is not a regular expression, or a factor that is no number.
     """
-    create = {"adamw": optax.adamw, "lamb": optax.lamb}[settings.name]
-    parts = [
-        create(learning_rate, weight_decay=settings.weight_decay, mask=_is_decayed),
-        optax.masked(optax.scale(settings.score_multiplier), _is_score),
-    ]
-    if settings.multipliers:
-        parts.append(scale_by_name(settings.multipliers))
-    if settings.clip_norm is not None:
-        parts.insert(0, optax.clip_by_global_norm(settings.clip_norm))
-    if trainable == "scores":
-        parts.append(optax.masked(optax.set_to_zero(), _is_no_score))
-    return optax.chain(*parts)
+    rate_at = learning_rate if callable(learning_rate) else optax.constant_schedule(learning_rate)
+    factor_of = _update_factors(settings, trainable)
+    direction = _update_direction(settings)
+
+    def update(gradients, state, params=None, *, step=None, **_):
+        step = state[_ADAM].count if step is None else step
+        updates, state = direction.update(gradients, state, params)
+        rate = rate_at(step)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, u: _scaled(-rate * u, factor_of(path)), updates
+        ), state
+
+    return optax.GradientTransformationExtraArgs(direction.init, update)
 
 
-def scale_by_name(multipliers):
-    """Returns a transformation that scales updates by the first pattern that matches their name.
+def _update_direction(settings):
+    """The update at a learning rate of -1; what is switched off leaves its place in the chain."""
+    epsilon = {"adamw": 1e-8, "lamb": 1e-6}[settings.name]
+    clip, is_lamb = settings.clip_norm, settings.name == "lamb"
+    # `identity` has the same empty state as what it stands for.
+    return optax.chain(
+        optax.identity() if clip is None else optax.clip_by_global_norm(clip),
+        optax.scale_by_adam(eps=epsilon),
+        optax.add_decayed_weights(settings.weight_decay, mask=_is_decayed),
+        optax.scale_by_trust_ratio() if is_lamb else optax.identity(),
+    )
 
-    Args:
-      multipliers: ((regular expression, factor), ...), searched for in names such as
-        "block_0/attn/q_linear/kernel".
 
-    Raises:
-      ValueError: for a pattern that is not a regular expression.
-    """
-    try:
-        compiled = [(re.compile(pattern), factor) for pattern, factor in multipliers]
-    except (re.error, TypeError, ValueError) as error:
-        raise ValueError(f"optimizer.multipliers={multipliers}: {error}") from error
+def _update_factors(settings, trainable):
+    """Returns the factor of a parameter's update as a function of its path."""
+    patterns = _compiled(settings.multipliers)
 
     def factor_of(path):
+        is_score = path[-1].key == masks.SCORE
+        if trainable == "scores" and not is_score:
+            return 0.0
         name = "/".join(part.key for part in path)
-        return next((factor for pattern, factor in compiled if pattern.search(name)), 1.0)
+        factor = next((factor for pattern, factor in patterns if pattern.search(name)), 1.0)
+        return factor * settings.score_multiplier if is_score else factor
 
-    return optax.stateless(
-        lambda updates, _: jax.tree_util.tree_map_with_path(
-            lambda path, update: update * factor_of(path), updates
-        )
-    )
+    return factor_of
+
+
+def _compiled(multipliers):
+    try:
+        found = [(re.compile(pattern), float(factor)) for pattern, factor in multipliers]
+    except (re.error, TypeError, ValueError) as error:
+        raise ValueError(
+            f"optimizer.multipliers={multipliers!r} must be pairs of a regular expression and a "
+            f"number: {error}"
+        ) from error
+    if not all(math.isfinite(factor) for _, factor in found):
+        raise ValueError(f"optimizer.multipliers={multipliers!r}: a factor is not finite")
+    return found
+
+
+def _scaled(update, factor):
+    return update * factor if factor else jnp.zeros_like(update)
 
 
 def _is_decayed(params):
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
-
-
-def _is_score(params):
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == masks.SCORE, params)
-
-
-def _is_no_score(params):
-    return jax.tree.map(lambda is_score: not is_score, _is_score(params))

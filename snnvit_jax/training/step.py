@@ -30,7 +30,8 @@ class TrainState(flax.struct.PyTreeNode):
     """Everything that a training step changes.
 
     Attributes:
-      step: optimiser steps done, int32 scalar.
+      step: training steps done, those taken back included, int32 scalar; the clock of everything
+        that changes as training goes on.
       params: of the model, scores included, float32.
       batch_stats: running statistics of its normalisations, float32.
       opt_state: of the optimiser.
@@ -64,7 +65,8 @@ class Procedure:
 
     Attributes:
       model: a Linen module from `create_model`.
-      optimizer: an optax transformation.
+      optimizer: an optax transformation; one that takes `step` as an extra argument is given the
+        training steps done.
       objective: what is minimised.
       mixing: how examples are mixed.
       distillation: the teacher that is followed; None for none.
@@ -204,7 +206,10 @@ def train_step(state, batch, teacher=None, *, procedure):
     metrics["damaged_images"] = (jnp.sum(damaged), 1.0)
     flags = nonfinite.leaf_flags(gradients, batch_stats)
     metrics["not_finite"] = (flags.astype(jnp.float32), 1.0)
-    updates, opt_state = procedure.optimizer.update(gradients, state.opt_state, state.params)
+    # One clock: the learning rate is that of `state.step`, which steps taken back count in too.
+    updates, opt_state = optax.with_extra_args_support(procedure.optimizer).update(
+        gradients, state.opt_state, state.params, step=state.step
+    )
     params = optax.apply_updates(state.params, updates)
     params = _settle_scores(state.params, params, state.step, objective)
     new = TrainState(
