@@ -1,5 +1,6 @@
 """The command line: snnvit, or python -m snnvit_jax.main --config=configs/digits.py."""
 
+import contextlib
 import datetime
 import os
 import pathlib
@@ -21,7 +22,7 @@ try:
 
         from snnvit_jax.data.loader import WorkerDiedError
         from snnvit_jax.runs import loop, restart
-        from snnvit_jax.runs.workdir import Workdir
+        from snnvit_jax.runs.workdir import Workdir, claim
 except extras.MissingExtraError as missing:
     sys.exit(f"error: {missing}")
 
@@ -87,15 +88,14 @@ def main(argv):
             return _restart()
         compilation_cache.use()
         _join()
-        run = loop.Run(*_config_and_workdir(), training=_MODE.value == "train")
-        actions = {"train": _train, "export": _export}
-        return actions.get(_MODE.value, _evaluate)(run)
-    except (ValueError, OSError, FloatingPointError) as error:
+        actions = {"train": _train, "evaluate": _evaluate, "report": _report, "export": _export}
+        with _workdir() as workdir:
+            run = loop.Run(_config(), workdir, training=_MODE.value == "train")
+            return actions[_MODE.value](run)
+    except (ValueError, OSError, FloatingPointError, WorkerDiedError) as error:
         if jax.distributed.is_initialized() and _comes_from_devices(error):
             return _leave_as_lost(error)
-        return _leave(_fail(error))
-    except WorkerDiedError as error:  # not bad input: --restart may help
-        return _leave(_fail(error, status=1))
+        return _leave(_fail(error, restart.status_of(error)))
     except jax.errors.JaxRuntimeError as error:
         if not jax.distributed.is_initialized():
             raise
@@ -110,19 +110,24 @@ def main(argv):
 def _comes_from_devices(error):
     """Whether it is bad input only by its type: a failed computation that was passed on."""
     causes = [error]
-    while causes[-1] is not None:
-        causes.append(causes[-1].__cause__ or causes[-1].__context__)
-    passed_on = any(isinstance(cause, jax.errors.JaxRuntimeError) for cause in causes)
-    return passed_on or _RUNTIME_STATUS.match(str(error)) is not None
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
+    return any(
+        isinstance(cause, jax.errors.JaxRuntimeError) or _RUNTIME_STATUS.match(str(cause))
+        for cause in causes
+    )
 
 
 def _restart():
     several = distributed.is_wanted(_DISTRIBUTED.value, _COORDINATOR.value)
     restart.check(_MODE.value, several, _WORKDIR.value)
-    workdir = Workdir(_WORKDIR.value or _new_workdir(same_for_all=list))
-    return restart.run(
-        restart.child_command(sys.orig_argv, workdir.path), workdir.checkpoints, _RESTART.value
-    )
+    with _workdir(alone=True) as path:
+        workdir = Workdir(path)
+        return restart.run(
+            restart.child_command(sys.orig_argv, workdir.path),
+            workdir.checkpoints,
+            _RESTART.value,
+        )
 
 
 def _join():
@@ -162,45 +167,90 @@ def _parse_flags(argv):
     if override and "config" not in names:
         sys.exit(_fail(f"--{override} changes a configuration file: give it too, as --config=FILE"))
     try:
-        return app.parse_flags_with_usage(argv)
+        return app.parse_flags_with_usage([_with_home(argument) for argument in argv])
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         sys.exit(_fail(f"in the configuration: {error}"))
 
 
-def _config_and_workdir():
+def _with_home(argument):
+    """Expands "~" where shells leave it: behind "--config="."""
+    flag, sign, value = argument.partition("=")
+    if flag in ("--config", "-config") and sign:
+        return f"{flag}={os.path.expanduser(value)}"
+    return argument
+
+
+def _config():
     """The configuration given, or else the one that the workdir was trained with."""
     if _CONFIG.value is not None:
-        return _CONFIG.value, _WORKDIR.value or _new_workdir()
+        return _CONFIG.value
     config = Workdir(_WORKDIR.value).read_config()
     if config is None:
         raise ValueError(f"the workdir {_WORKDIR.value} holds no run; give a --config too")
-    return config, _WORKDIR.value
+    return config
 
 
-def _new_workdir(same_for_all=distributed.same_for_all):
+@contextlib.contextmanager
+def _workdir(alone=False):
+    """The folder given, or a new one, which is removed again if nothing was written there."""
+    if _WORKDIR.value is not None:
+        yield _WORKDIR.value
+        return
+    path = _new_workdir(alone)
+    try:
+        yield path
+    finally:
+        with contextlib.suppress(OSError):  # not empty: a run
+            os.removedirs(path)
+
+
+def _new_workdir(alone):
+    """A folder that no other run has, the same in all processes of this one."""
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    now = datetime.datetime.now()
-    date, time = same_for_all([int(now.strftime(part)) for part in ("%Y%m%d", "%H%M%S")])
-    return pathlib.Path("runs") / name / f"{date}-{time:06}"
+    folder, now = pathlib.Path("runs") / name, datetime.datetime.now()
+    date, time = (int(now.strftime(part)) for part in ("%Y%m%d", "%H%M%S"))
+    if alone or distributed.is_writer():
+        number = claim(folder, lambda number: _folder_name(date, time, number))
+        if alone:
+            return folder / _folder_name(date, time, number)
+    else:
+        number = 0
+    return folder / _folder_name(*distributed.same_for_all([date, time, number]))
+
+
+def _folder_name(date, time, number):
+    return f"{date}-{time:06}" + (f"-{number}" if number > 1 else "")
 
 
 def _train(run):
     _say(f"workdir {run.workdir.path}")
-    summary = run.train()
+    try:
+        summary = run.train()
+    except OSError as error:  # all was there when it began
+        raise restart.PassingError(error) from error
     if summary is None:
         _say(f"run the same command with --workdir={run.workdir.path} to continue")
         return 128 + run.stop_signal
-    _print_summary(run, summary)
+    _print_accuracy(summary)
+    _say(f"summary {run.workdir.summary}\nreport  {run.workdir.report}")
     _note_missed_target(run.experiment.config.target_time_steps, summary["average_time_steps"])
     return 0
 
 
-def _evaluate(run):
+def _report(run):
+    return _evaluate(run, writes_report=True)
+
+
+def _evaluate(run, writes_report=False):
+    """Prints what was found before anything is written, which may fail."""
     result = run.evaluate()
-    summary = run.write_results(result)
-    if _MODE.value == "report":
+    _print_accuracy(run.summarise(result))
+    if writes_report:
         run.write_report(result)
-    _print_summary(run, summary)
+    unwritten = run.write_results(result)
+    _say(f"note: {unwritten}" if unwritten else f"summary {run.workdir.summary}")
+    if run.workdir.report.exists():
+        _say(f"report  {run.workdir.report}")
     return 0
 
 
@@ -216,12 +266,11 @@ def _export(run):
     return 0
 
 
-def _print_summary(run, summary):
+def _print_accuracy(summary):
     _say(
         f"{summary['split']} accuracy {summary['accuracy']:.4f} on {summary['examples']} examples, "
         f"average time steps {summary['average_time_steps']:.2f} of {summary['time_steps']}, "
-        f"energy {summary['energy_uj']:.3g} µJ an image\n"
-        f"summary {run.workdir.summary}\nreport  {run.workdir.report}"
+        f"energy {summary['energy_uj']:.3g} µJ an image"
     )
 
 

@@ -287,7 +287,7 @@ def test_unknown_and_missing_keys_are_named():
         ("optimizer.warmup_epochs", 900.0, "warmup_epochs=900.0 must be fewer than epochs="),
         ("data.crop_padding", -1, "data.crop_padding=-1"),
         ("data.crop_padding", 8, "data.crop_padding=8 must be below data.image_size=8"),
-        ("epochs", 10**9, "epochs=1000000000 are 2.25e\\+10 steps; at most 2147483647"),
+        ("epochs", 10**9, "epochs=1000000000.0 are 2.25e\\+10 steps; at most 2147483647"),
         ("data.std", (0.0,), r"data.std=\(0.0,\)"),
         ("data.mean", (float("nan"),), r"data.mean=\(nan,\)"),
         ("mixing.mixup_alpha", -1.0, "mixing.mixup_alpha=-1.0"),

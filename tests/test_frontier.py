@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import snnvit_jax as snn
+from snnvit_jax.runs import config as config_lib
 
 PATH = pathlib.Path(__file__).parents[1] / "experiments" / "cifar10" / "frontier.py"
 
@@ -85,6 +86,30 @@ def test_a_run_that_fails_leaves_the_others_written(frontier, tmp_path, monkeypa
         *("fixed-3-seed0", "fixed-4-seed0")
     ]
     assert "lost its data" in capsys.readouterr().err
+
+
+def test_a_network_that_was_evaluated_while_it_trained_is_not_finished(
+    frontier, tmp_path, monkeypatch
+):
+    started = []
+    monkeypatch.setattr(frontier.subprocess, "run", lambda *_, **__: started.append(1) or Done())
+    options = frontier.parse([str(tmp_path), "--targets", "--fixed", "3"])
+    (point,) = frontier.points(options)
+    finish(tmp_path / point.name, 3, 3, 0.6)
+    config = config_lib.default_config()
+    config.epochs = 4
+    (tmp_path / point.name / "config.json").write_text(config_lib.to_json(config))
+    summary = json.loads((tmp_path / point.name / "summary.json").read_text())
+    for steps, is_finished in ((500, False), (1001, True)):  # of 250.3 an epoch
+        summary |= {"epochs": steps / 250.3, "steps": steps}
+        (tmp_path / point.name / "summary.json").write_text(json.dumps(summary))
+        frontier.train(point, options, None)
+        assert (frontier.read(point, options) is not None) == is_finished
+    assert started == [1]
+
+
+class Done:
+    returncode = 0
 
 
 def test_every_run_gets_its_settings(frontier):

@@ -283,11 +283,9 @@ def test_a_training_starts_from_a_run_of_fewer_time_steps(finished, tmp_path):
 
 def test_two_processes_cannot_train_in_one_folder(copy):
     run = loop.Run(tiny_config(), copy)
-    with (
-        run.workdir.lock(),
-        pytest.raises(OSError, match=f"another process is training in the workdir {copy}"),
-    ):
-        run.train()
+    with pytest.raises(OSError, match=f"another process is training in the workdir {copy}"):
+        loop.Run(tiny_config(), copy)
+    run.close()
 
 
 def test_evaluating_reads_a_folder_and_changes_nothing(copy, finished, tmp_path):

@@ -24,8 +24,9 @@ import numpy as np
 import tqdm
 from matplotlib.figure import Figure
 
+from snnvit_jax import files
 from snnvit_jax.report import figures
-from snnvit_jax.runs.workdir import Workdir, write_atomically
+from snnvit_jax.runs.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
 LOOK = {
@@ -89,7 +90,7 @@ def train(point, options, cores):
       RuntimeError: with the end of its output, if it fails.
     """
     folder = options.out / point.name
-    if Workdir(folder).summary.exists():
+    if Workdir(folder).is_finished():
         return
     command = [sys.executable, "-m", "snnvit_jax.main", f"--config={options.config}"]
     command += [f"--workdir={folder}", *options.overrides, *point.overrides]
@@ -135,7 +136,7 @@ def train_all(wanted, options):
 def read(point, options):
     """Returns what is known of a network, or None if it is not finished."""
     workdir = Workdir(options.out / point.name)
-    if not workdir.summary.exists():
+    if not workdir.is_finished():
         return None
     summary = json.loads(workdir.summary.read_text())
     keys = ("accuracy", "split", "examples", "average_time_steps", "energy_uj", "firing_rate")
@@ -148,7 +149,7 @@ def write(wanted, options):
     """Writes what is known so far; returns it."""
     found = {point.name: read(point, options) for point in wanted}
     found = {name: values for name, values in found.items() if values}
-    write_atomically(options.out / "frontier.json", json.dumps(found, indent=1) + "\n")
+    files.write_text(options.out / "frontier.json", json.dumps(found, indent=1) + "\n")
     return found
 
 

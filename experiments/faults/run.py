@@ -238,7 +238,7 @@ def full_disk(campaign):
         said, lost = one.error(), max(0, one.done - one.newest)
         (disk / "filler").unlink()
         entry = campaign.resumed(one, lost, what=f"ends with {status}: {said}")
-    return entry | {"survived": entry["survived"] and status == 2}
+    return entry | {"survived": entry["survived"] and status == 1}
 
 
 def read_only(campaign):
@@ -268,7 +268,7 @@ def damaged_records(campaign):
     ended = skipping.finish()
     counted = json.loads((skipping.folder / "summary.json").read_text())["damaged_images"]
     what += f'; with on_damaged="skip" it ends with {ended}, {counted} gaps in 15 epochs'
-    survived = status == 2 and ended == 0
+    survived = status == 1 and ended == 0
     return {"what": what, "survived": survived, "steps_lost": None, "identical": None}
 
 

@@ -1,6 +1,6 @@
 """Checkpoints and their checksums; the only package that imports orbax.
 
-Imports `distributed`.
+Imports `distributed` and `files`.
 """
 
 from snnvit_jax.extras import needed

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
+from snnvit_jax import files
 from snnvit_jax.checkpoints import checksums, matching, reading
 from snnvit_jax.distributed import is_writer, true_for_all
 
@@ -103,7 +104,10 @@ class Checkpoints:
         """
         pending, self._pending = self._pending, None
         if pending is not None:
-            pending.result()
+            try:
+                pending.result()
+            except Exception as error:  # TensorStore tells of a full disk by a ValueError
+                raise OSError(f"a checkpoint could not be written: {error}") from error
 
     def check(self):
         """Raises OSError if the save under way has failed by now; never waits."""
@@ -113,6 +117,7 @@ class Checkpoints:
     def _finish(self, step, response):
         response.result()
         if is_writer():
+            files.flush_tree(self.directory / str(step))  # Orbax does not: a power cut may undo it
             checksums.write(self.directory / str(step))
             checksums.remove_orphans(self.directory)
 
@@ -199,6 +204,25 @@ class _SaveAlways(ocp.training.save_decision_policies.SaveDecisionPolicy):
     def should_save(self, *args, **kwargs):
         """Returns True."""
         return True
+
+
+def add_accuracy(directory, step, accuracy):
+    """Gives a checkpoint that was saved without one the accuracy by which the best is chosen.
+
+    Must come before the folder is opened by `Checkpoints`.
+
+    Args:
+      directory: folder that holds one numbered folder for each checkpoint.
+      step: of a finished checkpoint.
+      accuracy: to write beside its state.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    folder = pathlib.Path(directory).absolute() / str(step)
+    files.make_folder(folder / "metrics")
+    files.write_text(folder / "metrics" / "metrics", json.dumps({"accuracy": float(accuracy)}))
+    checksums.write(folder)
 
 
 def _own_copy(state):

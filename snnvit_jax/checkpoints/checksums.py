@@ -5,7 +5,8 @@ The sums of checkpoints/7 are in checkpoints/7.sha256; `sha256sum -c 7.sha256` c
 """
 
 import hashlib
-import os
+
+from snnvit_jax import files
 
 SUFFIX = ".sha256"
 
@@ -28,12 +29,9 @@ def write(folder):
     Raises:
       OSError: if a file cannot be read, or the sums cannot be written.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    lines = [f"{_sha256(path)}  {path.relative_to(folder.parent).as_posix()}\n" for path in files]
-    target = path_for(folder)
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.write_text("".join(lines))
-    os.replace(temporary, target)
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{_sha256(path)}  {path.relative_to(folder.parent).as_posix()}\n" for path in found]
+    files.write_text(path_for(folder), "".join(lines))
 
 
 def check(folder):

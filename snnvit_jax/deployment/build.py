@@ -24,7 +24,7 @@ from snnvit_jax.variables import check_finite
 from snnvit_jax.version import __version__
 
 
-def deploy(model, variables, schedule=None, dtype=None, recordings=False):
+def deploy(model, variables, schedule=None, dtype=None, recordings=False, classes=None):
     """Compiles a finished model's time steps away.
 
     The result is a function of images that equals the masked model to rounding. Normalisations are
@@ -38,13 +38,15 @@ def deploy(model, variables, schedule=None, dtype=None, recordings=False):
       dtype: of spikes and kernels, for example "bfloat16"; None takes the model's. Currents,
         membrane potentials and the head have at least float32.
       recordings: whether it takes recordings [B, T, H, W, C] in place of images [B, H, W, C].
+      classes: names of the classes in the order of the logits, to be kept with the model
+        (`about["classes"]`); None for none.
 
     Returns:
       A `Deployed`.
 
     Raises:
-      ValueError: for variables or a schedule of another model, a dtype that cannot be used, or
-        weights that are not finite.
+      ValueError: for variables or a schedule of another model, a dtype that cannot be used, weights
+        that are not finite, or another number of classes.
     """
     dtype = jnp.dtype(model.config.dtype if dtype is None else dtype)
     check_dtype(dtype)
@@ -60,7 +62,7 @@ def deploy(model, variables, schedule=None, dtype=None, recordings=False):
     effects = planning.effects(tracer, schedule.masks, model.config.time_steps)
     plan = effects.plan(folded, dtype)
     weights, places = collect_weights(effects, kernels, plan, dtype)
-    about = _about(model, image_shape, dtype, plan.steps)
+    about = _about(model, image_shape, dtype, plan.steps) | _about_classes(model, classes)
     return Deployed(Program(model, plan, places), weights, schedule, about)
 
 
@@ -78,6 +80,14 @@ def _about(model, image_shape, dtype, steps):
         "jax": jax.__version__,
         "snnvit_jax": __version__,
     }
+
+
+def _about_classes(model, classes):
+    if classes is None:
+        return {}
+    if len(classes) != model.config.num_classes:
+        raise ValueError(f"{len(classes)} classes for a model of {model.config.num_classes}")
+    return {"classes": list(classes)}
 
 
 def _checked(model, variables):

@@ -7,13 +7,14 @@ unnoticed. `unzip` and `python -m zipfile` skip the line.
 import hashlib
 import io
 import json
-import os
 import pathlib
 import re
 import zipfile
 
 import jax.numpy as jnp
 import numpy as np
+
+from snnvit_jax import files
 
 FORMAT = 1
 _HEADER = re.compile(rb"snnvit_jax deployed model, format (\d+), sha256 ([0-9a-f]{64})\n")
@@ -73,16 +74,13 @@ def read(path):
 
 
 def write_bytes(path, content):
-    """Writes a file at once.
+    """Writes a file at once and for good: see `files.write_bytes`.
 
     Args:
       path: file to write; its folder must exist.
       content: bytes.
     """
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    files.write_bytes(path, content)
 
 
 def pack_json(value):

@@ -35,7 +35,8 @@ class Deployed:
       steps: {layer name: steps that are computed}, those of the schedule that have an effect.
       weights: {name: array}, what is left of the model's, normalisations folded in.
       about: what else is known of it, as plain values: "model", "config", "image_shape", "dtype",
-        "jax" and "snnvit_jax" (versions that made it).
+        "jax" and "snnvit_jax" (versions that made it), and "classes" (names in the order of the
+        logits) if they were given.
     """
 
     def __init__(self, function, weights, schedule, about, exported=None):

@@ -59,7 +59,9 @@ class Evaluation:
         return [n for n, rate in self.firing_rates.items() if rate.max() > SATURATED_RATE]
 
 
-def evaluate(model, variables, source, preprocess, options, *, mesh, progress=True):
+def evaluate(
+    model, variables, source, preprocess, options, *, mesh, progress=True, is_stopped=None
+):
     """Evaluates a model on every example of a source.
 
     Args:
@@ -70,9 +72,10 @@ def evaluate(model, variables, source, preprocess, options, *, mesh, progress=Tr
       options: `LoaderOptions`.
       mesh: with an axis "data".
       progress: whether to show a progress bar.
+      is_stopped: asked before each batch whether to stop there; the same answer in every process.
 
     Returns:
-      An `Evaluation`.
+      An `Evaluation`, or None if it was stopped.
 
     Raises:
       ValueError: naming a weight that is not finite.
@@ -85,6 +88,8 @@ def evaluate(model, variables, source, preprocess, options, *, mesh, progress=Tr
         for batch in tqdm(
             batches, f"evaluate {source.split}", count, leave=False, disable=not progress
         ):
+            if is_stopped is not None and is_stopped():
+                return None
             seen = eval_step(variables, shard_batch(batch, mesh), model=model)
             seen = _on_host(to_host(seen, mesh))
             total = seen if total is None else metrics.merge(total, seen)

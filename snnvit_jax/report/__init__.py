@@ -1,6 +1,6 @@
 """Figures and the page of a finished run.
 
-Imports `energy`.
+Imports `energy` and `files`.
 """
 
 from snnvit_jax.extras import needed

@@ -4,6 +4,7 @@ A report also shows what experiments left in the run's folder, by these names: `
 `early_exit.png`, `activation_histograms.png`, `sensitivity.png`.
 """
 
+from snnvit_jax import files
 from snnvit_jax.report import figures, page
 
 
@@ -30,8 +31,8 @@ def write(workdir, result, class_names, config):
         images = {name: figures.as_png(figure) for name, figure in drawn.items()}
         narrow = {"curves": figures.as_png(figures.draw_curves(lines, columns=1))}
     for name, png in images.items():
-        (workdir.path / f"{name}.png").write_bytes(png)
-    (workdir.path / "energy.json").write_text(result.energy.to_json())
+        files.write_bytes(workdir.path / f"{name}.png", png)
+    files.write_text(workdir.path / "energy.json", result.energy.to_json())
     text = page.render(result, images, narrow, config, workdir.path)
     # A path in the configuration may be no text (PEP 383).
-    workdir.report.write_bytes(text.encode("utf-8", "backslashreplace"))
+    files.write_bytes(workdir.report, text.encode("utf-8", "backslashreplace"))

@@ -13,6 +13,7 @@ from snnvit_jax.checkpoints.checkpoints import load_variables
 from snnvit_jax.data import loader
 from snnvit_jax.distributed.sharding import replicate, shard_batch
 from snnvit_jax.neurons import recording
+from snnvit_jax.runs import classes
 from snnvit_jax.runs.experiment import build
 from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.time_steps.schedule import TimeStepSchedule, with_schedule
@@ -55,7 +56,8 @@ def open_run(workdir, examples=None):
 
     Raises:
       FileNotFoundError: if the folder holds no run.
-      ValueError: if it holds no checkpoint, or `examples` is less than 1.
+      ValueError: if it holds no checkpoint, the data have other classes than it was trained on, or
+        `examples` is less than 1.
     """
     if examples is not None and examples < 1:
         raise ValueError(f"{examples=} must be at least 1")
@@ -64,6 +66,7 @@ def open_run(workdir, examples=None):
     if config is None:
         raise FileNotFoundError(f"{folder.path} holds no run: there is no config.json in it")
     experiment = build(config, to_train=False)
+    classes.check(folder, experiment.eval_source.class_names)
     variables = replicate(load_variables(folder.checkpoints), experiment.mesh)
     if examples is not None:
         source = experiment.eval_source

@@ -18,6 +18,7 @@ import sys
 import tarfile
 import tempfile
 
+from snnvit_jax import files
 from snnvit_jax.checkpoints import checksums
 from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
 from snnvit_jax.runs.workdir import Workdir
@@ -43,11 +44,12 @@ def pack(workdir, parts, part_bytes):
     """
     if part_bytes < 1:
         raise ValueError(f"{part_bytes=} must be at least 1")
-    workdir, parts = Workdir(workdir), pathlib.Path(parts)
-    checkpoint = _newest_checkpoint(workdir)
+    workdir, parts = Workdir(workdir), pathlib.Path(parts).expanduser()
+    _newest_checkpoint(workdir)  # before anything is created
     _check_empty(parts)
-    parts.mkdir(parents=True, exist_ok=True)
+    files.make_folder(parts)
     with workdir.lock(), tempfile.TemporaryFile(dir=parts) as whole:
+        checkpoint = _newest_checkpoint(workdir)
         _check(checkpoint)
         with tarfile.open(fileobj=whole, mode="w") as archive:
             for path in _to_carry(workdir, checkpoint):
@@ -70,9 +72,9 @@ def unpack(parts, workdir):
         of different runs.
       OSError: if `workdir` is not empty, or a file cannot be read or written.
     """
-    paths, workdir = _complete(pathlib.Path(parts)), pathlib.Path(workdir)
+    paths, workdir = _complete(pathlib.Path(parts).expanduser()), Workdir(workdir).path
     _check_empty(workdir)
-    workdir.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(workdir.parent)
     with tempfile.TemporaryDirectory(dir=workdir.parent) as temporary:
         with tempfile.TemporaryFile(dir=temporary) as whole:
             for path in paths:
@@ -82,7 +84,8 @@ def unpack(parts, workdir):
             _extract(whole, folder, parts)
         checkpoint = _newest_checkpoint(Workdir(folder))
         _check(checkpoint)
-        folder.replace(workdir)
+        files.flush_tree(folder)
+        files.replace(folder, workdir)
     return int(checkpoint.name)
 
 
@@ -123,7 +126,7 @@ def _write_parts(whole, parts, part_bytes):
         content = whole.read(part_bytes)
         digest = hashlib.sha256(content).hexdigest()
         paths.append(parts / f"run.part-{number}-of-{count}.{digest}")
-        paths[-1].write_bytes(content)
+        files.write_bytes(paths[-1], content)
     return paths
 
 

@@ -10,15 +10,16 @@ from snnvit_jax.evaluation import metrics
 class StepClock:
     """What was seen, and how long it took, since the last line of the log."""
 
-    def __init__(self, seconds_before):
-        """Starts counting.
+    def __init__(self, seconds_before=0.0, damaged_before=0):
+        """Starts counting where earlier runs in the same folder ended.
 
         Args:
-          seconds_before: that earlier runs in the same folder took.
+          seconds_before: that they took.
+          damaged_before: images that they left out.
         """
         self._seconds_before = seconds_before
         self._run_start = time.perf_counter()
-        self._damaged = 0
+        self._damaged = damaged_before
         self.restart()
 
     @property

@@ -1,6 +1,7 @@
 """From a configuration to everything a run is made of, checked before any long work starts."""
 
 import dataclasses
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +10,14 @@ import optax
 from flax import traverse_util
 
 from snnvit_jax import energy, training
+from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
 from snnvit_jax.data import loader, sources
 from snnvit_jax.data.augment import pipeline
 from snnvit_jax.distributed.mesh import check_batch, create_mesh
 from snnvit_jax.distributed.sharding import Placement, check_model, replicate
 from snnvit_jax.models import create_model, variable_shapes
 from snnvit_jax.runs import config as config_lib
-from snnvit_jax.runs import initial, teachers, validation
+from snnvit_jax.runs import initial, start, teachers, validation
 from snnvit_jax.runs.plan import plan
 from snnvit_jax.training import distillation
 from snnvit_jax.training import optimizer as optimizer_lib
@@ -37,6 +39,7 @@ class Experiment:
       loader_options: what training and evaluation batches have in common.
       steps_per_epoch: training steps in an epoch, a fraction.
       learning_rate: function of the step.
+      teacher: folder that the teacher is read from; None for no teacher.
     """
 
     config: ml_collections.ConfigDict
@@ -48,6 +51,7 @@ class Experiment:
     loader_options: loader.LoaderOptions
     steps_per_epoch: float
     learning_rate: optax.Schedule
+    teacher: pathlib.Path | None = None
 
     @property
     def model(self):
@@ -124,6 +128,16 @@ class Experiment:
         )
         return dataclasses.replace(self, config=config, procedure=procedure, learning_rate=rate)
 
+    @property
+    def state_shapes(self):
+        """The training state's arrays as `jax.ShapeDtypeStruct`s, with where they are kept."""
+        shapes = jax.eval_shape(self._create, jax.random.key(self.config.seed))
+        return jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            shapes,
+            self.procedure.placement.shardings(shapes),
+        )
+
     def create_state(self):
         """Returns the training state before the first step, on the mesh.
 
@@ -131,18 +145,27 @@ class Experiment:
           ValueError: if the weights to start from do not fit the model.
           FileNotFoundError: if there are none.
         """
+        return self.begin()[0]
 
-        def create(key):
-            return training.create_state(self.procedure, key, self.image_shape)
+    def begin(self):
+        """Returns (training state before the first step, on the mesh; where its weights come from).
 
+        The second is as `start.load` gives it, or None if they are random.
+
+        Raises:
+          ValueError: if the weights to start from do not fit the model.
+          FileNotFoundError: if there are none.
+        """
         key, path = jax.random.key(self.config.seed), self.config.init_from
         if path is None:
-            return self._place(create, key)
-        own = jax.device_get(jax.jit(create)(key).variables)
-        variables = jax.device_get(initial.load(path, self.model, own))
-        return self._place(
-            lambda given: training.state_from_variables(self.procedure, given), variables
+            return self._place(self._create, key), None
+        own = jax.device_get(jax.jit(self._create)(key).variables)
+        found, origin = start.load(path, self.model, own, self.train_source.class_names)
+        state = self._place(
+            lambda given: training.state_from_variables(self.procedure, given),
+            jax.device_get(found),
         )
+        return state, origin
 
     def load_teacher(self):
         """Returns the teacher's variables on every device, or None if there is no teacher.
@@ -152,11 +175,14 @@ class Experiment:
         """
         if self.procedure.distillation is None:
             return None
-        path = self.config.distillation.teacher
+        path = self.teacher
         teacher = teachers.load(path, self.model.config.num_classes)
         wanted = variable_shapes(self.procedure.distillation.model, self.image_shape)
         teachers.check_shapes(path, teacher, wanted, self.image_shape)
         return replicate(jax.device_get(teacher), self.mesh)
+
+    def _create(self, key):
+        return training.create_state(self.procedure, key, self.image_shape)
 
     def _place(self, create, argument):
         """Creates a state, every device only the part that it keeps."""
@@ -165,19 +191,22 @@ class Experiment:
         return jax.jit(create, out_shardings=shardings)(argument)
 
 
-def build(config, to_train=True):
+def build(config, to_train=True, workdir=None):
     """Builds an experiment, without compiling or training anything.
 
     Args:
       config: a ConfigDict with the keys of `config.default_config`.
       to_train: whether it will be trained; what only that needs may be missing otherwise.
+      workdir: the `Workdir` of its run; what that keeps (checkpoints, a copy of its teacher) need
+        not be anywhere else any more. None for none.
 
     Returns:
       An `Experiment`.
 
     Raises:
       ValueError: naming a key or value that does not fit.
-      FileNotFoundError: if the data set is not prepared, or there is no teacher or no weights.
+      FileNotFoundError: if the data set is not prepared, or there is no teacher, or there are no
+        weights to start from.
     """
     config_lib.validate(config)
     placement = Placement(create_mesh(config.mesh), config.sharding)
@@ -189,15 +218,20 @@ def build(config, to_train=True):
     loader.check_fills_batch(train_source, config.batch_size)
     sources.check_same_classes(train_source, eval_source)
     sources.check_same_channels(train_source, eval_source)
-    sources.check_some_labels(train_source)
-    sources.check_some_labels(eval_source)
-    initial.check_exists(config.init_from)
+    for source in (train_source, eval_source):
+        if data.on_damaged == "fatal":
+            sources.check_complete(source)
+        sources.check_some_labels(source, on_damaged=data.on_damaged)
+    if to_train and not (workdir and finished_checkpoints(workdir.checkpoints)):
+        initial.check_exists(config.init_from)
     channels = train_source.channels
     image_shape = (data.image_size, data.image_size, channels)
     steps_per_epoch = len(train_source) / config.batch_size
     _check_length(config.epochs, steps_per_epoch)
     rate = learning_rate(config, steps_per_epoch)
-    num_classes = train_source.num_classes
+    num_classes, class_names = train_source.num_classes, train_source.class_names
+    teacher = config.distillation.teacher if to_train else None
+    teacher = teacher and teachers.find(teacher, workdir)
     model = _create_model(config.model, num_classes, data.image_size)
     check_model(model.config, placement)
     _check_multipliers(config.optimizer.multipliers, model, image_shape)
@@ -208,7 +242,7 @@ def build(config, to_train=True):
             config, steps_per_epoch, _spike_prices(config, model, image_shape) if to_train else ()
         ),
         mixing=_create_mixing(config, steps_per_epoch),
-        distillation=_create_distillation(config, num_classes) if to_train else None,
+        distillation=_create_distillation(config, teacher, class_names),
         accumulate=config.accumulate,
         trainable=config.trainable,
         average_decay=config.average_decay,
@@ -231,6 +265,7 @@ def build(config, to_train=True):
         ),
         steps_per_epoch=steps_per_epoch,
         learning_rate=rate,
+        teacher=teacher,
     )
 
 
@@ -276,12 +311,12 @@ def _create_mixing(config, steps_per_epoch):
     return Mixing(**settings, off_step=_steps(plan(config).mixing_end, steps_per_epoch))
 
 
-def _create_distillation(config, num_classes):
+def _create_distillation(config, teacher, class_names):
     settings, data = config.distillation, config.data
-    if settings.teacher is None:
+    if teacher is None:
         return None
-    teacher = teachers.read_config(settings.teacher, data)
-    model = _create_model(teacher.model, num_classes, data.image_size)
+    model = teachers.read_config(teacher, data, class_names).model
+    model = _create_model(model, len(class_names), data.image_size)
     return distillation.Distillation(model, settings.weight, settings.temperature)
 
 

@@ -1,10 +1,13 @@
 """Weights to start a training from: of another run, a safetensors file or a PyTorch checkpoint."""
 
+import json
 import pathlib
 
+import numpy as np
 import safetensors.numpy
 from flax import traverse_util
 
+from snnvit_jax import files
 from snnvit_jax.checkpoints.checkpoints import load_variables
 from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.variables import check_finite
@@ -77,14 +80,19 @@ def check_exists(path):
         )
 
 
-def save(path, variables):
+def save(path, variables, class_names=None):
     """Writes variables as safetensors, named by their paths ("params/head/kernel").
 
     Args:
       path: file to write.
       variables: {"params", "batch_stats"} on the host.
+      class_names: of the classes that they are for, in order; None leaves them out.
     """
-    safetensors.numpy.save_file(traverse_util.flatten_dict(variables, sep="/"), path)
+    flat = traverse_util.flatten_dict(variables, sep="/")
+    # The writer copies memory as it lies, so strides must be those of the shape.
+    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}
+    about = None if class_names is None else {"classes": json.dumps(list(class_names))}
+    files.write_bytes(path, safetensors.numpy.save(arrays, about))
 
 
 def _from_workdir(path):

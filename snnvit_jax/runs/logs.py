@@ -6,6 +6,7 @@ import sys
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from snnvit_jax import files
 from snnvit_jax.runs.workdir import plain
 
 
@@ -34,6 +35,9 @@ class SilentLog:
         pass
 
     def write(self, step, values):
+        """Does nothing."""
+
+    def flush(self):
         """Does nothing."""
 
     def show(self, values):
@@ -89,6 +93,10 @@ class ProgressLog:
         self._jsonl.write(json.dumps(line) + "\n")
         for name, value in values.items():
             self._tensorboard.add_scalar(name, float(value), step)
+
+    def flush(self):
+        """Makes sure that the lines written so far are on disk."""
+        files.flush(self._jsonl)
 
     def show(self, values):
         """Shows metrics beside the progress bar.

@@ -1,23 +1,25 @@
 """A run from start, or from where it stopped, to its end: what happens between training steps."""
 
 import contextlib
+import dataclasses
+import json
 import time
 
 import jax
-import numpy as np
 
-from snnvit_jax import evaluation, report, training
-from snnvit_jax.checkpoints.checkpoints import Checkpoints, restore
+from snnvit_jax import evaluation, files, report, training
+from snnvit_jax.checkpoints.checkpoints import Checkpoints, add_accuracy, restore
 from snnvit_jax.data import loader
 from snnvit_jax.deployment import deploy
 from snnvit_jax.distributed import CommonStop, is_writer, same_for_all
 from snnvit_jax.distributed.sharding import shard_batch, to_host
 from snnvit_jax.models import layer_names, variable_shapes
-from snnvit_jax.runs import continuing
+from snnvit_jax.runs import classes, continuing, results, start, teachers
 from snnvit_jax.runs.clock import StepClock
 from snnvit_jax.runs.experiment import build, learning_rate
 from snnvit_jax.runs.interrupts import StopRequest
 from snnvit_jax.runs.logs import create_log
+from snnvit_jax.runs.restart import PassingError
 from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.training import nonfinite
 
@@ -32,7 +34,8 @@ class Run:
     """One training run in its folder.
 
     Creating it checks everything and restores the newest checkpoint; bad input ends here, before
-    the training step is compiled and with the folder's contents as they were.
+    the training step is compiled and with the folder's contents as they were. One that is to be
+    trained has the folder for itself from then on, until `train` ends or `close` is called.
 
     Attributes:
       experiment: what the configuration stands for.
@@ -52,23 +55,51 @@ class Run:
         Raises:
           ValueError: naming a key or value that does not fit, the model, or the checkpoints.
           FileNotFoundError: if the data set is not prepared, or a teacher is missing.
-          OSError: if the folder cannot be used.
+          OSError: if the folder cannot be used, or another process trains in it.
         """
+        self._stop = None
         self.workdir = Workdir(workdir)
-        before = continuing.check_same_run(self.workdir, config)
-        self.experiment = build(config, to_train=training)
-        if training:
-            self.workdir.prepare(self._bytes_to_write())
-        self._teacher = self.experiment.load_teacher()
-        self.state = self.experiment.create_state()
-        restored, self._damaged = restore(self.workdir.checkpoints, self.state)
-        self._changed = []
+        self.experiment = build(config, to_train=training, workdir=self.workdir)
+        self._check_folder()
+        with contextlib.ExitStack() as held:
+            if training:
+                self.workdir.prepare(self._bytes_to_write())
+                held.enter_context(self.workdir.lock() if is_writer() else contextlib.nullcontext())
+                self._check_folder()  # again: until now another process may have written there
+            self._teacher = self.experiment.load_teacher()
+            self._restore(training)
+            self._held = held.pop_all()
+
+    @property
+    def step(self):
+        """Training steps done."""
+        return int(self.state.step)
+
+    def close(self):
+        """Lets go of the folder, so that another process may train there."""
+        self._held.close()
+
+    def _check_folder(self):
+        self._before = continuing.check_same_run(self.workdir, self.experiment.config)
+        classes.check(self.workdir, self.experiment.train_source.class_names)
+
+    def _restore(self, training):
+        """Takes the newest checkpoint's state; a new run takes its first one."""
+        self._start, self._changed = None, []
+        try:
+            restored, self._damaged = restore(
+                self.workdir.checkpoints, self.experiment.state_shapes
+            )
+        except OSError as error:
+            raise PassingError(error) from error
         if restored is not None:
             self.state = restored[1]
-            if training and before is not None:
-                self._resume(before, restored[0])
+            if training and self._before is not None:
+                self._resume(self._before, restored[0])
         elif not training:
             raise ValueError(f"the workdir {self.workdir.path} holds no checkpoint to evaluate")
+        else:
+            self.state, self._start = self.experiment.begin()
 
     def train(self):
         """Trains to the end, evaluates and writes the report.
@@ -80,60 +111,99 @@ class Run:
         Raises:
           FloatingPointError: if the loss or a parameter is not finite any more.
           ValueError: for a damaged image or a label outside the classes.
-          OSError: if the folder cannot be written any more, or another run writes to it.
+          OSError: if the folder cannot be written any more.
         """
-        keep = self.experiment.config.keep_checkpoints
-        with (
-            self.workdir.lock() if is_writer() else contextlib.nullcontext(),
-            Checkpoints(self.workdir.checkpoints, keep, self._damaged) as self._checkpoints,
-        ):
-            return self._train()
+        with self._held, StopRequest() as request:
+            self._stop = stop = CommonStop(request, self.experiment.mesh)
+            last = self._train()
+            summary = None if stop else self._finish(last)
+            self._stop, self.stop_signal = None, stop.signal if summary is None else None
+            return summary
 
     def _train(self):
-        self.stop_signal = None
+        """Trains to the end, or until it is asked to stop; returns an evaluation made there."""
+        total = self.experiment.total_steps
+        history = self._write_beginning() if is_writer() else []
+        self._clock = StepClock(results.seconds(history), results.damaged_images(history))
+        with create_log(self.workdir, total, self.step, is_writer()) as log:
+            self._tell_beginning(log)
+            last = self._make_up_evaluation(history, log)
+            if not self._stop:
+                last = self._train_on(log) or last
+            if self._stop:
+                log.say(f"stopped after step {self.step}; saved in {self.workdir.path}")
+        return last
+
+    def _write_beginning(self):
+        """Writes what a run needs from its start on; returns the lines of its log so far."""
+        step, config = self.step, self.experiment.config
+        if not self.workdir.classes.exists():
+            classes.save(self.workdir, self.experiment.train_source.class_names)
+        if self._start is not None:
+            text = json.dumps(self._start, indent=1) + "\n"
+            files.write_text(self.workdir.origin, text)
+        if self._teacher is not None:
+            teacher = jax.device_get(self._teacher)
+            teachers.keep(config.distillation.teacher, self.workdir, teacher)
+        if step < self.experiment.total_steps:
+            self.workdir.put_results_aside(step)
+        self.workdir.write_config(config, step)
+        return self.workdir.cut_metrics(step)
+
+    def _tell_beginning(self, log):
+        if self._start is not None:
+            log.say(start.describe(self._start))
+        if self.step:
+            log.say(f"continuing {self.workdir.path} from step {self.step}")
+            for line in self._changed:
+                log.say(f"changed: {line}")
+        log.say(f"plan: {self.experiment.plan.described()}")
+
+    def _make_up_evaluation(self, history, log):
+        """Makes the evaluation that a signal cut short when this state was saved; returns it."""
+        step = self.step
+        is_done = any(line["step"] == step and "eval_accuracy" in line for line in history)
+        if not step or not self._is_evaluation_due(step) or same_for_all([is_done])[0]:
+            return None
+        result = self._evaluate_and_log(step, log)
+        if result is not None and is_writer():
+            add_accuracy(self.workdir.checkpoints, step, result.accuracy)
+        return result
+
+    def _train_on(self, log):
+        """Takes all steps that are left, unless it is stopped; returns the last evaluation."""
+        experiment, config = self.experiment, self.experiment.config
+        done, last = self.step, None
         self._saved_at = time.perf_counter()
-        config, start = self.experiment.config, int(self.state.step)
-        history = []
-        if is_writer():
-            self.workdir.write_config(config, start)
-            history = self.workdir.cut_metrics(start)
-        self._clock = StepClock(history[-1]["seconds"] if history else 0.0)
-        last = None
+        self._clock.restart()
         with (
-            StopRequest() as request,
-            create_log(self.workdir, self.experiment.total_steps, start, is_writer()) as log,
+            Checkpoints(
+                self.workdir.checkpoints, config.keep_checkpoints, self._damaged
+            ) as self._checkpoints,
             loader.train_batches(
-                self.experiment.train_source,
-                self.experiment.augment,
-                self.experiment.loader_options,
+                experiment.train_source,
+                experiment.augment,
+                experiment.loader_options,
                 seed=config.seed,
                 repeats=config.data.repeats,
-                start_step=start,
+                start_step=done,
             ) as batches,
         ):
-            if start:
-                log.say(f"continuing {self.workdir.path} from step {start}")
-                for line in self._changed:
-                    log.say(f"changed: {line}")
-            log.say(f"plan: {self.experiment.plan.described()}")
-            stop = CommonStop(request, self.experiment.mesh)
-            for step in range(start + 1, self.experiment.total_steps + 1):
-                stop.exchange()
-                last = self._train_one(step, batches, log, stop)
-                if stop:
-                    self._save(step)
-                    self._checkpoints.wait()
-                    log.say(f"stopped after step {step}; saved in {self.workdir.path}")
-                    self.stop_signal = stop.signal
-                    return None
+            if self._start is not None:  # from now on the weights it starts from are its own
+                self._save(done, log)
+            for step in range(done + 1, experiment.total_steps + 1):
+                self._stop.exchange()
+                last, is_stopped = self._train_one(step, batches, log)
+                if is_stopped:
+                    break
             self._checkpoints.wait()
-        return self._finish(last or self.evaluate())
+        return last
 
     def evaluate(self):
         """Evaluates the current state on the held-out split.
 
         Returns:
-          An `evaluation.Evaluation`.
+          An `evaluation.Evaluation`, or None if a signal to a training cut it short.
         """
         experiment = self.experiment
         return evaluation.evaluate(
@@ -144,43 +214,41 @@ class Run:
             experiment.loader_options,
             mesh=experiment.mesh,
             progress=is_writer(),
+            is_stopped=self._is_stopped,
         )
 
+    def _is_stopped(self):
+        """Whether a training is asked to stop; all processes must call it together."""
+        if self._stop is None:
+            return False
+        self._stop.exchange()
+        return bool(self._stop)
+
+    def summarise(self, result):
+        """Returns what summary.json holds, as a dictionary.
+
+        Args:
+          result: an `evaluation.Evaluation` of the current state.
+        """
+        history = self.workdir.read_metrics()
+        return results.summarise(self.experiment, self.step, result, history)
+
     def write_results(self, result):
-        """Writes schedule.json and summary.json, if this process is the one that writes.
+        """Writes schedule.json and summary.json of a training that has ended.
+
+        Only the process that writes does so, and only while no training goes on in the folder.
 
         Args:
           result: an `evaluation.Evaluation` of the current state.
 
         Returns:
-          The summary as a dictionary.
+          What to tell if they were not written, else None.
         """
-        history = self.workdir.read_metrics()
-        training_lines = [line for line in history if "images_per_second" in line]
-        step = int(self.state.step)
-        summary = {
-            "accuracy": result.accuracy,
-            "loss": result.loss,
-            "split": result.split,
-            "examples": result.examples,
-            "average_time_steps": result.schedule.average,
-            "time_steps": result.schedule.time_steps,
-            "epochs": step / self.experiment.steps_per_epoch,
-            "steps": step,
-            "seconds": history[-1]["seconds"] if history else 0.0,
-            "images_per_second": _median(training_lines, "images_per_second"),
-            "data_wait_fraction": _median(training_lines, "data_wait_fraction"),
-            "damaged_images": int(max([x.get("damaged_images", 0) for x in history], default=0)),
-            "energy_uj": result.energy.microjoule,
-            "firing_rate": result.firing_rate,
-            "dead_layers": result.dead_layers,
-            "saturated_layers": result.saturated_layers,
-            "devices": self.experiment.mesh.size,
-        }
-        if is_writer():
-            result.schedule.save(self.workdir.schedule)
-            self.workdir.write_summary(summary)
-        return summary
+        if not is_writer():
+            return None
+        own = dataclasses.replace(self.experiment, config=self.workdir.read_config())
+        summary = self.summarise(result)
+        return results.write_if_finished(self.workdir, result, summary, own.total_steps)
 
     def write_report(self, result):
         """Draws the figures and writes report.html, if this process is the one that writes.
@@ -204,7 +272,9 @@ class Run:
           (deployed, path): a `deploy.Deployed` and the file that `load_deployed` reads.
         """
         deployed = deploy(
-            self.experiment.model, to_host(self.state.eval_variables, self.experiment.mesh)
+            self.experiment.model,
+            to_host(self.state.eval_variables, self.experiment.mesh),
+            classes=self.experiment.train_source.class_names,
         )
         path = self.workdir.path / "deployed.snn"
         if is_writer():
@@ -220,8 +290,12 @@ class Run:
         rates = (learning_rate(before, per_epoch)(step), self.experiment.learning_rate(step))
         self._changed = continuing.told(before, config, why, rates)
 
-    def _train_one(self, step, batches, log, stop):
-        """Takes a training step and does what is due after it; returns an evaluation if one was."""
+    def _train_one(self, step, batches, log):
+        """Takes a training step and does what is due after it.
+
+        Returns:
+          (an evaluation if one was made, whether to stop: the step is saved then).
+        """
         experiment, config = self.experiment, self.experiment.config
         self._checkpoints.check()
         batch = self._clock.wait_for(batches)
@@ -233,27 +307,37 @@ class Run:
         )
         self._clock.count(seen, experiment.config.batch_size)
         log.bar.update()
-        evaluate = step % experiment.steps_per_evaluation == 0 or step == experiment.total_steps
-        save = evaluate or (experiment.ends_epoch(step) and self._is_save_due())
+        # Asked once: a signal that comes later is for the next step.
+        is_stopped, evaluate = bool(self._stop), self._is_evaluation_due(step)
+        save = evaluate or is_stopped or (experiment.ends_epoch(step) and self._is_save_due())
         if save or step % config.log_every_steps == 0:
             self._log(step, log)
         if not save:
-            return None
-        result = self._evaluate_and_log(step, log) if evaluate and not stop else None
-        self._save(step, result and result.accuracy)
+            return None, False
+        result = None
+        if evaluate and not is_stopped:
+            result = self._evaluate_and_log(step, log)
+            is_stopped = bool(self._stop)
+        self._save(step, log, result and result.accuracy)
         self._clock.restart()
-        return result
+        return result, is_stopped
+
+    def _is_evaluation_due(self, step):
+        return step % self.experiment.steps_per_evaluation == 0 or (
+            step == self.experiment.total_steps
+        )
 
     def _is_save_due(self):
         """Whether the last save is long enough ago, by the clock of the process that writes."""
         due = time.perf_counter() - self._saved_at >= self.experiment.config.save_every_seconds
         return bool(same_for_all([due])[0])
 
-    def _save(self, step, accuracy=None):
+    def _save(self, step, log, accuracy=None):
         if not training.is_finite(self.state):
             raise FloatingPointError(
                 f"a parameter is not finite any more after step {step}; {_LAST_GOOD}"
             )
+        log.flush()  # what goes on from a checkpoint goes on from the lines before it
         self._checkpoints.save(step, self.state, accuracy)
         self._saved_at = time.perf_counter()
 
@@ -290,7 +374,10 @@ class Run:
         log.say(f"skipped: {text}")
 
     def _evaluate_and_log(self, step, log):
+        """Evaluates and writes what was found; returns None if it was cut short."""
         result = self.evaluate()
+        if result is None:
+            return None
         epoch = step / self.experiment.steps_per_epoch
         values = {
             "epoch": epoch,
@@ -317,7 +404,13 @@ class Run:
         return result
 
     def _finish(self, result):
-        summary = self.write_results(result)
+        """Evaluates, unless that was done, and writes all that is to be known of the run."""
+        result = result or self.evaluate()
+        if result is None:
+            return None
+        summary = self.summarise(result)
+        if is_writer():
+            results.write(self.workdir, result, summary)
         self.write_report(result)
         return summary
 
@@ -326,7 +419,3 @@ class Run:
         parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
         copies = self.experiment.config.keep_checkpoints + 2
         return parameters * _CHECKPOINT_BYTES_PER_PARAMETER * copies
-
-
-def _median(lines, key):
-    return float(np.median([line[key] for line in lines if key in line] or [0.0]))

@@ -10,12 +10,30 @@ import subprocess
 import sys
 import threading
 
+from snnvit_jax.data.decode import DamagedImage
+from snnvit_jax.data.loader import WorkerDiedError
+
 # Exit status if another process of the run is lost: EX_TEMPFAIL, "try again later".
 LOST_PROCESS = 75
 MAX_SECONDS = 60
 # Trained to the end, and bad input, which would be bad again.
 _FINAL = (0, 2)
 _ASKED = (signal.SIGTERM, signal.SIGINT)
+
+
+class PassingError(OSError):
+    """No bad input, but a file that could not be read or written, and perhaps can the next time."""
+
+
+def status_of(error):
+    """Returns the exit status for an error: 2 for bad input, 1 for what may be gone the next time.
+
+    A damaged image counts as the latter: it may have been read wrongly, or be put right meanwhile.
+
+    Args:
+      error: an exception.
+    """
+    return 1 if isinstance(error, (PassingError, DamagedImage, WorkerDiedError)) else 2
 
 
 def check(mode, several, workdir):

@@ -1,45 +1,83 @@
-"""The teacher of a training: read from the folder of a run that is finished."""
+"""The teacher of a training: the network of another run, of which this one keeps a copy.
 
+The copy in WORKDIR/teacher makes the training independent of the other folder: that may move, or be
+trained on, and this one still goes on to the same numbers.
+"""
+
+import json
 import pathlib
 
 import jax
 import jax.numpy as jnp
+import safetensors.numpy
+from flax import traverse_util
 
-from snnvit_jax.checkpoints.checkpoints import load_variables
+from snnvit_jax import files
+from snnvit_jax.checkpoints import checksums
+from snnvit_jax.checkpoints.checkpoints import finished_checkpoints, load_variables
+from snnvit_jax.runs import classes as classes_lib
+from snnvit_jax.runs import config as config_lib
+from snnvit_jax.runs import initial
 from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.variables import check_finite
 
 # What a teacher's images must have in common with the student's.
 _SAME_IMAGES = ("image_size", "mean", "std")
+_WEIGHTS = "weights.safetensors"
 
 
-def read_config(path, data):
+def find(path, workdir=None):
+    """Returns the folder to read a teacher from: the copy that a run keeps, or that of the teacher.
+
+    Args:
+      path: of the teacher's run, as given in the configuration.
+      workdir: the `Workdir` of the run that follows it; None for none.
+
+    Raises:
+      ValueError: if there is a copy that is damaged.
+    """
+    if workdir is not None and workdir.teacher.is_dir():
+        copy = Workdir(workdir.teacher)
+        if _is_whole(copy) and json.loads(copy.origin.read_text())["teacher"] == str(path):
+            return copy.path
+    return pathlib.Path(path).expanduser()
+
+
+def read_config(path, data, class_names=None):
     """Returns the configuration of a teacher whose images are those of the student.
 
     Args:
-      path: a run's folder.
+      path: a run's folder, or the copy that another keeps of it.
       data: `config.data` of the student.
+      class_names: of the student, in order; None compares none.
 
     Raises:
       FileNotFoundError: if there is no such folder.
-      ValueError: if it holds no run, or one that is trained on images of another kind.
+      ValueError: if it holds no run, or one that is trained on images of another kind or on other
+        classes.
     """
     folder = pathlib.Path(path).expanduser()
     if not folder.exists():
         raise FileNotFoundError(
-            f"distillation.teacher={path!r} does not exist; give the folder of a run, for example "
-            "--config.distillation.teacher=runs/cifar10/20260101-120000"
+            f"distillation.teacher={str(path)!r} does not exist; give the folder of a run, for "
+            "example --config.distillation.teacher=runs/cifar10/20260101-120000"
         )
     config = Workdir(folder).read_config()
     if config is None:
-        raise ValueError(f"distillation.teacher={path!r} holds no run")
+        raise ValueError(f"distillation.teacher={str(path)!r} holds no run")
     for key in _SAME_IMAGES:
         theirs, ours = (_as_tuple(settings[key]) for settings in (config.data, data))
         if theirs != ours:
             raise ValueError(
-                f"distillation.teacher={path!r} sees other images than this training: "
+                f"distillation.teacher={str(path)!r} sees other images than this training: "
                 f"data.{key}={theirs}, here {ours}"
             )
+    theirs = classes_lib.read(Workdir(folder))
+    if theirs is not None and class_names is not None and theirs != tuple(class_names):
+        raise ValueError(
+            f"distillation.teacher={str(path)!r} tells apart other classes than this training: "
+            f"{classes_lib.difference(theirs, class_names, ('there', 'here'))}"
+        )
     return config
 
 
@@ -47,21 +85,26 @@ def load(path, num_classes):
     """Returns the variables of a teacher, {"params", "batch_stats"}, from its newest checkpoint.
 
     Args:
-      path: a run's folder.
+      path: a run's folder, or the copy that another keeps of it.
       num_classes: of the student.
 
     Raises:
       ValueError: if it holds no checkpoint, none that can be read, one for other classes, or
         weights that are not finite.
     """
-    variables = load_variables(Workdir(pathlib.Path(path).expanduser()).checkpoints)
+    folder = pathlib.Path(path).expanduser()
+    if (folder / _WEIGHTS).exists():
+        variables = safetensors.numpy.load_file(folder / _WEIGHTS)
+        variables = traverse_util.unflatten_dict(variables, sep="/")
+    else:
+        variables = load_variables(Workdir(folder).checkpoints)
     (classes,) = variables["params"]["head"]["bias"].shape
     if classes != num_classes:
         raise ValueError(
-            f"distillation.teacher={path!r} tells {classes} classes apart, this training "
+            f"distillation.teacher={str(path)!r} tells {classes} classes apart, this training "
             f"{num_classes}"
         )
-    check_finite(variables, f"distillation.teacher={path!r}")
+    check_finite(variables, f"distillation.teacher={str(path)!r}")
     return variables
 
 
@@ -79,10 +122,48 @@ def check_shapes(path, variables, wanted, image_shape):
     differing = sorted(k for k in {*shapes[0], *shapes[1]} if shapes[0].get(k) != shapes[1].get(k))
     if differing:
         raise ValueError(
-            f"distillation.teacher={path!r} was not trained on images of {image_shape}: "
+            f"distillation.teacher={str(path)!r} was not trained on images of {image_shape}: "
             f"{differing[0]} has the shape {shapes[0].get(differing[0])}, "
             f"not {shapes[1].get(differing[0])}"
         )
+
+
+def keep(path, workdir, variables):
+    """Copies a teacher into the folder of the run that follows it, unless it is there already.
+
+    Args:
+      path: of the teacher's run, as given in the configuration.
+      workdir: the `Workdir` of the run that follows it.
+      variables: {"params", "batch_stats"} of the teacher, on the host.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    source, copy = Workdir(find(path, workdir)), Workdir(workdir.teacher)
+    if source.path == copy.path:
+        return
+    files.make_folder(copy.path)
+    checksums.path_for(copy.path).unlink(missing_ok=True)  # it comes last: then all is there
+    initial.save(copy.path / _WEIGHTS, variables)
+    files.write_text(copy.config, config_lib.to_json(source.read_config()))
+    names = classes_lib.read(source)
+    if names is not None:
+        classes_lib.save(copy, names)
+    steps = [step for step, _ in finished_checkpoints(source.checkpoints)]
+    origin = {"teacher": str(path), "step": steps[-1] if steps else None}
+    files.write_text(copy.origin, json.dumps(origin, indent=1) + "\n")
+    checksums.write(copy.path)
+
+
+def _is_whole(copy):
+    """Whether a copy was written to its end."""
+    try:
+        return checksums.check(copy.path)
+    except ValueError as error:
+        raise ValueError(
+            f"the run's own copy of its teacher is damaged: {error}; put back what was written "
+            f"there, or remove {copy.path} if the teacher is where distillation.teacher says"
+        ) from error
 
 
 def _as_tuple(value):

@@ -2,13 +2,19 @@
 
 import contextlib
 import fcntl
+import itertools
 import json
 import math
 import os
 import pathlib
 import shutil
 
+from snnvit_jax import files
 from snnvit_jax.runs import config as config_lib
+
+
+class InUseError(OSError):
+    """A folder that another process is training in."""
 
 
 class Workdir:
@@ -19,7 +25,12 @@ class Workdir:
     """
 
     def __init__(self, path):
-        self.path = pathlib.Path(path).absolute()
+        """Names a folder, which need not exist.
+
+        Args:
+          path: of the folder; "~" stands for the user's home, as in a shell.
+        """
+        self.path = pathlib.Path(path).expanduser().absolute()
 
     config = property(lambda self: self.path / "config.json")
     metrics = property(lambda self: self.path / "metrics.jsonl")
@@ -27,6 +38,9 @@ class Workdir:
     tensorboard = property(lambda self: self.path / "tensorboard")
     schedule = property(lambda self: self.path / "schedule.json")
     summary = property(lambda self: self.path / "summary.json")
+    classes = property(lambda self: self.path / "classes.json")
+    origin = property(lambda self: self.path / "origin.json")
+    teacher = property(lambda self: self.path / "teacher")
     report = property(lambda self: self.path / "report.html")
 
     def prepare(self, free_bytes):
@@ -39,7 +53,7 @@ class Workdir:
           OSError: naming the folder, if it cannot be created or written, or has not enough space.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self.path)
             probe = self.path / f".write-test-{os.getpid()}"
             probe.write_bytes(b"\0" * 4096)
             probe.unlink(missing_ok=True)  # a process elsewhere may have the same number
@@ -72,26 +86,59 @@ class Workdir:
           step: training steps done; the old configuration becomes config-until-step-STEP.json.
         """
         text = config_lib.to_json(config)
-        if self.config.exists() and self.config.read_text() != text:
-            os.replace(self.config, self.path / f"config-until-step-{step}.json")
-        write_atomically(self.config, text)
+        old = self.config.read_text() if self.config.exists() else text
+        if old != text:
+            files.write_text(self.path / f"config-until-step-{step}.json", old)
+        files.write_text(self.config, text)
 
     @contextlib.contextmanager
     def lock(self):
         """Keeps every other process from training in this folder, until the `with` block ends.
 
         Raises:
-          OSError: if another process does already.
+          InUseError: if another process does already.
+          OSError: if the folder cannot be written, or its file system knows no locks.
         """
-        with (self.path / ".lock").open("w") as file:
+        with (self.path / ".lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise OSError(
+            except BlockingIOError as error:
+                raise InUseError(
                     f"another process is training in the workdir {self.path}; "
                     "stop it, or use another --workdir"
                 ) from error
+            except OSError as error:
+                raise OSError(
+                    f"cannot lock the workdir {self.path} against other processes: "
+                    f"{error.strerror}; choose a --workdir on another file system"
+                ) from error
             yield
+
+    def is_finished(self):
+        """Returns whether the folder holds the results of a training that came to its end.
+
+        A summary.json of fewer steps than config.json asks for is that of a shorter training, or of
+        an evaluation by an earlier version while the training was still going on.
+        """
+        try:
+            summary = json.loads(self.summary.read_text())
+        except (FileNotFoundError, ValueError):
+            return False
+        config = self.read_config()
+        if config is None or not summary.get("steps") or not summary.get("epochs"):
+            return True  # nothing says otherwise
+        steps_per_epoch = summary["steps"] / summary["epochs"]
+        return summary["steps"] > config.epochs * steps_per_epoch - 0.5 - 1e-6
+
+    def put_results_aside(self, step):
+        """Renames the results of a training that goes on, so that none is taken for its end.
+
+        Args:
+          step: training steps done; summary.json becomes summary-until-step-STEP.json.
+        """
+        for path in (self.summary, self.schedule):
+            if path.exists():
+                files.replace(path, path.with_stem(f"{path.stem}-until-step-{step}"))
 
     def read_metrics(self):
         """Returns the lines of metrics.jsonl, oldest first; damaged ones are left out."""
@@ -110,7 +157,7 @@ class Workdir:
           The lines kept.
         """
         kept = [line for line in self.read_metrics() if line["step"] <= step]
-        write_atomically(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+        files.write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
         return kept
 
     def write_summary(self, summary):
@@ -119,7 +166,32 @@ class Workdir:
         Args:
           summary: dictionary of plain numbers and strings.
         """
-        write_atomically(self.summary, json.dumps(summary, indent=1) + "\n")
+        files.write_text(self.summary, json.dumps(summary, indent=1) + "\n")
+
+
+def claim(folder, name_of):
+    """Creates a folder that nobody else has created, for a new run.
+
+    Args:
+      folder: path of the folder to create it in; created if there is none.
+      name_of: function of a number, 1, 2, ... -> name to try.
+
+    Returns:
+      The number whose name was free.
+
+    Raises:
+      OSError: if none can be created.
+    """
+    try:
+        files.make_folder(folder)
+        for number in itertools.count(1):
+            with contextlib.suppress(FileExistsError):
+                (pathlib.Path(folder) / name_of(number)).mkdir()
+                return number
+    except OSError as error:
+        raise OSError(
+            f"cannot create a folder for the run in {folder}: {error.strerror}; give a --workdir"
+        ) from error
 
 
 def _parsed(line):
@@ -127,18 +199,6 @@ def _parsed(line):
         return json.loads(line)
     except ValueError:  # no JSON, or no text
         return None
-
-
-def write_atomically(path, text):
-    """Writes a file such that a reader, or a crash, never sees half of it.
-
-    Args:
-      path: a pathlib path.
-      text: its new content.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def plain(value):

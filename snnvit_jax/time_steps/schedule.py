@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 from flax import traverse_util
 
+from snnvit_jax import files
 from snnvit_jax.time_steps import masks
 
 _NOT_JSON = (json.JSONDecodeError, UnicodeDecodeError, RecursionError)
@@ -102,7 +103,7 @@ class TimeStepSchedule:
             "modules": self.modules,
             "masks": {name: mask.astype(int).tolist() for name, mask in self.masks.items()},
         }
-        pathlib.Path(path).write_text(json.dumps(content, indent=1) + "\n")
+        files.write_text(path, json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def load(cls, path):

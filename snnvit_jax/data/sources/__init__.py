@@ -6,6 +6,7 @@ Imports nothing else of this package.
 from snnvit_jax.data.sources.select import (
     DIGITS_TEST_EXAMPLES,
     Source,
+    check_complete,
     check_same_channels,
     check_same_classes,
     check_some_labels,
@@ -15,6 +16,7 @@ from snnvit_jax.data.sources.select import (
 __all__ = [
     "DIGITS_TEST_EXAMPLES",
     "Source",
+    "check_complete",
     "check_same_channels",
     "check_same_classes",
     "check_some_labels",

@@ -6,8 +6,8 @@ import pathlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from snnvit_jax.data.decode import decode_image
-from snnvit_jax.data.sources.records import Records
+from snnvit_jax.data.decode import DamagedImage, decode_image
+from snnvit_jax.data.sources.records import Records, UnreadableError
 
 
 class PreparedImages:
@@ -58,10 +58,34 @@ class PreparedImages:
 
         Args:
           index: in [0, N).
+
+        Raises:
+          DamagedImage: naming the record and its file, if it cannot be read.
         """
         undecoded = {"image": tfds.decode.SkipDecoding()}
-        record = self._features.deserialize_example_np(self._records[index], decoders=undecoded)
-        return record["image"], int(record["label"])
+        try:
+            data = self._records[index]
+        except UnreadableError as error:
+            raise DamagedImage(f"record {index} of {self._where} is damaged: {error}") from error
+        try:
+            record = self._features.deserialize_example_np(data, decoders=undecoded)
+            return record["image"], int(record["label"])
+        except MemoryError:
+            raise
+        except Exception as error:  # a parser may stumble over other bytes in any way
+            raise DamagedImage(
+                f"record {index} of {self._where} is damaged: it holds no example ({error!r:.200})"
+            ) from error
+
+    def check_complete(self):
+        """Raises FileNotFoundError naming the files of the split that are missing."""
+        missing = self._records.missing
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise FileNotFoundError(
+                f"of the files of {self._where}, {missing[0]}{more} is missing; prepare the data "
+                'set again, or set data.on_damaged="skip" to go without those images'
+            )
 
 
 def open_prepared(name, split, data_dir=None):

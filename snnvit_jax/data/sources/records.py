@@ -2,6 +2,11 @@
 
 import bisect
 import itertools
+import os
+
+
+class UnreadableError(Exception):
+    """A record that its file does not give away; the message names the file and says why."""
 
 
 class Records:
@@ -28,13 +33,35 @@ class Records:
         """Number of records."""
         return self._ends[-1] if self._ends else 0
 
+    @property
+    def missing(self):
+        """Names of the files that are not there, in order."""
+        return [name for name, _, _ in self._parts if not os.path.isfile(name)]
+
     def __getitem__(self, index):
-        """Returns the bytes of a record."""
+        """Returns the bytes of a record.
+
+        Raises:
+          IndexError: past the end.
+          UnreadableError: if the file is missing, cut short or damaged there.
+        """
         index = range(len(self))[index]
         part = bisect.bisect_right(self._ends, index)
         name, first, count = self._parts[part]
         place = first + index - (self._ends[part] - count)
-        return self._reader(name).read(place, place + 1)[0]
+        try:
+            return self._reader(name).read(place, place + 1)[0]
+        except (RuntimeError, IndexError, ValueError, OSError) as error:
+            raise UnreadableError(f"{name}: {self._reason(name, place, error)}") from error
+
+    def _reason(self, name, place, error):
+        """Why a record cannot be read: array_record opens files that are missing or cut short."""
+        if not os.path.isfile(name):
+            return "there is no such file"
+        if isinstance(error, IndexError):
+            held = self._reader(name).num_records()
+            return f"the file is cut short: it holds {held} records, and not one of number {place}"
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
 
     def _reader(self, name):
         if name not in self._readers:

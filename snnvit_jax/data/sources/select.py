@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn import datasets, model_selection
 
+from snnvit_jax.data.decode import DamagedImage
 from snnvit_jax.data.sources.archive import ImageArchive
 from snnvit_jax.data.sources.folder import open_folder
 from snnvit_jax.data.sources.prepared import open_prepared
@@ -120,7 +121,18 @@ def check_same_channels(a, b):
         )
 
 
-def check_some_labels(source, most=32):
+def check_complete(source):
+    """Raises FileNotFoundError naming files of a split that its data set lists and that are gone.
+
+    Args:
+      source: a `Source`.
+    """
+    check = getattr(source.examples, "check_complete", None)
+    if check:
+        check()
+
+
+def check_some_labels(source, most=32, *, on_damaged="fatal"):
     """Raises ValueError naming a label outside the classes, from examples all over a split.
 
     Reading all labels would mean reading all images; batches are checked as they come.
@@ -128,10 +140,16 @@ def check_some_labels(source, most=32):
     Args:
       source: a `Source`.
       most: number of examples to look at.
+      on_damaged: what an example that cannot be read does: "fatal" raises, "skip" leaves it out.
     """
     read = getattr(source.examples, "label", None)
     for index in np.unique(np.linspace(0, len(source) - 1, most).astype(int)).tolist():
-        label = read(index) if read else source.examples[index]["label"]
+        try:
+            label = read(index) if read else source.examples[index]["label"]
+        except DamagedImage as error:
+            if on_damaged == "skip":
+                continue
+            raise DamagedImage(f'{error}; put it right, or set data.on_damaged="skip"') from error
         if not 0 <= label < source.num_classes:
             raise ValueError(
                 f"label {label} of example {index} in split {source.split!r} lies outside the "

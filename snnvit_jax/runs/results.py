@@ -1,0 +1,101 @@
+"""The results of a run: summary.json and schedule.json, which are there once training has ended."""
+
+import numpy as np
+
+from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
+from snnvit_jax.runs.workdir import InUseError
+
+
+def summarise(experiment, step, result, history):
+    """Returns what summary.json holds, as plain numbers and strings.
+
+    Args:
+      experiment: an `Experiment`.
+      step: training steps done.
+      result: an `evaluation.Evaluation` after them.
+      history: the lines of metrics.jsonl, oldest first.
+    """
+    return {
+        "accuracy": result.accuracy,
+        "loss": result.loss,
+        "split": result.split,
+        "examples": result.examples,
+        "average_time_steps": result.schedule.average,
+        "time_steps": result.schedule.time_steps,
+        "epochs": step / experiment.steps_per_epoch,
+        "steps": step,
+        "seconds": seconds(history),
+        "images_per_second": _median(history, "images_per_second"),
+        "data_wait_fraction": _median(history, "data_wait_fraction"),
+        "damaged_images": damaged_images(history),
+        "energy_uj": result.energy.microjoule,
+        "firing_rate": result.firing_rate,
+        "dead_layers": result.dead_layers,
+        "saturated_layers": result.saturated_layers,
+        "devices": experiment.mesh.size,
+    }
+
+
+def damaged_images(history):
+    """Returns how many damaged images were left out so far, over all continuations of a run.
+
+    Args:
+      history: the lines of metrics.jsonl; each line's count goes on from the one before.
+    """
+    return int(max((line.get("damaged_images") or 0 for line in history), default=0))
+
+
+def seconds(history):
+    """Returns how long a run has trained so far, in seconds.
+
+    Args:
+      history: the lines of metrics.jsonl, oldest first.
+    """
+    return next((line["seconds"] for line in reversed(history) if line.get("seconds")), 0.0)
+
+
+def write(workdir, result, summary):
+    """Writes schedule.json, and then summary.json, which says that the training has ended.
+
+    Args:
+      workdir: a `Workdir`.
+      result: an `evaluation.Evaluation`.
+      summary: of `summarise`.
+    """
+    result.schedule.save(workdir.schedule)
+    workdir.write_summary(summary)
+
+
+def write_if_finished(workdir, result, summary, total_steps):
+    """Writes the results of an evaluation, unless the training has not ended.
+
+    Args:
+      workdir: a `Workdir`.
+      result: an `evaluation.Evaluation`.
+      summary: of `summarise`.
+      total_steps: of the whole training.
+
+    Returns:
+      What to tell if nothing was written, else None.
+    """
+    if summary["steps"] < total_steps:
+        return (
+            f"the training has done {summary['steps']} of {total_steps} steps: "
+            "summary.json and schedule.json are written at its end"
+        )
+    try:
+        with workdir.lock():
+            newest = finished_checkpoints(workdir.checkpoints)[-1][0]
+            if newest != summary["steps"]:
+                return f"there is a checkpoint of step {newest} by now: summary.json is left to it"
+            write(workdir, result, summary)
+    except InUseError:
+        return "a training is going on in this folder: summary.json is left to it"
+    except OSError as error:
+        return f"summary.json and schedule.json could not be written: {error}"
+    return None
+
+
+def _median(lines, key):
+    values = [line[key] for line in lines if line.get(key) is not None]
+    return float(np.median(values or [0.0]))
