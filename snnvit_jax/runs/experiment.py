@@ -10,7 +10,7 @@ from flax import traverse_util
 
 from snnvit_jax import energy, training
 from snnvit_jax.data import loader, sources
-from snnvit_jax.data.augment import pipeline
+from snnvit_jax.data.augment import pipeline, recording_pipeline
 from snnvit_jax.distributed.mesh import check_batch, create_mesh
 from snnvit_jax.distributed.sharding import Placement, check_model, replicate
 from snnvit_jax.models import create_model, variable_shapes
@@ -31,7 +31,7 @@ class Experiment:
       procedure: how a training step is taken; holds the model and the devices.
       train_source: training examples.
       eval_source: held-out examples.
-      preprocess: what is done to an image in evaluation.
+      preprocess: what is done to an image or recording in evaluation.
       augment: what is done to it in training.
       loader_options: what training and evaluation batches have in common.
       steps_per_epoch: training steps in an epoch, a fraction.
@@ -42,8 +42,8 @@ class Experiment:
     procedure: training.Procedure
     train_source: sources.Source
     eval_source: sources.Source
-    preprocess: pipeline.Preprocess
-    augment: pipeline.Augment
+    preprocess: pipeline.Preprocess | recording_pipeline.PreprocessRecording
+    augment: pipeline.Augment | recording_pipeline.AugmentRecording
     loader_options: loader.LoaderOptions
     steps_per_epoch: float
     learning_rate: optax.Schedule
@@ -60,7 +60,7 @@ class Experiment:
 
     @property
     def image_shape(self):
-        """(H, W, C) of an image as the model sees it."""
+        """(H, W, C) of an image as the model sees it, (T, H, W, C) of a recording."""
         return self.loader_options.image_shape
 
     @property
@@ -96,6 +96,18 @@ class Experiment:
             repeats=data.repeats,
         )
         return [order.index(p) for p in range((step - 1) * size, step * size)]
+
+    def some_recordings(self):
+        """Returns (frames [N, T, H, W, C], class names) of some held-out recordings, to be shown.
+
+        One of each of the first classes; None if the examples are no recordings.
+        """
+        if self.config.data.name not in sources.EVENT_SETS:
+            return None
+        chosen = sources.first_of_each_class(self.eval_source, RECORDINGS_SHOWN)
+        frames = [self.preprocess(example)["image"] for example in chosen]
+        names = [self.eval_source.class_names[example["label"]] for example in chosen]
+        return (frames, names) if frames else None
 
     def create_state(self):
         """Returns the training state before the first step, on the mesh.
@@ -156,17 +168,19 @@ def build(config, to_train=True):
     placement = Placement(create_mesh(config.mesh), config.sharding)
     check_batch(config.batch_size, placement.mesh, config.accumulate)
     data = config.data
+    frames = sources.frame_settings(config.model.time_steps, data.events)
     train_source, eval_source = (
-        sources.load(data.name, split, data.dir) for split in (data.train_split, data.eval_split)
+        sources.load(data.name, split, data.dir, frames)
+        for split in (data.train_split, data.eval_split)
     )
     loader.check_fills_batch(train_source, config.batch_size)
     sources.check_same_classes(train_source, eval_source)
     sources.check_same_channels(train_source, eval_source)
+    sources.check_same_sensor(train_source, eval_source)
     sources.check_some_labels(train_source)
     sources.check_some_labels(eval_source)
     initial.check_exists(config.init_from)
-    channels = train_source.channels
-    image_shape = (data.image_size, data.image_size, channels)
+    preprocess, augment, image_shape = _transforms(config, train_source.channels)
     steps_per_epoch = len(train_source) / config.batch_size
     _check_length(config.epochs, steps_per_epoch)
     learning_rate = optimizer_lib.learning_rate_schedule(
@@ -195,8 +209,8 @@ def build(config, to_train=True):
         procedure=procedure,
         train_source=train_source,
         eval_source=eval_source,
-        preprocess=pipeline.create_preprocess(data, channels),
-        augment=pipeline.create_augment(data, channels),
+        preprocess=preprocess,
+        augment=augment,
         loader_options=loader.LoaderOptions(
             config.batch_size,
             image_shape,
@@ -209,6 +223,18 @@ def build(config, to_train=True):
     )
 
 
+def _transforms(config, channels):
+    """What evaluation and training do to an example, and the shape of what a model then sees."""
+    data = config.data
+    if data.name not in sources.EVENT_SETS:
+        preprocess = pipeline.create_preprocess(data, channels)
+        return preprocess, pipeline.create_augment(data, channels), (*preprocess.size, channels)
+    preprocess = recording_pipeline.create_preprocess(data)
+    shape = (config.model.time_steps, *preprocess.size, preprocess.channels)
+    return preprocess, recording_pipeline.create_augment(data), shape
+
+
+RECORDINGS_SHOWN = 6  # in the report
 MOST_STEPS = 2**31 - 1  # of a training: they are counted in 32 bits
 
 

@@ -1,5 +1,6 @@
 """The teacher of a training: read from the folder of a run that is finished."""
 
+import operator
 import pathlib
 
 import jax
@@ -10,7 +11,7 @@ from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.variables import check_finite
 
 # What a teacher's images must have in common with the student's.
-_SAME_IMAGES = ("image_size", "mean", "std")
+_SAME_IMAGES = ("image_size", "mean", "std", "events.split_by", "events.sum_channel")
 
 
 def read_config(path, data):
@@ -34,7 +35,9 @@ def read_config(path, data):
     if config is None:
         raise ValueError(f"distillation.teacher={path!r} holds no run")
     for key in _SAME_IMAGES:
-        theirs, ours = (_as_tuple(settings[key]) for settings in (config.data, data))
+        theirs, ours = (
+            _as_tuple(operator.attrgetter(key)(settings)) for settings in (config.data, data)
+        )
         if theirs != ours:
             raise ValueError(
                 f"distillation.teacher={path!r} sees other images than this training: "

@@ -131,7 +131,8 @@ def _parsed(line):
 
 # What the meaning of "step 1000" depends on: model, data, their order, and the optimiser's state.
 _FIXED = (
-    *("model.", "data.name", "data.train_split", "data.repeats", "seed", "batch_size"),
+    *("model.", "data.name", "data.train_split", "data.events.split", "data.repeats"),
+    *("seed", "batch_size"),
     *("optimizer.name", "average_decay"),
 )
 _FREE = ("model.remat",)
