@@ -9,7 +9,8 @@ import json
 import jax
 import numpy as np
 
-from snnvit_jax.distributed.mesh import create_mesh, shard_batch
+from snnvit_jax.distributed.mesh import create_mesh
+from snnvit_jax.distributed.sharding import shard_batch
 from snnvit_jax.training.mixing import Mixing, mix
 
 

@@ -154,27 +154,34 @@ ODD = {
         *("average_decay", "init_from", "target_time_steps", "schedule_epochs"),
         *("time_step_start_epoch", "time_step_anneal_epochs", "time_step_freeze"),
         *("time_step_freeze_epoch", "optimizer.warmup_epochs", "optimizer.cooldown_epochs"),
-        "mixing.off",
+        *("mixing.off", "data.events.height", "data.events.width", "data.events.cache"),
         *("model.embed_dim", "model.num_heads", "model.depth", "model.mlp_ratio", "model.pool"),
         *("model.neuron.tau", "model.neuron.alpha", "data.dir", "data.crop_fraction"),
         *("mixing.off_epoch", "distillation.teacher", "optimizer.clip_norm"),
+        *("data.events.height", "data.events.width", "data.events.cache"),
     ),
 }
 CHOICES = (
     *("on_nonfinite", "sharding", "trainable", "model.dtype", "model.remat", "data.on_damaged"),
-    *("data.randaugment.operations", "optimizer.name", "optimizer.schedule"),
+    *("data.randaugment.operations", "optimizer.name", "optimizer.schedule", "extend"),
+    *("data.events.split_by", "data.events.split_order", "data.events.operations"),
+    *("data.events.split_by", "data.events.split_order", "data.events.operations"),
 )
 WHOLE = (
     *("seed", "batch_size", "accumulate", "mesh.data", "mesh.model", "min_time_steps"),
     *("model.time_steps", "model.embed_dim", "model.num_heads", "model.depth"),
     *("data.image_size", "data.crop_padding", "data.randaugment.num_ops", "data.repeats"),
     *("data.workers", "log_every_steps", "keep_checkpoints"),
+    *("data.events.height", "data.events.width", "data.events.roll"),
 )
-FLAGS = ("model.neuron.detach_reset", "data.random_resized_crop", "data.flip")
+FLAGS = (
+    *("model.neuron.detach_reset", "data.random_resized_crop", "data.flip"),
+    *("data.events.sort", "data.events.sum_channel"),
+)
 AT_LEAST_ONE = (
     *("batch_size", "accumulate", "mesh.data", "model.time_steps", "model.embed_dim"),
     *("model.num_heads", "model.depth", "data.image_size", "data.repeats", "log_every_steps"),
-    "keep_checkpoints",
+    *("keep_checkpoints", "data.events.height", "data.events.width"),
 )
 ABOVE_ZERO = (
     *("epochs", "target_time_steps", "model.mlp_ratio", "model.neuron.alpha"),

@@ -115,9 +115,11 @@ def test_folders_that_hold_no_teacher_are_named(tmp_path):
         teachers.read_config(str(tmp_path), config.data)
     (tmp_path / "config.json").write_text(config_lib.to_json(config))
     assert teachers.read_config(str(tmp_path), config.data) == config
-    for key, value in {"image_size": 48, "mean": (0.1, 0.2, 0.3), "std": (0.5,)}.items():
+    others = {"image_size": 48, "mean": (0.1, 0.2, 0.3), "std": (0.5,)}
+    others |= {"events.split_by": "time", "events.sum_channel": True}
+    for key, value in others.items():
         other = config_lib.default_config()
-        other.data[key] = value
+        other.data.update_from_flattened_dict({key: value})
         with pytest.raises(ValueError, match=f"sees other images .* data.{key}="):
             teachers.read_config(str(tmp_path), other.data)
 

@@ -24,7 +24,7 @@ class LoaderOptions:
 
     Attributes:
       batch_size: examples in a batch, over all processes.
-      image_shape: (H, W, C) after the transforms.
+      image_shape: (H, W, C) after the transforms, (T, H, W, C) of recordings.
       workers: processes that prepare batches; 0 uses threads of this one.
       on_damaged: what a damaged image does: "fatal" raises; "skip" names it, puts another example
         in its place in training, and leaves a gap in evaluation.
@@ -35,7 +35,7 @@ class LoaderOptions:
     """
 
     batch_size: int
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     workers: int = 0
     on_damaged: str = "fatal"
     shard: tuple[int, int] = (0, 1)
@@ -71,10 +71,11 @@ def train_batches(source, augment, options, *, seed, repeats=1, start_step=0):
       start_step: number of batches to leave out at the start.
 
     Yields:
-      An iterator of {"image": float32 [B, H, W, C], "label": int32 [B], "replaced": bool [B]}, B
-      being the examples of this process; "replaced" says where another example comes in place of a
-      damaged one. It raises ValueError for a label outside the classes, for a damaged image unless
-      it is skipped, and if none can be found in its place; and WorkerDiedError.
+      An iterator of {"image": float32 [B, H, W, C] or [B, T, H, W, C], "label": int32 [B],
+      "replaced": bool [B]}, B being the examples of this process; "replaced" says where another
+      example comes in place of a damaged one. It raises ValueError for a label outside the classes,
+      for a damaged image unless it is skipped, and if none can be found in its place; and
+      WorkerDiedError.
 
     Raises:
       ValueError: if the source does not fill one batch.

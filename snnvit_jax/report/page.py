@@ -30,6 +30,10 @@ FIGURES = {
         "Which classes are confused",
         "Counts of held-out examples by label and prediction; mistakes are coloured.",
     ),
+    "recordings": (
+        "What the model sees",
+        "Held-out recordings, one of each of the first classes, as frames: a row for each of them.",
+    ),
     "early_exit": (
         "Stopping early",
         "Accuracy against the average number of time steps if each image stops as soon as the "
@@ -45,7 +49,7 @@ FIGURES = {
         "Accuracy in percent if only that module is cut to its first k time steps.",
     ),
 }
-ADDED = ("early_exit", "activation_histograms", "sensitivity")
+ADDED = ("recordings", "early_exit", "activation_histograms", "sensitivity")
 
 _PAGE = """<!doctype html>
 <html lang="en">

@@ -6,9 +6,10 @@ A report also shows what experiments left in the run's folder, by these names: `
 
 from snnvit_jax import files
 from snnvit_jax.report import figures, page
+from snnvit_jax.report.recordings import draw_recordings
 
 
-def write(workdir, result, class_names, config):
+def write(workdir, result, class_names, config, recordings=None):
     """Draws every figure as PNG in the run's folder and writes report.html with all of them inside.
 
     Writes energy.json besides, from which every operation count and energy can be computed again.
@@ -18,6 +19,7 @@ def write(workdir, result, class_names, config):
       result: an `evaluation.Evaluation`.
       class_names: one for each class.
       config: the run's configuration.
+      recordings: (frames [N, T, H, W, C], names) of some recordings to show; None for none.
     """
     lines = workdir.read_metrics()
     with figures.style():
@@ -28,6 +30,8 @@ def write(workdir, result, class_names, config):
             "curves": figures.draw_curves(lines),
             "confusion": figures.draw_confusion(result.confusion, class_names),
         }
+        if recordings is not None:
+            drawn["recordings"] = draw_recordings(*recordings)
         images = {name: figures.as_png(figure) for name, figure in drawn.items()}
         narrow = {"curves": figures.as_png(figures.draw_curves(lines, columns=1))}
     for name, png in images.items():

@@ -91,10 +91,11 @@ def default_config():
         },
     }
     config.data = {
-        # digits, image_folder, archive, or an image-classification set of TensorFlow Datasets
+        # digits, image_folder, archive, or an image-classification set of TensorFlow Datasets;
+        # recordings of event cameras: events, digits_dvs
         "name": "digits",
-        # root of the image folder, the .npz archive, or where data sets were prepared (None:
-        # $TFDS_DATA_DIR, else ~/tensorflow_datasets)
+        # root of the folder of images or recordings, the .npz archive, or where data sets were
+        # prepared (None: $TFDS_DATA_DIR, else ~/tensorflow_datasets)
         "dir": optional(str),
         "train_split": "train",
         "eval_split": "test",
@@ -116,8 +117,22 @@ def default_config():
         "crop_fraction": optional(float),  # evaluation: resize to size / fraction, crop the centre
         "mean": (0.0,),  # of pixel values in [0, 1], one for all channels or one each
         "std": (1.0,),
-        # what a damaged image does: fatal; skip (counted and named; in training another example
-        # comes in its place)
+        "events": {  # recordings become model.time_steps frames
+            "split_by": "number",  # each of as many events; time: each of as many microseconds
+            "height": optional(int),  # of the sensor in pixels; None: as the files say
+            "width": optional(int),
+            "sort": False,  # sort a recording whose time goes back, instead of refusing it
+            # a set without splits keeps the last tenth of each class for test, in the order of the
+            # numbers in the file names, or of the names (as the published accuracies have it)
+            "split_order": "number",  # number, name
+            "cache": optional(str),  # folder in which frames are kept
+            "sum_channel": False,  # a third channel, the sum of both polarities
+            "roll": 0,  # training: move by up to so many pixels each way, around the border
+            # training: one operation for each recording: none, published, published_no_cutout
+            "operations": "none",
+        },
+        # what a damaged image or recording does: fatal; skip (counted and named; in training
+        # another example comes in its place)
         "on_damaged": "fatal",
         "workers": 0,  # processes that prepare batches; 0 uses threads
     }

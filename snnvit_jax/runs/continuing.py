@@ -8,6 +8,7 @@ FIXED = {
     "model.": "the checkpoints hold the parameters of that model",
     "data.name": "what was seen and what comes next follows from it",
     "data.train_split": "what was seen and what comes next follows from it",
+    "data.events.split_order": "what was seen and what comes next follows from it",
     "data.repeats": "what was seen and what comes next follows from it",
     "seed": "what was seen and what comes next follows from it",
     "batch_size": "what was seen and what comes next follows from it",

@@ -12,7 +12,7 @@ from flax import traverse_util
 from snnvit_jax import energy, training
 from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
 from snnvit_jax.data import loader, sources
-from snnvit_jax.data.augment import pipeline
+from snnvit_jax.data.augment import pipeline, recording_pipeline
 from snnvit_jax.distributed.mesh import check_batch, create_mesh
 from snnvit_jax.distributed.sharding import Placement, check_model, replicate
 from snnvit_jax.models import create_model, variable_shapes
@@ -34,7 +34,7 @@ class Experiment:
       procedure: how a training step is taken; holds the model and the devices.
       train_source: training examples.
       eval_source: held-out examples.
-      preprocess: what is done to an image in evaluation.
+      preprocess: what is done to an image or recording in evaluation.
       augment: what is done to it in training.
       loader_options: what training and evaluation batches have in common.
       steps_per_epoch: training steps in an epoch, a fraction.
@@ -46,8 +46,8 @@ class Experiment:
     procedure: training.Procedure
     train_source: sources.Source
     eval_source: sources.Source
-    preprocess: pipeline.Preprocess
-    augment: pipeline.Augment
+    preprocess: pipeline.Preprocess | recording_pipeline.PreprocessRecording
+    augment: pipeline.Augment | recording_pipeline.AugmentRecording
     loader_options: loader.LoaderOptions
     steps_per_epoch: float
     learning_rate: optax.Schedule
@@ -65,7 +65,7 @@ class Experiment:
 
     @property
     def image_shape(self):
-        """(H, W, C) of an image as the model sees it."""
+        """(H, W, C) of an image as the model sees it, (T, H, W, C) of a recording."""
         return self.loader_options.image_shape
 
     @property
@@ -137,6 +137,18 @@ class Experiment:
             shapes,
             self.procedure.placement.shardings(shapes),
         )
+
+    def some_recordings(self):
+        """Returns (frames [N, T, H, W, C], class names) of some held-out recordings, to be shown.
+
+        One of each of the first classes; None if the examples are no recordings.
+        """
+        if self.config.data.name not in sources.EVENT_SETS:
+            return None
+        chosen = sources.first_of_each_class(self.eval_source, RECORDINGS_SHOWN)
+        frames = [self.preprocess(example)["image"] for example in chosen]
+        names = [self.eval_source.class_names[example["label"]] for example in chosen]
+        return (frames, names) if frames else None
 
     def create_state(self):
         """Returns the training state before the first step, on the mesh.
@@ -212,20 +224,22 @@ def build(config, to_train=True, workdir=None):
     placement = Placement(create_mesh(config.mesh), config.sharding)
     check_batch(config.batch_size, placement.mesh, config.accumulate)
     data = config.data
+    frames = sources.frame_settings(config.model.time_steps, data.events)
     train_source, eval_source = (
-        sources.load(data.name, split, data.dir) for split in (data.train_split, data.eval_split)
+        sources.load(data.name, split, data.dir, frames)
+        for split in (data.train_split, data.eval_split)
     )
     loader.check_fills_batch(train_source, config.batch_size)
     sources.check_same_classes(train_source, eval_source)
     sources.check_same_channels(train_source, eval_source)
+    sources.check_same_sensor(train_source, eval_source)
     for source in (train_source, eval_source):
         if data.on_damaged == "fatal":
             sources.check_complete(source)
         sources.check_some_labels(source, on_damaged=data.on_damaged)
     if to_train and not (workdir and finished_checkpoints(workdir.checkpoints)):
         initial.check_exists(config.init_from)
-    channels = train_source.channels
-    image_shape = (data.image_size, data.image_size, channels)
+    preprocess, augment, image_shape = _transforms(config, train_source.channels)
     steps_per_epoch = len(train_source) / config.batch_size
     _check_length(config.epochs, steps_per_epoch)
     rate = learning_rate(config, steps_per_epoch)
@@ -254,8 +268,8 @@ def build(config, to_train=True, workdir=None):
         procedure=procedure,
         train_source=train_source,
         eval_source=eval_source,
-        preprocess=pipeline.create_preprocess(data, channels),
-        augment=pipeline.create_augment(data, channels),
+        preprocess=preprocess,
+        augment=augment,
         loader_options=loader.LoaderOptions(
             config.batch_size,
             image_shape,
@@ -269,6 +283,18 @@ def build(config, to_train=True, workdir=None):
     )
 
 
+def _transforms(config, channels):
+    """What evaluation and training do to an example, and the shape of what a model then sees."""
+    data = config.data
+    if data.name not in sources.EVENT_SETS:
+        preprocess = pipeline.create_preprocess(data, channels)
+        return preprocess, pipeline.create_augment(data, channels), (*preprocess.size, channels)
+    preprocess = recording_pipeline.create_preprocess(data)
+    shape = (config.model.time_steps, *preprocess.size, preprocess.channels)
+    return preprocess, recording_pipeline.create_augment(data), shape
+
+
+RECORDINGS_SHOWN = 6  # in the report
 MOST_STEPS = 2**31 - 1  # of a training: they are counted in 32 bits
 
 

@@ -263,6 +263,7 @@ class Run:
             result,
             class_names=self.experiment.eval_source.class_names,
             config=self.experiment.config,
+            recordings=self.experiment.some_recordings(),
         )
 
     def export(self):

@@ -5,6 +5,7 @@ trained on, and this one still goes on to the same numbers.
 """
 
 import json
+import operator
 import pathlib
 
 import jax
@@ -22,7 +23,7 @@ from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.variables import check_finite
 
 # What a teacher's images must have in common with the student's.
-_SAME_IMAGES = ("image_size", "mean", "std")
+_SAME_IMAGES = ("image_size", "mean", "std", "events.split_by", "events.sum_channel")
 _WEIGHTS = "weights.safetensors"
 
 
@@ -66,7 +67,9 @@ def read_config(path, data, class_names=None):
     if config is None:
         raise ValueError(f"distillation.teacher={str(path)!r} holds no run")
     for key in _SAME_IMAGES:
-        theirs, ours = (_as_tuple(settings[key]) for settings in (config.data, data))
+        theirs, ours = (
+            _as_tuple(operator.attrgetter(key)(settings)) for settings in (config.data, data)
+        )
         if theirs != ours:
             raise ValueError(
                 f"distillation.teacher={str(path)!r} sees other images than this training: "

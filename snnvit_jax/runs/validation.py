@@ -9,8 +9,10 @@ import re
 from ml_collections import config_dict
 
 from snnvit_jax import values
-from snnvit_jax.data.augment import pipeline
+from snnvit_jax.data.augment import pipeline, recording_pipeline
 from snnvit_jax.data.loader import ON_DAMAGED
+from snnvit_jax.data.sources.events import settings
+from snnvit_jax.data.sources.events import settings as event_settings
 from snnvit_jax.distributed import sharding
 from snnvit_jax.training import distillation, mixing, nonfinite, step
 from snnvit_jax.values import flag, number, one_of, optional, several, text, whole
@@ -95,6 +97,10 @@ RULES = {
     "data.train_split": text(),
     "data.eval_split": text(),
     **{f"data.{key}": rule for key, rule in pipeline.RULES.items()},
+    **{f"data.events.{key}": rule for key, rule in settings.RULES.items()},
+    **{f"data.events.{key}": rule for key, rule in recording_pipeline.RULES.items()},
+    **{f"data.events.{key}": rule for key, rule in event_settings.RULES.items()},
+    **{f"data.events.{key}": rule for key, rule in recording_pipeline.RULES.items()},
     "data.repeats": whole(1),
     "data.on_damaged": one_of(ON_DAMAGED),
     "data.workers": whole(0),

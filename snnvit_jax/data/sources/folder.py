@@ -1,22 +1,16 @@
 """Images kept as files in a folder for each class: root/split/class/anything/image.JPEG."""
 
 import dataclasses
-import hashlib
 import operator
 import os
 import pathlib
-import unicodedata
 
 import numpy as np
 
 from snnvit_jax.data.decode import DamagedImage, decode_image
-from snnvit_jax.data.sources.splits import parse_split
-from snnvit_jax.data.sources.walk import (
-    LEADS_NOWHERE,
-    files_below,
-    list_folder,
-    warn_of_dangling,
-)
+from snnvit_jax.data.sources.classes import class_files, class_folders, folder_names
+from snnvit_jax.data.sources.splits import mixed_part, parse_split
+from snnvit_jax.data.sources.walk import leads_nowhere
 
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp"),
@@ -103,7 +97,7 @@ def open_folder(root, split):
     """
     part = parse_split(split)
     folder = _split_folder(pathlib.Path(root).expanduser(), part.name)
-    classes = _class_folders(folder)
+    classes = class_folders(folder, _is_image)
     if not classes:
         raise ValueError(
             f"{folder} holds no class folders; images are expected as {folder}/CLASS/IMAGE.jpg"
@@ -111,7 +105,7 @@ def open_folder(root, split):
     paths = [_class_paths(folder, names) for names in classes.values()]
     labels = np.repeat(np.arange(len(paths), dtype=np.int32), [len(found) for found in paths])
     paths = [path for found in paths for path in found]
-    chosen = range(len(paths)) if part.whole else _mixed_part(paths, *part.bounds(len(paths)))
+    chosen = range(len(paths)) if part.whole else mixed_part(paths, *part.bounds(len(paths)))
     paths = [paths[index] for index in chosen]
     ends = np.cumsum([len(path) for path in paths], dtype=np.int64)
     return ImageFolder(folder, tuple(classes), b"".join(paths), ends, labels[list(chosen)])
@@ -124,44 +118,19 @@ def _split_folder(root, name):
         )
     folder = root / name
     if not folder.is_dir():
-        found = ", ".join(_folders(root)[:10]) or "no folders"
+        found = ", ".join(folder_names(root)[:10]) or "no folders"
         raise FileNotFoundError(f"no folder {folder} for split {name!r}; {root} holds {found}")
     return folder
 
 
-def _folders(folder):
-    return sorted(name for name, kind in list_folder(folder) if "folder" in kind)
-
-
-def _class_folders(folder):
-    """{class name: names of its folders}, sorted."""
-    for name, kind in list_folder(folder):
-        if kind == "link to nothing" and not _is_image(name):
-            raise ValueError(
-                f"class folder {str(folder / name)!r} is a link to "
-                f"{os.readlink(folder / name)!r}, where there is nothing; mend or remove it"
-            )
-    classes = {}
-    for name in _folders(folder):
-        classes.setdefault(unicodedata.normalize("NFC", name), []).append(name)
-    return dict(sorted(classes.items()))
-
-
 def _class_paths(folder, names):
-    """Paths of a class's images relative to the split's folder, encoded and sorted."""
-    found = []
-    for name in names:
-        for path in files_below(folder / name):
-            if _is_image(path):
-                found.append(os.path.join(name, path))
-            elif not os.path.exists(folder / name / path):
-                warn_of_dangling(folder / name / path)
+    found = class_files(folder, names, _is_image)
     if not found:
         raise ValueError(
             f"class folder {folder / names[0]} holds no images ({' '.join(EXTENSIONS)}); "
             "fill it or remove it"
         )
-    return sorted(os.fsencode(path) for path in found)
+    return found
 
 
 def _read(path):
@@ -169,7 +138,7 @@ def _read(path):
     try:
         return path.read_bytes()
     except OSError as error:
-        if error.errno in LEADS_NOWHERE and path.is_symlink():
+        if leads_nowhere(path, error):
             raise DamagedImage(
                 f"{path} is damaged: a link to {os.readlink(path)!r}, where there is nothing"
             ) from error
@@ -178,10 +147,3 @@ def _read(path):
 
 def _is_image(name):
     return os.path.splitext(name)[1].lower() in EXTENSIONS
-
-
-def _mixed_part(paths, start, stop):
-    """Sorted indices of the paths at some places of the order of their hashes."""
-    keys = [hashlib.blake2b(path, digest_size=16).digest() for path in paths]
-    order = sorted(range(len(paths)), key=keys.__getitem__)
-    return sorted(order[start:stop])

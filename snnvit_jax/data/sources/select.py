@@ -3,8 +3,12 @@
 `digits` comes with scikit-learn, `image_folder` and `archive` read what the user has; every other
 name is a data set of TensorFlow Datasets, prepared beforehand as array_record files and read
 without TensorFlow. Encoded images of whatever origin pass through `decode.decode_image`.
+
+`events` (files that the user has) and `digits_dvs` (simulated) are recordings of event cameras:
+their "image" is [T, H, W, 2], the frames of one recording.
 """
 
+import contextlib
 import dataclasses
 import unicodedata
 from collections.abc import Sequence
@@ -14,11 +18,14 @@ from sklearn import datasets, model_selection
 
 from snnvit_jax.data.decode import DamagedImage
 from snnvit_jax.data.sources.archive import ImageArchive
+from snnvit_jax.data.sources.events import FrameSettings, open_events
+from snnvit_jax.data.sources.events.digits_dvs import digits_dvs
 from snnvit_jax.data.sources.folder import open_folder
 from snnvit_jax.data.sources.prepared import open_prepared
 
 DIGITS_TEST_EXAMPLES = 360
 _DIGITS_SPLIT_SEED = 0
+EVENT_SETS = ("events", "digits_dvs")
 _USERS_OWN = {"image_folder": open_folder, "archive": ImageArchive}
 
 
@@ -27,8 +34,8 @@ class Source:
     """One split of an image set. It can be pickled, and whoever unpickles it opens files again.
 
     Attributes:
-      examples: sequence of {"image": uint8 [H, W, C], "label": int}; reading an item raises
-        `decode.DamagedImage` if it cannot be decoded.
+      examples: sequence of {"image": uint8 [H, W, C] or counts [T, H, W, C], "label": int};
+        reading an item raises `decode.DamagedImage` if it cannot be decoded.
       class_names: one for each label, in Unicode's composed form (NFC).
       split: its name.
     """
@@ -44,7 +51,7 @@ class Source:
 
     @property
     def channels(self):
-        """Channels of its images, 1 or 3; asks for no image where the examples know it."""
+        """Channels of its images, 1 to 3; asks for no image where the examples know it."""
         known = getattr(self.examples, "channels", None)
         return known or self.examples[0]["image"].shape[-1]
 
@@ -53,18 +60,20 @@ class Source:
         return len(self.examples)
 
 
-def load(name, split, data_dir=None):
-    """Opens one split of an image set.
+def load(name, split, data_dir=None, frames=None):
+    """Opens one split of an image set, or of a set of recordings.
 
     Args:
       name: "digits"; "image_folder", see `folder.open_folder`; "archive", see
-        `archive.ImageArchive`; or a data set of TensorFlow Datasets with features "image" and
+        `archive.ImageArchive`; "events", see `events.open_events`; "digits_dvs", digits seen by a
+        simulated event camera; or a data set of TensorFlow Datasets with features "image" and
         "label".
-      split: for digits "train" or "test"; otherwise the name of a split, perhaps with a slice, for
-        example "train[:90%]".
-      data_dir: for an image folder, the folder that holds those of the splits; for an archive, the
-        .npz file; otherwise where data sets were prepared, None being $TFDS_DATA_DIR, else
-        ~/tensorflow_datasets.
+      split: for digits and digits_dvs "train" or "test"; otherwise the name of a split, perhaps
+        with a slice, for example "train[:90%]".
+      data_dir: for an image folder or events, the folder that holds those of the splits; for an
+        archive, the .npz file; otherwise where data sets were prepared, None being $TFDS_DATA_DIR,
+        else ~/tensorflow_datasets.
+      frames: `events.FrameSettings`, how recordings become frames; None for its defaults.
 
     Returns:
       A `Source`.
@@ -74,10 +83,18 @@ def load(name, split, data_dir=None):
         there is no such folder or file.
       ValueError: for an unknown split, an empty one, or a set without images and labels.
     """
-    if name in _USERS_OWN and not data_dir:
-        raise ValueError(f"data.dir={data_dir!r} must say where the images of {name!r} are")
+    if name in (*_USERS_OWN, "events") and not data_dir:
+        what = "recordings" if name == "events" else "images"
+        raise ValueError(f"data.dir={data_dir!r} must say where the {what} of {name!r} are")
     if name == "digits":
         source = _digits(split)
+    elif name == "digits_dvs":
+        digits = _digits(split)
+        recordings = digits_dvs(digits.examples, frames or FrameSettings())
+        source = dataclasses.replace(digits, examples=recordings)
+    elif name == "events":
+        recordings = open_events(data_dir, split, frames or FrameSettings())
+        source = Source(recordings, recordings.class_names, split)
     else:
         own = _USERS_OWN.get(name)
         images = own(data_dir, split) if own else open_prepared(name, split, data_dir)
@@ -132,6 +149,22 @@ def check_complete(source):
         check()
 
 
+def check_same_sensor(a, b):
+    """Raises ValueError if the recordings of two splits come from sensors of different sizes.
+
+    Args:
+      a: a `Source`.
+      b: another one.
+    """
+    sensors = [getattr(source.examples, "sensor", None) for source in (a, b)]
+    if sensors[0] != sensors[1]:
+        sizes = [f"{width}x{height}" for height, width in sensors]
+        raise ValueError(
+            f"split {a.split!r} was recorded with {sizes[0]} pixels and split {b.split!r} with "
+            f"{sizes[1]}; give both the same sensor"
+        )
+
+
 def check_some_labels(source, most=32, *, on_damaged="fatal"):
     """Raises ValueError naming a label outside the classes, from examples all over a split.
 
@@ -162,6 +195,24 @@ def _shown(name):
     return repr(name) if name.isascii() else f"{name!r} = {name!a}"
 
 
+def first_of_each_class(source, most):
+    """Returns the first example that can be read of each of the first classes.
+
+    Args:
+      source: a `Source`.
+      most: number of classes.
+    """
+    read, found = getattr(source.examples, "label", None), {}
+    for index in range(len(source)):
+        if len(found) == min(most, source.num_classes):
+            break
+        label = read(index) if read else source.examples[index]["label"]
+        if label < most and label not in found:
+            with contextlib.suppress(DamagedImage):
+                found[label] = source.examples[index]
+    return [found[label] for label in sorted(found)]
+
+
 def _digits(split):
     """The 1,797 handwritten 8x8 digits of scikit-learn; a fixed stratified 360 of them for test."""
     images, labels = datasets.load_digits(return_X_y=True)
@@ -175,6 +226,6 @@ def _digits(split):
     )
     splits = {"train": np.sort(train), "test": np.sort(test)}
     if split not in splits:
-        raise ValueError(f"unknown {split=} of digits; use one of {', '.join(splits)}")
+        raise ValueError(f"unknown {split=} of the digits; use one of {', '.join(splits)}")
     examples = [{"image": images[i], "label": int(labels[i])} for i in splits[split]]
     return Source(examples, tuple("0123456789"), split)

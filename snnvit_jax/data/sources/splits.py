@@ -1,6 +1,7 @@
 """Parts of a split by name, such as "train[:90%]", with the meaning of TensorFlow Datasets."""
 
 import dataclasses
+import hashlib
 import re
 
 _PLACE = r"((?P<{0}>-?[\d._]+)(?P<{0}_percent>%)?)?"
@@ -75,6 +76,21 @@ def parse_split(text):
     percent = bool(match["start_percent"] or match["stop_percent"])
     start, stop = (_number(match[side], percent, text) for side in ("start", "stop"))
     return Split(match["name"], start, stop, percent)
+
+
+def mixed_part(names, start, stop):
+    """Returns the sorted indices of the names at some places of a fixed pseudo-random order.
+
+    The order is that of the names' hashes, so that each part has its share of every class.
+
+    Args:
+      names: of all examples, as bytes.
+      start: first place.
+      stop: place after the last.
+    """
+    keys = [hashlib.blake2b(name, digest_size=16).digest() for name in names]
+    order = sorted(range(len(names)), key=keys.__getitem__)
+    return sorted(order[start:stop])
 
 
 def _number(text, percent, split):

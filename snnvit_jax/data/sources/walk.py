@@ -51,6 +51,16 @@ def list_folder(folder):
                 yield entry.name, kind
 
 
+def leads_nowhere(path, error):
+    """Returns whether a file cannot be read because it is a link to nothing.
+
+    Args:
+      path: of the file.
+      error: the OSError that reading it raised.
+    """
+    return error.errno in LEADS_NOWHERE and os.path.islink(path)
+
+
 def warn_of_dangling(path):
     """Warns that a link leads nowhere.
 

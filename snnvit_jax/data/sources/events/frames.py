@@ -1,0 +1,61 @@
+"""What a file holds, events or frames, as the frames that a model sees."""
+
+import numpy as np
+
+from snnvit_jax.data.sources.events.binning import bin_events, run_bounds
+from snnvit_jax.data.sources.events.recording import DamagedRecording, check_events, sorted_by_time
+
+
+def sensor_of(recording, settings, name):
+    """Returns the (height, width) of a recording's sensor, in pixels.
+
+    Args:
+      recording: `Events` or frames [T, H, W, 2].
+      settings: `FrameSettings`; what it says about the sensor comes first.
+      name: what to call the recording in an error.
+
+    Raises:
+      DamagedRecording: if neither says it.
+    """
+    if settings.sensor is not None:
+        return tuple(settings.sensor)
+    if isinstance(recording, np.ndarray):
+        return recording.shape[1:3]
+    if recording.sensor is None:
+        raise DamagedRecording(
+            f"{name} does not say how large its sensor is; set data.events.height and "
+            "data.events.width"
+        )
+    return recording.sensor
+
+
+def to_frames(recording, settings, sensor, name):
+    """Returns the frames of a recording: counts [T, H, W, 2], channel 0 of polarity 0.
+
+    Args:
+      recording: `Events`, or frames [T, H, W, 2] that were prepared.
+      settings: `FrameSettings`.
+      sensor: (height, width) in pixels.
+      name: what to call the recording in an error.
+
+    Raises:
+      DamagedRecording: if it is empty, of another size, or its events cannot be counted.
+    """
+    if isinstance(recording, np.ndarray):
+        return _checked_frames(recording, (settings.time_steps, *sensor, 2), name)
+    events = sorted_by_time(recording) if settings.sort else recording
+    check_events(events, sensor, name)
+    bounds = run_bounds(events.t, settings.time_steps, settings.split_by, name)
+    return bin_events(events, bounds, sensor)
+
+
+def _checked_frames(frames, shape, name):
+    if frames.shape != shape:
+        T, H, W = frames.shape[:3]
+        raise DamagedRecording(
+            f"{name} holds {T} frames of {W}x{H} pixels; expected are {shape[0]} "
+            f"(model.time_steps) of {shape[2]}x{shape[1]}"
+        )
+    if not frames.any():
+        raise DamagedRecording(f"{name} is empty: its frames hold no event")
+    return frames
