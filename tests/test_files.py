@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import snnvit_jax as snn
-from snnvit_jax import files
 from snnvit_jax.checkpoints import checksums
+from snnvit_jax.common import files
 from snnvit_jax.runs import classes, initial
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs.workdir import Workdir

@@ -15,8 +15,9 @@ import pytest
 from test_loop import lines_of, tiny_config
 
 import snnvit_jax as snn
-from snnvit_jax import files, main, training
+from snnvit_jax import main, training
 from snnvit_jax.checkpoints.checkpoints import Checkpoints, finished_checkpoints
+from snnvit_jax.common import files
 from snnvit_jax.data.decode import DamagedImage
 from snnvit_jax.runs import analysis, carry, loop, restart, start, workdir
 from snnvit_jax.runs.clock import StepClock

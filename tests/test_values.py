@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snnvit_jax import values
+from snnvit_jax.common import values
 
 NAN, INF = float("nan"), float("inf")
 ODD = (None, True, NAN, INF, -INF, "", "1", (), (1,), [], {}, b"1", 1j, 10**400, object())

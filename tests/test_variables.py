@@ -8,8 +8,8 @@ from flax import traverse_util
 
 import snnvit_jax as snn
 from snnvit_jax import evaluation
+from snnvit_jax.common.variables import check_finite
 from snnvit_jax.runs import teachers
-from snnvit_jax.variables import check_finite
 
 KERNEL = "params/block_0/attn/q_linear/kernel"
 DTYPES = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64, ml_dtypes.float8_e4m3fn)

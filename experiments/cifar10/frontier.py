@@ -24,7 +24,7 @@ import numpy as np
 import tqdm
 from matplotlib.figure import Figure
 
-from snnvit_jax import files
+from snnvit_jax.common import files
 from snnvit_jax.report import figures
 from snnvit_jax.runs.workdir import Workdir
 

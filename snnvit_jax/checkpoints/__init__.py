@@ -1,6 +1,6 @@
 """Checkpoints and their checksums; the only package that imports orbax.
 
-Imports `distributed` and `files`.
+Imports `common` and `distributed`.
 """
 
 from snnvit_jax.extras import needed

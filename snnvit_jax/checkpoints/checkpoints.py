@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
-from snnvit_jax import files
 from snnvit_jax.checkpoints import checksums, matching, reading
+from snnvit_jax.common import files
 from snnvit_jax.distributed import is_writer, true_for_all
 
 _STATE = "state"

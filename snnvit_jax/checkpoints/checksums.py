@@ -6,7 +6,7 @@ The sums of checkpoints/7 are in checkpoints/7.sha256; `sha256sum -c 7.sha256` c
 
 import hashlib
 
-from snnvit_jax import files
+from snnvit_jax.common import files
 
 SUFFIX = ".sha256"
 

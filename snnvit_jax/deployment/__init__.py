@@ -1,6 +1,6 @@
 """Deployment: a finished model's time steps compiled away, exported to one file.
 
-Imports `models`, `layers`, `neurons`, `signals`, `time_steps` and `xla`.
+Imports `common`, `layers`, `models`, `neurons`, `signals`, `time_steps` and `xla`.
 """
 
 from snnvit_jax.deployment.build import deploy

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from snnvit_jax.common.variables import check_finite
 from snnvit_jax.deployment import planning
 from snnvit_jax.deployment.deployed import Deployed, check_dtype
 from snnvit_jax.deployment.folding import fold_kernels
@@ -20,7 +21,6 @@ from snnvit_jax.time_steps.schedule import (
     check_time_steps_of,
     with_schedule,
 )
-from snnvit_jax.variables import check_finite
 from snnvit_jax.version import __version__
 
 

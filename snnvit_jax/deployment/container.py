@@ -14,7 +14,7 @@ import zipfile
 import jax.numpy as jnp
 import numpy as np
 
-from snnvit_jax import files
+from snnvit_jax.common import files
 
 FORMAT = 1
 _HEADER = re.compile(rb"snnvit_jax deployed model, format (\d+), sha256 ([0-9a-f]{64})\n")

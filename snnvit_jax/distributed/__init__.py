@@ -1,6 +1,6 @@
 """Several devices and processes: sharding, meeting, and peers that fall silent.
 
-Imports nothing of this package.
+Imports nothing else of this package.
 """
 
 from snnvit_jax.distributed.processes import (

@@ -7,7 +7,7 @@ differ in what the small integers of a residual stream cost (`Accounting.integer
 updates are counted and reported apart. Not counted, as in the published figures: normalisation
 (folded in deployment), pooling and residual additions.
 
-Imports `models`, `layers`, `neurons`, `time_steps` and `xla`.
+Imports `common`, `layers`, `models`, `neurons`, `signals`, `time_steps` and `xla`.
 """
 
 from snnvit_jax.energy.accounting import CONVENTIONS, Accounting

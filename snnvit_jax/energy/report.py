@@ -5,11 +5,11 @@ import functools
 
 import numpy as np
 
+from snnvit_jax.common.variables import check_finite
 from snnvit_jax.energy import costs, tables
 from snnvit_jax.energy.accounting import Accounting
 from snnvit_jax.energy.observation import ModelShapes, decode, model_shapes, observe
 from snnvit_jax.time_steps import masks
-from snnvit_jax.variables import check_finite
 from snnvit_jax.xla import backends
 
 

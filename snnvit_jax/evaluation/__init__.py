@@ -1,6 +1,6 @@
 """What is known of a finished model: accuracy, early exits, sensitivity.
 
-Imports `data`, `energy`, `models`, `neurons`, `time_steps`, `training`, `distributed`, `xla`.
+Imports `common`, `data`, `distributed`, `energy`, `layers`, `time_steps`, `training` and `xla`.
 """
 
 from snnvit_jax.extras import needed

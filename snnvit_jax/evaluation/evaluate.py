@@ -7,12 +7,12 @@ import numpy as np
 from tqdm import tqdm
 
 from snnvit_jax import energy
+from snnvit_jax.common.variables import check_finite
 from snnvit_jax.data import loader
 from snnvit_jax.distributed.sharding import shard_batch, to_host
 from snnvit_jax.evaluation import metrics
 from snnvit_jax.evaluation.step import eval_step
 from snnvit_jax.time_steps.schedule import TimeStepSchedule
-from snnvit_jax.variables import check_finite
 
 SATURATED_RATE = 0.99
 

@@ -1,6 +1,6 @@
 """What spiking transformers are made of, except the neuron: layers of signals.
 
-Imports `signals`, `time_steps` and `xla`.
+Imports `signals` and `xla`.
 """
 
 from snnvit_jax.layers.attention import Gate, Product, SpikingAttention, TokenSum, spiking_attention

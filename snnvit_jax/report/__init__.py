@@ -1,6 +1,6 @@
 """Figures and the page of a finished run.
 
-Imports `energy` and `files`.
+Imports `common` and `energy`.
 """
 
 from snnvit_jax.extras import needed

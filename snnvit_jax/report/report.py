@@ -4,7 +4,7 @@ A report also shows what experiments left in the run's folder, by these names: `
 `early_exit.png`, `activation_histograms.png`, `sensitivity.png`.
 """
 
-from snnvit_jax import files
+from snnvit_jax.common import files
 from snnvit_jax.report import figures, page
 from snnvit_jax.report.recordings import draw_recordings
 

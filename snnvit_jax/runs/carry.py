@@ -18,9 +18,9 @@ import sys
 import tarfile
 import tempfile
 
-from snnvit_jax import files
 from snnvit_jax.checkpoints import checksums
 from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
+from snnvit_jax.common import files
 from snnvit_jax.runs.workdir import Workdir
 
 _PART = re.compile(r"run\.part-(\d+)-of-(\d+)\.([0-9a-f]{64})")

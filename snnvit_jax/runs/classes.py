@@ -6,7 +6,7 @@ renamed; so they are kept with the run and compared whenever data and weights me
 
 import json
 
-from snnvit_jax import files
+from snnvit_jax.common import files
 
 
 def save(workdir, names):

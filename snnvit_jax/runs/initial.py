@@ -7,10 +7,10 @@ import numpy as np
 import safetensors.numpy
 from flax import traverse_util
 
-from snnvit_jax import files
 from snnvit_jax.checkpoints.checkpoints import load_variables
+from snnvit_jax.common import files
+from snnvit_jax.common.variables import check_finite
 from snnvit_jax.runs.workdir import Workdir
-from snnvit_jax.variables import check_finite
 from snnvit_jax.weights import convert, torch_file
 from snnvit_jax.weights.fitting import HEAD, fit
 from snnvit_jax.weights.names import unwrap

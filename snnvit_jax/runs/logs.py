@@ -6,7 +6,7 @@ import sys
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from snnvit_jax import files
+from snnvit_jax.common import files
 from snnvit_jax.runs.workdir import plain
 
 

@@ -7,8 +7,9 @@ import time
 
 import jax
 
-from snnvit_jax import evaluation, files, report, training
+from snnvit_jax import evaluation, report, training
 from snnvit_jax.checkpoints.checkpoints import Checkpoints, add_accuracy, restore
+from snnvit_jax.common import files
 from snnvit_jax.data import loader
 from snnvit_jax.deployment import deploy
 from snnvit_jax.distributed import CommonStop, is_writer, same_for_all

@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import safetensors.numpy
 from flax import traverse_util
 
-from snnvit_jax import files
 from snnvit_jax.checkpoints import checksums
 from snnvit_jax.checkpoints.checkpoints import finished_checkpoints, load_variables
+from snnvit_jax.common import files
+from snnvit_jax.common.variables import check_finite
 from snnvit_jax.runs import classes as classes_lib
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs import initial
 from snnvit_jax.runs.workdir import Workdir
-from snnvit_jax.variables import check_finite
 
 # What a teacher's images must have in common with the student's.
 _SAME_IMAGES = ("image_size", "mean", "std", "events.split_by", "events.sum_channel")

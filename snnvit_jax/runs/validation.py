@@ -8,14 +8,14 @@ import re
 
 from ml_collections import config_dict
 
-from snnvit_jax import values
+from snnvit_jax.common import values
+from snnvit_jax.common.values import flag, number, one_of, optional, several, text, whole
 from snnvit_jax.data.augment import pipeline, recording_pipeline
 from snnvit_jax.data.loader import ON_DAMAGED
 from snnvit_jax.data.sources.events import settings
 from snnvit_jax.data.sources.events import settings as event_settings
 from snnvit_jax.distributed import sharding
 from snnvit_jax.training import distillation, mixing, nonfinite, step
-from snnvit_jax.values import flag, number, one_of, optional, several, text, whole
 
 # What a run continued with more epochs does with its schedule.
 EXTEND = ("final_rate", "restart_schedule", "stretch_schedule")

@@ -9,7 +9,7 @@ import os
 import pathlib
 import shutil
 
-from snnvit_jax import files
+from snnvit_jax.common import files
 from snnvit_jax.runs import config as config_lib
 
 

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 from flax import traverse_util
 
-from snnvit_jax import files
+from snnvit_jax.common import files
 from snnvit_jax.time_steps import masks
 
 _NOT_JSON = (json.JSONDecodeError, UnicodeDecodeError, RecursionError)

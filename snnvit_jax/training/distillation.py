@@ -14,7 +14,7 @@ import dataclasses
 import jax
 import optax
 
-from snnvit_jax import values
+from snnvit_jax.common import values
 
 # What each setting must be, by its name.
 RULES = {"weight": values.number(0, 1), "temperature": values.number(1e-6)}

@@ -9,7 +9,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from snnvit_jax import values
+from snnvit_jax.common import values
 
 # Random numbers of a Beta distribution are not numbers in float32 if alpha is close to nothing.
 _ALPHA = values.Rule(

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from snnvit_jax import values
+from snnvit_jax.common import values
 from snnvit_jax.distributed.sharding import Placement
 from snnvit_jax.time_steps import masks
 from snnvit_jax.training import gaps, nonfinite

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from snnvit_jax.common.variables import check_finite
 from snnvit_jax.models import family_of, variable_shapes
 from snnvit_jax.time_steps import masks
-from snnvit_jax.variables import check_finite
 from snnvit_jax.weights.fitting import learned_constants, warn_of_constants
 from snnvit_jax.weights.names import unwrap
 

@@ -13,7 +13,8 @@ from snnvit_jax.data.decode import DamagedImage
 from snnvit_jax.data.sources import FrameSettings
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs import experiment
-from snnvit_jax.runs.workdir import Workdir, check_same_run
+from snnvit_jax.runs.continuing import check_same_run
+from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.training.mixing import Mixing, mix
 
 SHAPE = (4, 8, 8, 2)

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from snnvit_jax import values
+from snnvit_jax.common import values
 from snnvit_jax.data.augment import transforms
 from snnvit_jax.data.augment.randaugment import MAX_MAGNITUDE, SETS, RandAugment, rand_augment
 

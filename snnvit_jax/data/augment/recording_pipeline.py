@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from snnvit_jax import values
+from snnvit_jax.common import values
 from snnvit_jax.data.augment import pipeline, recordings
 
 # What each setting under data.events must be that says what happens to frames.

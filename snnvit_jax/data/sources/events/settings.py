@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from snnvit_jax import values
+from snnvit_jax.common import values
 from snnvit_jax.data.sources.events import fixed_split
 from snnvit_jax.data.sources.events.binning import SPLITS
 
