@@ -76,6 +76,7 @@ def _small(config):
     config.optimizer.warmup = 0.05
     config.optimizer.cooldown = 0.0
     config.mixing.mixup_alpha = 0.0
+    config.mixing.off = None
     config.data.crop_padding = 4
     config.data.randaugment.num_ops = 0
     config.data.erasing_probability = 0.0

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
 
 from snnvit_jax import training
 from snnvit_jax.checkpoints.checkpoints import Checkpoints, load_variables
@@ -39,9 +38,16 @@ def tiny_config(**changes):
     return config
 
 
+def open_run(config, folder):
+    """A run as it begins or goes on, which lets go of its folder."""
+    run = loop.Run(config, folder)
+    run.close()
+    return run
+
+
 def leave_run(folder, config, step=STEP):
     """Leaves a folder as a run does that has come to a step, without training."""
-    run = loop.Run(config, folder)
+    run = open_run(config, folder)
     run.workdir.write_config(config, 0)
     with Checkpoints(run.workdir.checkpoints) as checkpoints:
         checkpoints.save(step, run.state.replace(step=jnp.int32(step)), 0.5)
@@ -74,10 +80,8 @@ def known_state(left, monkeypatch):
     variables = load_variables(left / "checkpoints")
     monkeypatch.setattr(
         experiment.Experiment,
-        "create_state",
-        lambda self: training.state_from_variables(
-            self.procedure, jax.device_put(variables, NamedSharding(self.mesh, PartitionSpec()))
-        ),
+        "_create",
+        lambda self, key: training.state_from_variables(self.procedure, variables),
     )
 
 
@@ -86,7 +90,6 @@ ALONE = {
     "epochs": 3.0,
     "mesh.data": 1,
     "sharding": "fsdp",
-    "init_from": "OWN FOLDER",
     "trainable": "scores",
     "extend": "restart_schedule",
     "schedule_start_epoch": 0.25,
@@ -136,6 +139,14 @@ TOGETHER = {
         "data.crop_fraction": 0.875,
         "data.mean": (0.5,),
         "data.std": (0.5,),
+        "data.events.split_by": "time",
+        "data.events.height": 34,
+        "data.events.width": 34,
+        "data.events.sort": True,
+        "data.events.cache": "/nowhere",
+        "data.events.sum_channel": True,
+        "data.events.roll": 2,
+        "data.events.operations": "published",
         "data.on_damaged": "skip",
         "data.workers": 1,
     },
@@ -163,10 +174,12 @@ REFUSED = {
     "seed": 1,
     "batch_size": 90,
     "average_decay": 0.9,
+    "init_from": "elsewhere",
     "mesh.model": 2,  # there is one device
     "data.name": "cifar10",
     "data.train_split": "train[:90%]",
     "data.repeats": 2,
+    "data.events.split_order": "name",
     "optimizer.name": "lamb",
     "model.name": "spikformer_4_256",
     "model.time_steps": 4,
@@ -195,7 +208,7 @@ def test_the_table_holds_every_key():
 def continued(left, changes):
     """The finished run, continued; its state is the one left, and its optimiser works on it."""
     own = {key: str(left) if value == "OWN FOLDER" else value for key, value in changes.items()}
-    run = loop.Run(tiny_config(**own), left)
+    run = open_run(tiny_config(**own), left)
     assert int(run.state.step) == STEP
     params, opt_state = run.state.params, run.state.opt_state
     after = jax.eval_shape(run.experiment.procedure.optimizer.update, params, opt_state, params)
@@ -219,16 +232,16 @@ def test_a_run_goes_on_with_other_values(left, known_state, name):
 
 @pytest.mark.parametrize("key", REFUSED)
 def test_a_run_does_not_go_on_with_what_its_checkpoints_depend_on(left, key):
-    why = "(the checkpoints hold|what was seen)"
+    why = "(the checkpoints hold|the run began|what was seen)"
     message = f"holds another run.*{re.escape(key)}: .* -> .*, but {why}"
     if key == "mesh.model":
         message = "mesh=.* does not fit 1 devices"
     with pytest.raises(ValueError, match=message):
-        loop.Run(tiny_config(**{key: REFUSED[key]}), left)
+        open_run(tiny_config(**{key: REFUSED[key]}), left)
 
 
 def test_nothing_is_told_if_nothing_changes(left, known_state):
-    assert loop.Run(tiny_config(), left)._changed == []
+    assert open_run(tiny_config(), left)._changed == []
 
 
 # An optimiser's state as versions before this one kept it: the chain depended on settings.
@@ -267,14 +280,14 @@ def _are_matrices(params):
 )
 def test_a_state_of_an_earlier_version_is_taken_over(left, known_state, tmp_path, changes):
     config = tiny_config(**changes)
-    run = loop.Run(config, left)
+    run = open_run(config, left)
     opt_state = former_optimizer(config.optimizer, config.trainable).init(run.state.params)
     numbered = iter(range(10**6))
     opt_state = jax.tree.map(lambda leaf: jnp.full_like(leaf, next(numbered)), opt_state)
     with Checkpoints(tmp_path / "work" / "checkpoints") as checkpoints:
         checkpoints.save(STEP, run.state.replace(opt_state=opt_state))
     for other in (tiny_config(), config):
-        found = loop.Run(other, tmp_path / "work").state
+        found = open_run(other, tmp_path / "work").state
         jax.tree.map(np.testing.assert_array_equal, found.params, run.state.params)
         expected = optax.tree_utils.tree_get(opt_state, "mu")
         jax.tree.map(np.testing.assert_array_equal, found.opt_state[1].mu, expected)
@@ -303,8 +316,8 @@ FRESH = {  # start, anneal, freeze, mixing off: in steps
 
 
 def test_a_longer_run_keeps_its_schedule_unless_it_is_told_otherwise(left, known_state):
-    before = loop.Run(tiny_config(), left)
-    run = loop.Run(tiny_config(epochs=3), left)
+    before = open_run(tiny_config(), left)
+    run = open_run(tiny_config(epochs=3), left)
     assert run.experiment.total_steps == 24
     assert phases(run) == phases(before) == FRESH[2]
     assert rates(run, range(16)) == rates(before, range(16))
@@ -319,7 +332,7 @@ def test_a_longer_run_keeps_its_schedule_unless_it_is_told_otherwise(left, known
 
 
 def test_a_schedule_begins_again_if_wanted(left, known_state):
-    run = loop.Run(tiny_config(epochs=3, extend="restart_schedule"), left)
+    run = open_run(tiny_config(epochs=3, extend="restart_schedule"), left)
     # Of the 8 steps left: scores learn at once, anneal in 4, freeze after 6; mixing ends after 4.
     assert phases(run) == (16, 4, 22, 20)
     low, high = 1e-5, 1e-3
@@ -330,8 +343,8 @@ def test_a_schedule_begins_again_if_wanted(left, known_state):
 
 
 def test_a_schedule_is_spread_over_all_if_wanted(left, known_state, tmp_path):
-    run = loop.Run(tiny_config(epochs=3, extend="stretch_schedule"), left)
-    fresh = loop.Run(tiny_config(epochs=3), tmp_path / "fresh")
+    run = open_run(tiny_config(epochs=3, extend="stretch_schedule"), left)
+    fresh = open_run(tiny_config(epochs=3), tmp_path / "fresh")
     assert phases(run) == phases(fresh) == FRESH[3]
     assert rates(run, range(24)) == rates(fresh, range(24))
     assert f"learning rate of the next step: 1e-05 -> {rates(fresh, [16])[0]:.3g}" in run._changed
@@ -340,37 +353,37 @@ def test_a_schedule_is_spread_over_all_if_wanted(left, known_state, tmp_path):
 @pytest.mark.parametrize("extend", validation.EXTEND)
 def test_a_longer_run_that_stops_goes_on_with_the_same_schedule(copy, known_state, extend):
     config = tiny_config(epochs=3, extend=extend)
-    first = loop.Run(config, copy)
+    first = open_run(config, copy)
     leave_run(copy, config, step=20)
     first.workdir.write_config(first.experiment.config, STEP)
-    again = loop.Run(config, copy)
+    again = open_run(config, copy)
     assert int(again.state.step) == 20
     assert phases(again) == phases(first)
     assert rates(again, range(24)) == rates(first, range(24))
     assert again._changed == []
     # Longer once more: its present schedule is what stays.
-    longer = loop.Run(tiny_config(epochs=4), copy)
+    longer = open_run(tiny_config(epochs=4), copy)
     assert phases(longer) == phases(first)
     np.testing.assert_allclose(rates(longer, range(24, 32)), 1e-5, rtol=1e-6)
 
 
 def test_the_choice_may_be_made_when_the_run_is_longer_already(copy, known_state):
-    first = loop.Run(tiny_config(epochs=3), copy)
+    first = open_run(tiny_config(epochs=3), copy)
     first.workdir.write_config(first.experiment.config, STEP)
-    run = loop.Run(tiny_config(epochs=3, extend="restart_schedule"), copy)
+    run = open_run(tiny_config(epochs=3, extend="restart_schedule"), copy)
     assert run._changed[0].startswith("extend: final_rate -> restart_schedule: warm-up, cosine and")
     assert phases(run) == (16, 4, 22, 20)
 
 
 def test_a_shorter_run_shortens_its_schedule(known_state, tmp_path):
     folder = leave_run(tmp_path / "work", tiny_config(epochs=3), step=4)
-    run = loop.Run(tiny_config(), folder)
+    run = open_run(tiny_config(), folder)
     assert phases(run) == FRESH[2]
     assert "are spread anew, to end at 2" in run._changed[0]
 
 
 def test_a_run_that_is_longer_than_wanted_says_that_nothing_is_left(left, known_state):
-    run = loop.Run(tiny_config(epochs=1), left)
+    run = open_run(tiny_config(epochs=1), left)
     assert run._changed[0] == (
         "epochs: 2.0 -> 1.0: epoch 2.004 is reached already, nothing is left to train"
     )
@@ -379,4 +392,4 @@ def test_a_run_that_is_longer_than_wanted_says_that_nothing_is_left(left, known_
 def test_phases_in_epochs_that_do_not_fit_a_schedule_begun_again_are_named(left, known_state):
     config = tiny_config(epochs=3, extend="restart_schedule", time_step_freeze_epoch=1.5)
     with pytest.raises(ValueError, match=r"time_step_freeze_epoch=1.5 and epochs=0.99"):
-        loop.Run(config, left)
+        open_run(config, left)

@@ -12,6 +12,7 @@ FIXED = {
     "data.repeats": "what was seen and what comes next follows from it",
     "seed": "what was seen and what comes next follows from it",
     "batch_size": "what was seen and what comes next follows from it",
+    "init_from": "the run began with the weights that were there",
     "optimizer.name": "the checkpoints hold the averages of that optimiser",
     "average_decay": "the checkpoints hold the weights averaged by it",
 }

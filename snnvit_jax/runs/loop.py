@@ -60,6 +60,7 @@ class Run:
         """
         self._stop = None
         self.workdir = Workdir(workdir)
+        continuing.check_same_run(self.workdir, config)  # before data and model are looked at
         self.experiment = build(config, to_train=training, workdir=self.workdir)
         self._check_folder()
         with contextlib.ExitStack() as held:

@@ -33,7 +33,7 @@ class Plan:
       anneal: epochs in which the budget comes down from T to the target.
       target: from here on the budget is the target; None without a target.
       scores_end: from here on the masks stay as they are.
-      mixing_end: from here on nothing is mixed; None also if nothing ever is.
+      mixing_end: from here on nothing is mixed.
     """
 
     end: float
@@ -88,7 +88,6 @@ def plan(config):
         return None if epochs is None else begin + epochs
 
     cooldown = in_epochs(config.optimizer, "cooldown", length)
-    is_mixed = config.mixing.mixup_alpha or config.mixing.cutmix_alpha
     scores_start = at(config, "time_step_start")
     anneal = in_epochs(config, "time_step_anneal", length)
     return Plan(
@@ -101,7 +100,7 @@ def plan(config):
         anneal=anneal,
         target=None if config.target_time_steps is None else scores_start + anneal,
         scores_end=at(config, "time_step_freeze"),
-        mixing_end=at(config.mixing, "off") if is_mixed else None,
+        mixing_end=at(config.mixing, "off"),
     )
 
 
