@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import importlib
 import json
 import os
 import pathlib
@@ -15,7 +16,7 @@ import pytest
 from test_loop import lines_of, tiny_config
 
 import snnvit_jax as snn
-from snnvit_jax import main, training
+from snnvit_jax import main
 from snnvit_jax.checkpoints.checkpoints import Checkpoints, finished_checkpoints
 from snnvit_jax.common import files
 from snnvit_jax.data.decode import DamagedImage
@@ -196,8 +197,9 @@ def stopped_in_evaluation(monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments, **options)
 
-    real = training.eval_step
-    monkeypatch.setattr(training, "eval_step", eval_step)
+    module = importlib.import_module("snnvit_jax.evaluation.evaluate")  # the name is a function's
+    real = module.eval_step
+    monkeypatch.setattr(module, "eval_step", eval_step)
     return batches
 
 
