@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import importlib
 import json
 import os
 import pathlib
@@ -15,7 +16,7 @@ import pytest
 from test_loop import lines_of, tiny_config
 
 import snnvit_jax as snn
-from snnvit_jax import main, training
+from snnvit_jax import main
 from snnvit_jax.checkpoints.checkpoints import Checkpoints, finished_checkpoints
 from snnvit_jax.common import files
 from snnvit_jax.data.decode import DamagedImage
@@ -196,8 +197,9 @@ def stopped_in_evaluation(monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments, **options)
 
-    real = training.eval_step
-    monkeypatch.setattr(training, "eval_step", eval_step)
+    module = importlib.import_module("snnvit_jax.evaluation.evaluate")  # the name is a function's
+    real = module.eval_step
+    monkeypatch.setattr(module, "eval_step", eval_step)
     return batches
 
 
@@ -334,9 +336,6 @@ def test_a_fine_tuned_run_needs_its_origin_only_once(copy, tmp_path, capfd):
     assert loop.Run(config, folder).step == 8
     with pytest.raises(FileNotFoundError, match=f"init_from='{copy}' does not exist"):
         loop.Run(config, tmp_path / "new")
-    config.init_from = str(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match="holds another run .init_from: "):
-        loop.Run(config, folder)
 
 
 def test_a_run_keeps_its_teacher(copy, tmp_path):
