@@ -73,7 +73,11 @@ class FrameCache:
 
 
 def _write(path, frames):
-    """Writes an archive under another name first; what fails leaves nothing behind."""
+    """Writes an archive under another name first; what fails leaves nothing behind.
+
+    It is not flushed to disk, which would take longer than to make it: checksums tell what a power
+    cut leaves of it, and then it is made again.
+    """
     unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with open(unfinished, "xb") as file:
