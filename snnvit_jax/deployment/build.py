@@ -43,9 +43,10 @@ def deploy(model, variables, schedule=None, dtype=None, recordings=False):
       A `Deployed`.
 
     Raises:
-      ValueError: for variables or a schedule of another model, a dtype that cannot be used, or
-        weights that are not finite.
+      ValueError: for a module of no known family, variables or a schedule of another model, a dtype
+        that cannot be used, or weights that are not finite.
     """
+    family_of(model)  # that of a known family, or an error that says so
     dtype = jnp.dtype(model.config.dtype if dtype is None else dtype)
     check_dtype(dtype)
     variables, image_shape = _checked(model, variables)
