@@ -85,6 +85,8 @@ def _lively_variables(model, channels=3):
         "var": np.ones,
         masks.SCORE: lambda shape: masks.initial_scores(*shape),
         "tau_logit": np.zeros,
+        "time_kernel": lambda shape: rng.uniform(-0.5, 1, shape),
+        "time_bias": lambda shape: np.full(shape, -0.5),
     }
     flat = traverse_util.flatten_dict(shapes)
     return traverse_util.unflatten_dict(

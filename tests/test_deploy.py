@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import golden_files
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,8 @@ VARIANTS = {
         "neuron": {"kind": "if"},
         "time_steps": 1,
     },
+    "relu": {"neuron": {"kind": "relu"}, "time_steps": 2},
+    "psn": {"neuron": {"kind": "psn"}},
 }
 # Many small programs, each run once: what counts is how fast they compile.
 QUICKLY = {"xla_backend_optimization_level": 0}
@@ -93,10 +96,18 @@ def run_deployed(deployed, images, **jit_options):
 
     @functools.partial(jax.jit, **jit_options)
     def run(weights, images):
-        logits, spikes = deployed._function.run(weights, images)
-        assert {name: signal.steps for name, signal in spikes.items()} == {
-            name: steps for name, steps in deployed.steps.items() if steps
-        }
+        emitted = {}
+
+        def see_neurons(call, args, kwargs, context):
+            result = call(*args, **kwargs)
+            if isinstance(context.module, neurons.LIF) and context.method_name == "__call__":
+                emitted["/".join(context.module.path)] = result
+            return result
+
+        with nn.intercept_methods(see_neurons):
+            logits = deployed._function(weights, images)
+        assert {name: signal.steps for name, signal in emitted.items()} == deployed.steps
+        spikes = {name: signal for name, signal in emitted.items() if signal.steps}
         return logits, {name: jnp.moveaxis(s.values, 1, 0) for name, s in spikes.items()}
 
     return run(deployed.weights, images)
@@ -108,12 +119,19 @@ def assert_same_spikes(deployed, found, expected):
         np.testing.assert_array_equal(emitted, expected[name][steps], err_msg=name)
 
 
+def assert_same_values(deployed, found, expected):
+    for name, emitted in found.items():
+        steps = list(deployed.steps[name])
+        np.testing.assert_allclose(emitted, expected[name][steps], 1e-10, 1e-10, err_msg=name)
+
+
 def assert_deployed_equals_masked(masked, schedule):
     deployed = snn.deploy(masked.model, masked.variables, schedule)
     logits, spikes = masked.run(schedule)
     found_logits, found = run_deployed(deployed, masked.images, compiler_options=QUICKLY)
     np.testing.assert_allclose(found_logits, logits, rtol=1e-6, atol=1e-7)
-    assert_same_spikes(deployed, found, spikes)
+    spiking = masked.model.config.neuron.spiking
+    (assert_same_spikes if spiking else assert_same_values)(deployed, found, spikes)
     assert all(schedule.masks[name][list(steps)].all() for name, steps in deployed.steps.items())
     assert_others_have_no_effect(masked, deployed.steps, logits)
 
@@ -166,7 +184,8 @@ def test_a_silent_model_gives_the_bias_of_its_head(create, x64):
     deployed = snn.deploy(masked.model, masked.variables, nothing)
     head = masked.variables["params"]["head"]
     np.testing.assert_array_equal(deployed(masked.images), [head["bias"]] * 2)
-    assert set(deployed.weights) == {"head/kernel", "head/bias"}
+    assert set(deployed.weights) == {"head/kernel", "head/bias", "head/features"}
+    assert not deployed.weights["head/features"].any()
 
 
 def test_layers_without_effect_are_removed(create, x64):
@@ -273,7 +292,7 @@ def test_a_schedule_of_another_model_is_rejected(tiny):
 
 
 def test_another_kind_of_model_is_rejected():
-    with pytest.raises(ValueError, match="cannot deploy a LIF; only: Spikformer"):
+    with pytest.raises(ValueError, match="LIF is of no known family: spikformer"):
         snn.deploy(neurons.LIF(), {})
 
 

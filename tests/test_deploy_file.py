@@ -13,8 +13,9 @@ import safetensors.numpy
 
 import snnvit_jax as snn
 from snnvit_jax import main
-from snnvit_jax.deployment import build, container, spikformer
+from snnvit_jax.deployment import container, program
 from snnvit_jax.distributed.mesh import create_mesh
+from snnvit_jax.models import registry
 from snnvit_jax.runs import loop
 from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.xla.flops import compiled_flops, model_flops
@@ -71,9 +72,9 @@ def test_loading_and_calling_need_no_model_code(saved, tiny, deployed, monkeypat
     def absent(*args, **kwargs):
         raise AssertionError("model code was called")
 
-    monkeypatch.setattr(spikformer.Program, "run", absent)
+    monkeypatch.setattr(program.Program, "__call__", absent)
     monkeypatch.setattr(type(tiny.model), "__call__", absent)
-    monkeypatch.setattr(build, "PROGRAMS", {})
+    monkeypatch.setattr(registry, "FAMILIES", {})
     np.testing.assert_array_equal(snn.load_deployed(saved)(tiny.images), deployed(tiny.images))
 
 

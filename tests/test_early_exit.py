@@ -46,7 +46,7 @@ def test_earlier_logits_are_those_of_a_model_with_fewer_steps(running, tiny, mas
 
 
 def test_another_kind_of_model_is_rejected():
-    with pytest.raises(ValueError, match="no early exit for a LIF; only: Spikformer"):
+    with pytest.raises(ValueError, match="LIF is of no known family: spikformer"):
         early_exit.running_logits(neurons.LIF(), {}, np.zeros((1, 8, 8, 3)))
 
 

@@ -48,6 +48,7 @@ def deploy(model, variables, schedule=None, dtype=None, recordings=False, classe
       ValueError: for variables or a schedule of another model, a dtype that cannot be used, weights
         that are not finite, or another number of classes.
     """
+    family_of(model)  # that of a known family, or an error that says so
     dtype = jnp.dtype(model.config.dtype if dtype is None else dtype)
     check_dtype(dtype)
     variables, image_shape = _checked(model, variables)

@@ -15,6 +15,7 @@ import numpy as np
 
 from snnvit_jax.layers import Head
 from snnvit_jax.layers.head import token_mean
+from snnvit_jax.models import family_of
 
 
 def running_logits(model, variables, images):
@@ -33,8 +34,10 @@ def running_logits(model, variables, images):
       [T, B, K] float32.
 
     Raises:
-      ValueError: for neurons that are not causal: what they emit now depends on later steps.
+      ValueError: for a module of no known family, or neurons that are not causal: what they emit
+        now depends on later steps.
     """
+    family_of(model)  # that of a known family, or an error that says so
     neuron = model.config.neuron
     if not neuron.causal:
         raise ValueError(
