@@ -20,6 +20,7 @@ import snnvit_jax as snn
 from snnvit_jax.data import loader
 from snnvit_jax.runs import loop
 from snnvit_jax.runs.workdir import Workdir
+from snnvit_jax.xla import backends
 from snnvit_jax.xla.flops import model_flops
 
 FLIP = 1e-4  # logits further apart than this have seen another spike, not another rounding
@@ -48,7 +49,8 @@ def measure(folder, batch_size, duration):
     names = snn.layer_names(model, run.experiment.image_shape[-1])
     all_steps = snn.TimeStepSchedule({n: [1] * model.config.time_steps for n in names})
     everything, learned = snn.deploy(model, variables, all_steps), snn.deploy(model, variables)
-    apply, on_device = jax.jit(model.apply), jax.device_put(variables)
+    # With the options of this backend's compiler, as the deployed programs have them.
+    apply, on_device = backends.jit(model.apply), jax.device_put(variables)
     programs = {
         "model.apply, masked": lambda images: apply(on_device, images),
         "deployed, all steps": everything,
