@@ -10,7 +10,8 @@ import pytest
 
 from snnvit_jax import energy
 from snnvit_jax.energy import convolution, operations, products
-from snnvit_jax.layers.layers import SpikingAttention
+from snnvit_jax.layers import SpikingAttention
+from snnvit_jax.signals import Signal
 
 RNG = np.random.default_rng(0)
 
@@ -118,7 +119,7 @@ def test_attention_is_counted_in_the_order_that_is_computed(tokens, order):
     shape = operations.layer_shape(attention, operands)
     expected = brute_force_attention(q[0, 0], k[0, 0], v[0, 0])[order]
     assert operations.input_units(attention, operands)[0, 0] * shape.fan_out == expected
-    program = jax.make_jaxpr(lambda *x: attention.apply({}, *x))(q, k, v)
+    program = jax.make_jaxpr(lambda *x: attention.apply({}, *map(Signal.of, x)).values)(q, k, v)
     assert sum(p.macs for p in products.products(program.jaxpr)) == shape.macs
     assert shape.plain_macs == 2 * tokens**2 * 4  # softmax(q kᵀ) v
 

@@ -11,7 +11,7 @@ import pytest
 
 import snnvit_jax as snn
 from snnvit_jax import energy
-from snnvit_jax.neurons import LIF, recording
+from snnvit_jax.neurons import LIF, create_neuron, recording
 
 # What sees integers in a Spikformer of one block: the residual stream.
 RESIDUAL = [f"block_0/{name}_linear" for name in ("attn/q", "attn/k", "attn/v", "mlp/fc1")]
@@ -192,8 +192,14 @@ def test_a_time_step_without_input_costs_no_multiply_accumulates(tiny):
 
 @pytest.mark.parametrize(("kind", "picojoule"), [("lif", 4.6), ("plif", 4.6), ("if", 0.9)])
 def test_a_leak_costs_a_multiplication(kind, picojoule):
-    assert energy.Accounting().membrane_update(kind) == picojoule
-    assert energy.Accounting(membrane=0.1).membrane_update(kind) == 0.1
+    update = create_neuron(kind).update(4)
+    assert energy.Accounting().membrane_update(update) == picojoule
+    assert energy.Accounting(membrane=0.1).membrane_update(update) == 0.1
+
+
+def test_a_leaky_neuron_without_leak_costs_an_addition():
+    update = create_neuron("lif", tau=None).update(4)
+    assert energy.Accounting().membrane_update(update) == 0.9
 
 
 # ---------------------------------------------------------------- accumulate-only

@@ -7,6 +7,7 @@ OUT=SNN_WORKDIR the run's report shows the figure.
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 
@@ -15,10 +16,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from snnvit_jax import layer_names
+from snnvit_jax.neurons import describe
 from snnvit_jax.report import figures
 from snnvit_jax.runs import analysis
 
 BINS = 40
+# Settings in which twins may differ: none changes a weight or the shape of a signal.
+MAY_DIFFER = {"neuron", "time_steps", "drop_path", "remat", "dtype"}
 RANGE_QUANTILE = 0.999  # of the positive activations of the first batch; the last bin is open
 
 
@@ -91,10 +95,13 @@ def check_twins(spiking, relu):
       spiking: configuration of the one with spikes.
       relu: configuration of the one with ReLU.
     """
-    kinds = spiking.neuron.kind, relu.neuron.kind
-    if kinds[0] == "relu" or kinds[1] != "relu":
+    kinds = tuple(describe(config.neuron)["kind"] for config in (spiking, relu))
+    if not spiking.neuron.spiking or relu.neuron.spiking:
         raise ValueError(f"the first run must spike and the second use ReLU, got {kinds=}")
-    for key in ("embed_dim", "num_heads", "depth", "mlp_ratio", "pool", "image_size"):
+    if type(spiking) is not type(relu):
+        names = tuple(type(config).__name__ for config in (spiking, relu))
+        raise ValueError(f"the runs are of different families: {names}")
+    for key in sorted({field.name for field in dataclasses.fields(spiking)} - MAY_DIFFER):
         values = getattr(spiking, key), getattr(relu, key)
         if values[0] != values[1]:
             raise ValueError(f"the runs are of different architectures: {key} {values}")
@@ -110,7 +117,7 @@ def _by_block(layers, order):
 
 def _edges(members, config):
     """Bins around the multiples of 1 / T for spikes; even ones up to nearly the largest value."""
-    if config.neuron.kind != "relu":
+    if config.neuron.spiking:
         return (np.arange(config.time_steps + 2) - 0.5) / config.time_steps
     positive = np.concatenate([x[x > 0] for x in members.values()] or [np.ones(1)])
     top = np.quantile(positive, RANGE_QUANTILE) if positive.size else 1.0

@@ -24,11 +24,10 @@ from peers import CASES
 
 import snnvit_jax as snn
 from snnvit_jax import training
-from snnvit_jax.layers.layers import BatchNorm
-from snnvit_jax.layers.pooling import max_pool
+from snnvit_jax.layers import BatchNorm, max_pool
 from snnvit_jax.neurons import LIF
+from snnvit_jax.signals import Signal
 from snnvit_jax.xla import backends
-from snnvit_jax.xla.backends import compute
 from snnvit_jax.xla.traced import kept_bytes, traced_flops, tree_bytes
 
 T, SIDE, CHANNELS = 4, 32, 192  # of the third stage of spikformer_4_384
@@ -42,9 +41,9 @@ class Stage(nn.Module):
     @nn.compact
     def __call__(self, x):  # B T H W C
         """Returns spikes [B, T, H, W, C], pooled or not."""
-        current = BatchNorm(name="bn").deferred(x, True)
-        then = max_pool if self.pool else None
-        return compute(LIF(name="lif").deferred(current, T, then))
+        x = BatchNorm(name="bn")(Signal.of(x), True)
+        x = LIF(name="lif")(x)
+        return (x.map(max_pool) if self.pool else x).values
 
 
 def kernels(megabytes, dtype):

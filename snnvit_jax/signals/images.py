@@ -24,8 +24,8 @@ def check_images(images, image_size, channels=None, time_steps=None):
     if fits and channels is not None:
         fits = shape[-1] == channels
     if not fits or shape[0] < 1:
-        expected = [height, width, "channels" if channels is None else channels]
-        recordings = f" or [B, {time_steps}, *{expected}]" if time_steps is not None else ""
-        raise ValueError(f"images must be [B, *{expected}]{recordings} with B >= 1, got {shape}")
+        frame = f"{height}, {width}, {'channels' if channels is None else channels}"
+        recordings = f" or [B, {time_steps}, {frame}]" if time_steps is not None else ""
+        raise ValueError(f"images must be [B, {frame}]{recordings} with B >= 1, got {shape}")
     if not jnp.issubdtype(kind, jnp.floating):
         raise ValueError(f"images must be floating point and normalised, got {kind}")

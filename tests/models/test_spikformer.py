@@ -10,10 +10,11 @@ import pytest
 from flax import errors, traverse_util
 
 import snnvit_jax as snn
-from snnvit_jax.layers import layers
-from snnvit_jax.models.spikformer import Block, PatchEmbedding
+from snnvit_jax import layers
+from snnvit_jax.models.spikformer.model import Block, PatchEmbedding
 from snnvit_jax.neurons import LIF, NeuronConfig
 from snnvit_jax.neurons.surrogates import SURROGATES
+from snnvit_jax.signals import Signal
 from snnvit_jax.time_steps.masks import SCORE, initial_scores
 
 
@@ -94,21 +95,22 @@ def test_spikes_are_recorded_with_time_first(seen):
 
 @pytest.mark.parametrize(("part", "largest"), [("patch_embed", 2), ("block_0", 4)])
 def test_residual_stream_holds_small_non_negative_integers(seen, part, largest):
-    (values,) = seen[1]["intermediates"][part]["__call__"]
-    assert set(np.unique(values)) == set(range(largest + 1))
+    (stream,) = seen[1]["intermediates"][part]["__call__"]
+    assert set(np.unique(stream.values)) == set(range(largest + 1))
 
 
 def test_residual_is_added_after_the_last_spiking_layer(seen):
     streams, spikes = seen[1]["intermediates"], snn.spikes(seen[1])
     (before,), (after,) = streams["patch_embed"]["__call__"], streams["block_0"]["__call__"]
     added = spikes["block_0/attn/proj_lif"] + spikes["block_0/mlp/fc2_lif"]
-    np.testing.assert_array_equal(after - before.reshape(after.shape), added.swapaxes(0, 1))
+    before, after = before.tokens().values, after.values
+    np.testing.assert_array_equal(after - before, added.swapaxes(0, 1))
 
 
 def test_logits_are_the_output_layer_of_the_mean_over_tokens_and_steps(tiny, seen):
     (stream,) = seen[1]["intermediates"]["block_0"]["__call__"]  # B T N D
     head = tiny.variables["params"]["head"]
-    expected = np.mean(stream, (1, 2)) @ head["kernel"] + head["bias"]
+    expected = np.mean(stream.values, (1, 2)) @ head["kernel"] + head["bias"]
     np.testing.assert_allclose(seen[0], expected, 1e-5, 1e-6)
 
 
@@ -358,7 +360,8 @@ def test_bfloat16_keeps_float32_parameters_statistics_and_gradients(tiny):
 
 def test_stochastic_depth_leaves_out_whole_branches_and_keeps_the_mean():
     branch = np.random.default_rng(0).normal(size=(4000, 2, 3)).astype(np.float32)
-    kept = np.asarray(layers.drop_path(jax.random.key(0), branch, 0.25))
+    kept = layers.drop_path(jax.random.key(0), Signal.of(jnp.asarray(branch)), 0.25)
+    kept = np.asarray(kept.values)
     ratio = (kept / branch).reshape(len(branch), -1)
     assert set(np.unique(np.round(ratio, 4))) == {0.0, np.float32(1.3333)}
     np.testing.assert_array_equal(ratio.max(1) > 0, ratio.min(1) > 0)
@@ -381,14 +384,16 @@ def test_stochastic_depth_grows_with_the_block_and_spares_inference():
     config = dataclasses.replace(model.config, embed_dim=16, num_heads=2, time_steps=1)
     block = Block(config, 0.9)
     x = jax.random.randint(jax.random.key(3), (40, 1, 2, 16), 0, 3).astype(jnp.float32)
-    variables = block.init(jax.random.key(0), x, False)
-    train = jax.jit(
-        lambda key: block.apply(
-            variables, x, True, mutable=["batch_stats"], rngs={"drop_path": key}
-        )[0]
-    )
+    signal = Signal.of(x)
+    variables = block.init(jax.random.key(0), signal, False)
+
+    @jax.jit
+    def train(key):
+        rngs = {"drop_path": key}
+        return block.apply(variables, signal, True, mutable=["batch_stats"], rngs=rngs)[0].values
+
     # A branch that is kept counts tenfold; most are not, and then an example is unchanged.
     unchanged = np.all(np.asarray(train(jax.random.key(0))) == x, axis=(1, 2, 3))
     assert 20 < unchanged.sum() < 40
     assert not np.array_equal(*(train(jax.random.key(i)) for i in (1, 2)))
-    np.testing.assert_array_equal(*(block.apply(variables, x, False) for _ in range(2)))
+    np.testing.assert_array_equal(*(block.apply(variables, signal, False).values for _ in range(2)))
