@@ -15,6 +15,9 @@ from snnvit_jax.neurons.surrogates import fire
 # A current up to this part of the threshold cannot make a leaky neuron fire, rounding included
 # (in bfloat16 the next number below 1 is 0.996).
 SAFE_CURRENT = 0.99
+# With a shorter time constant a membrane far below rest comes back within one step, so that its
+# rounding, that of a large number, may carry it beyond the current (bfloat16: 0.4 percent of it).
+SAFE_TAU = 1.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +61,9 @@ class LIFNeuron(MembraneNeuron):
 
     def may_emit(self, arriving, constant, threshold, parameters):
         """See `Neuron.may_emit`: its potential moves towards a constant current, not beyond."""
-        limit = 0.0 if self.tau is None else SAFE_CURRENT * threshold
-        return _may_fire(arriving, constant, limit, self.reset)
+        if self.tau is None:
+            return _may_fire(arriving, constant, 0.0, self.reset)
+        return _leaky_may_fire(arriving, constant, threshold, self.reset, self.tau)
 
     def update(self, time_steps):
         """See `Neuron.update`: a leak multiplies."""
@@ -101,7 +105,8 @@ class PLIFNeuron(MembraneNeuron):
 
     def may_emit(self, arriving, constant, threshold, parameters):
         """See `LIFNeuron.may_emit`."""
-        return _may_fire(arriving, constant, SAFE_CURRENT * threshold, self.reset)
+        tau = 1 + np.exp(-np.float64(parameters["tau_logit"]))
+        return _leaky_may_fire(arriving, constant, threshold, self.reset, tau)
 
     def update(self, time_steps):
         """See `Neuron.update`."""
@@ -181,6 +186,12 @@ def _may_fire(arriving, constant, limit, reset):
     if np.max(constant) > limit:
         return np.ones_like(arriving)
     return arriving if reset == "hard" else np.logical_or.accumulate(arriving)
+
+
+def _leaky_may_fire(arriving, constant, threshold, reset, tau):
+    """The same of a leaky neuron, whose potential moves towards a constant current."""
+    may_fire = _may_fire(arriving, constant, SAFE_CURRENT * threshold, reset)
+    return may_fire | (np.logical_or.accumulate(arriving) if tau < SAFE_TAU else False)
 
 
 # name in a configuration -> class
