@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,30 @@ import snnvit_jax as snn
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
 SIZES = {"embed_dim": 64, "num_heads": 2, "depth": 2}
-# file -> (model, what else differs from its published form, whether all signals in the file have
-# channels first; otherwise only those of the patch embedding)
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """What is to be known of a file that does not stand in it.
+
+    Attributes:
+      model: name of the model that its weights belong to, in smaller sizes.
+      settings: in which it differs from its published form.
+      channels_first: whether all signals in the file have channels first; otherwise only those of
+        the patch embedding.
+    """
+
+    model: str
+    settings: dict = dataclasses.field(default_factory=lambda: SIZES)
+    channels_first: bool = True
+
+
 FILES = {
-    "spikformer_small": ("spikformer_4_384", {}, False),
-    "spikformer_small_exact": ("spikformer_4_384", {}, False),
-    "spikformer_imagenet_small": ("spikformer_8_512_imagenet", {"image_size": 64}, True),
+    "spikformer_small": File("spikformer_4_384", channels_first=False),
+    "spikformer_small_exact": File("spikformer_4_384", channels_first=False),
+    "spikformer_imagenet_small": File("spikformer_8_512_imagenet", SIZES | {"image_size": 64}),
+    "spikingformer_small": File("spikingformer_4_384"),
+    "sdt_small": File("sdt_2_512"),
 }
 
 
@@ -72,8 +91,13 @@ class Golden:
 
     def model(self, **overrides):
         """Creates the model that the weights belong to."""
-        name, settings, _ = FILES[self.name]
-        return snn.create_model(name, 10, time_steps=4, **SIZES, **settings, **overrides)
+        file = FILES[self.name]
+        return snn.create_model(file.model, 10, time_steps=4, **file.settings, **overrides)
+
+    @property
+    def unused(self):
+        """Names of the weights that the authors construct and never use."""
+        return list(self.meta["params_without_grad"]) if self.train else []
 
 
 @functools.cache
@@ -116,17 +140,21 @@ def _below(prefix, arrays):
 
 
 def _layer_name(published):
-    return published.replace("block.", "block_").replace(".", "/")
+    """With "/" for "." and "block_0" for "block.0"."""
+    return re.sub(r"\.(\d+)", r"_\1", published).replace(".", "/")
 
 
 def _channels_last(file, published, spikes):
     """By layer, not by shape: [T, B, 32, 32, 32] may be either layout."""
+    T, B, *_ = spikes.shape
+    if published.endswith("talking_heads_lif"):  # T B heads 1 channels-of-a-head
+        return spikes.reshape(T, B, 1, -1)
     in_patch_embedding = published.startswith("patch_embed")
-    channels_first = in_patch_embedding or FILES[file][2]
+    channels_first = in_patch_embedding or FILES[file].channels_first
     spikes = np.moveaxis(spikes, 2, -1) if channels_first else spikes
-    if in_patch_embedding:
+    if in_patch_embedding or spikes.ndim == 3:  # T B C, without space
         return spikes
-    return spikes.reshape(*spikes.shape[:2], -1, spikes.shape[-1])  # T B N C
+    return spikes.reshape(T, B, -1, spikes.shape[-1])  # T B N C
 
 
 def as_published(tree):
@@ -145,5 +173,5 @@ def as_published(tree):
             array.ndim, array
         )
         name = ".".join([*path[:-1], leaves.get(path[-1], path[-1])])
-        published[name.replace("block_", "block.")] = array
+        published[re.sub(r"_(\d+)(?=\.)", r".\1", name)] = array
     return published

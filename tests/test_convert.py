@@ -15,8 +15,7 @@ import snnvit_jax as snn
 from snnvit_jax.weights import names
 
 TRAINED = [name for name in golden_files.FILES if not name.endswith("_exact")]
-NORMS = ("block.0.norm1", "block.0.norm2", "block.1.norm1", "block.1.norm2")
-UNUSED = [f"{norm}.{leaf}" for norm in NORMS for leaf in ("weight", "bias")]
+CLOSELY = [name for name in TRAINED if "imagenet" not in name]  # one file of each family
 
 
 def as_numpy(spikes):
@@ -145,8 +144,9 @@ def test_running_statistics_are_the_published_ones(trained):
         np.testing.assert_allclose(step.running[name], expected, 1e-5, 1e-6, err_msg=name)
 
 
-def test_float64_training_step_agrees_more_closely(x64):
-    golden = golden_files.read("spikformer_small")
+@pytest.mark.parametrize("name", CLOSELY)
+def test_float64_training_step_agrees_more_closely(name, x64):
+    golden = golden_files.read(name)
     step = run_train(golden, "float64")
     assert_same_spikes(step.spikes, golden.train.spikes)
     assert step.loss == pytest.approx(golden.train.loss, rel=1e-7)
@@ -163,12 +163,13 @@ def golden(request):
     return golden_files.read(request.param)
 
 
-def test_conversion_loses_nothing_but_the_unused_normalisations(golden):
+def test_conversion_loses_nothing_but_what_is_never_used(golden):
     variables = snn.convert.from_torch(golden.model(), golden.weights)
     assert set(variables) == {"params", "batch_stats"}
     published = golden_files.as_published(variables["params"])
     published |= golden_files.as_published(variables["batch_stats"])
-    assert set(golden.weights) - set(published) == set(UNUSED)
+    assert golden.unused
+    assert set(golden.weights) - set(published) == set(golden.unused)
     for name, array in published.items():
         expected = golden.weights[name]
         np.testing.assert_array_equal(array.reshape(expected.shape), expected, err_msg=name)
@@ -192,18 +193,45 @@ def assert_same_variables(one, other):
     assert jax.tree.all(jax.tree.map(np.array_equal, one, other))
 
 
-def test_unused_normalisations_and_counters_are_ignored(golden):
-    without = {name: w for name, w in golden.weights.items() if name not in UNUSED}
-    counters = [n.replace("mean", "var") for n in without if n.endswith("running_mean")]
-    counters = [n.replace("running_var", "num_batches_tracked") for n in counters]
+def test_unused_weights_and_counters_are_ignored(golden):
+    without = {name: w for name, w in golden.weights.items() if name not in golden.unused}
+    means = [name for name in without if name.endswith("running_mean")]
+    counters = [name.replace("running_mean", "num_batches_tracked") for name in means]
     more = golden.weights | dict.fromkeys(counters, np.int64(7))
-    assert len(more) == len(golden.weights) + 5 + 2 * 6
+    assert len(more) == len(golden.weights) + 5 + 2 * 6  # of four stages, one more, and two blocks
     from_all, from_less, from_more = (
         snn.convert.from_torch(golden.model(), weights)
         for weights in (golden.weights, without, more)
     )
     assert_same_variables(from_all, from_less)
     assert_same_variables(from_all, from_more)
+
+
+def test_whatever_is_missing_is_named(golden):
+    model = golden.model()
+    for name in golden.weights.keys() - set(golden.unused):
+        weights = {other: w for other, w in golden.weights.items() if other != name}
+        with pytest.raises(ValueError, match=rf"missing=\['{name}'\], unexpected=\[\]"):
+            snn.convert.from_torch(model, weights)
+
+
+def test_whatever_belongs_to_no_layer_is_named(golden):
+    model = golden.model()
+    beyond = [name.replace("block.0.", "block.2.") for name in golden.weights if ".0." in name]
+    extra = ["norm1.weight", "block.0.norm3.weight", "block.0.attn.q_lif.w", "block.0.attn.scale"]
+    for name in (*beyond, *extra, "head.num_batches_tracked", "nowhere.num_batches_tracked"):
+        weights = golden.weights | {name: np.zeros(64, np.float32)}
+        with pytest.raises(ValueError, match=rf"missing=\[\], unexpected=\['{name}'\]"):
+            snn.convert.from_torch(model, weights)
+
+
+def test_whatever_has_another_shape_is_named_with_both(golden):
+    model = golden.model()
+    for name in golden.weights.keys() - set(golden.unused):
+        weights = golden.weights | {name: np.zeros((3, 5, 7), np.float32)}
+        with pytest.raises(ValueError, match=rf"'{name}' is \(3, 5, 7\), not \(") as error:
+            snn.convert.from_torch(model, weights)
+        assert str(error.value).count(" not (") == 1
 
 
 @pytest.fixture
@@ -387,7 +415,7 @@ def test_a_negative_variance_is_named(model, weights):
 
 
 def test_what_is_not_used_may_be_anything(model, weights):
-    weights[UNUSED[0]] = np.full(64, np.nan, np.float32)
+    weights["block.0.norm1.weight"] = np.full(64, np.nan, np.float32)
     snn.convert.from_torch(model, weights)
 
 

@@ -14,7 +14,7 @@ from snnvit_jax.layers.normalisation import (
     batch_statistics,
     normalize,
 )
-from snnvit_jax.layers.pooling import max_pool
+from snnvit_jax.layers.pooling import max_pool, mean_over_space
 
 __all__ = [
     "EPSILON",
@@ -32,6 +32,7 @@ __all__ = [
     "batch_statistics",
     "drop_path",
     "max_pool",
+    "mean_over_space",
     "normalize",
     "spiking_attention",
     "uniform_fan_in",

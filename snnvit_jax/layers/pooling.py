@@ -1,4 +1,4 @@
-"""Max-pooling with a gradient that every backend computes quickly.
+"""Pooling: the mean over space, and a maximum with a gradient that every backend computes quickly.
 
 XLA's own gradient of a maximum over windows is a serial scatter on CPU. Here a window of 3x3 is
 three pixels of a row and then three rows: the forward pass is two maxima of three, and the backward
@@ -9,6 +9,15 @@ import functools
 
 import jax
 import jax.numpy as jnp
+
+
+def mean_over_space(x):
+    """Returns the mean over all places, [B, C], typed like the images.
+
+    Args:
+      x: [B, ..., C], floating point.
+    """
+    return jnp.mean(x, axis=tuple(range(1, x.ndim - 1)))
 
 
 def max_pool(x):

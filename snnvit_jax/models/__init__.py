@@ -3,7 +3,7 @@
 Imports `layers`, `neurons`, `signals` and `time_steps`.
 """
 
-from snnvit_jax.models import spikformer
+from snnvit_jax.models import sdt, spikformer, spikingformer
 from snnvit_jax.models.family import Family
 from snnvit_jax.models.registry import (
     FAMILIES,
@@ -15,7 +15,7 @@ from snnvit_jax.models.registry import (
     variable_shapes,
 )
 
-for _family in (spikformer.FAMILY,):
+for _family in (spikformer.FAMILY, spikingformer.FAMILY, sdt.FAMILY):
     register(_family)
 
 __all__ = [

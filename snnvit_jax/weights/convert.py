@@ -44,7 +44,7 @@ def from_torch(model, state_dict):
         the same name, or one that is not finite in float32.
     """
     state_dict = unwrap(state_dict)
-    image_shape = (*model.config.image_size, _image_channels(state_dict))
+    image_shape = (*model.config.image_size, _image_channels(model, state_dict))
     template = _template(model, image_shape)
     names = {p: torch_name(model, p) for p in template if p[-1] != masks.SCORE}
     lacking = _constants_to_start(names, state_dict, template)
@@ -104,9 +104,10 @@ def torch_name(model, path):
     return f"{family_of(model).torch_name(tuple(modules))}.{_LEAF_NAMES.get(leaf, leaf)}"
 
 
-def _image_channels(state_dict):
+def _image_channels(model, state_dict):
     """Channels of the first convolution; 3 if it is missing, which is reported later."""
-    weight = state_dict.get("patch_embed.proj_conv.weight")
+    path = ("params", *model.config.input_layer.split("/"), "kernel")
+    weight = state_dict.get(torch_name(model, path))
     return 3 if weight is None or np.ndim(weight) != 4 else np.shape(weight)[1]
 
 

@@ -3,7 +3,6 @@
 from snnvit_jax.models.spikformer.family import FAMILY
 from snnvit_jax.models.spikformer.model import (
     CIFAR_FORM,
-    CIFAR_POOL,
     IMAGENET_FORM,
     LinearForm,
     Spikformer,
@@ -12,7 +11,6 @@ from snnvit_jax.models.spikformer.model import (
 
 __all__ = [
     "CIFAR_FORM",
-    "CIFAR_POOL",
     "FAMILY",
     "IMAGENET_FORM",
     "LinearForm",

@@ -6,19 +6,14 @@ Signals are [B, T, H, W, C] in the patch embedding and [B, T, N, C] in the block
 """
 
 import dataclasses
-import numbers
 from typing import ClassVar
 
 import flax.linen as nn
-import jax.numpy as jnp
-from jax.typing import DTypeLike
 
 from snnvit_jax import layers
 from snnvit_jax.models import parts
-from snnvit_jax.neurons import LIF, LIFNeuron, Neuron
-from snnvit_jax.time_steps import masks
-
-ATTENTION_THRESHOLD = 0.5
+from snnvit_jax.models.single_stage import ATTENTION_THRESHOLD, SingleStageConfig, dropped
+from snnvit_jax.neurons import LIF
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,91 +31,21 @@ class LinearForm:
     conv_init: bool
 
 
-CIFAR_POOL = (False, False, True, True)
 CIFAR_FORM = LinearForm("linear", qkv_bias=True, conv_init=False)
 IMAGENET_FORM = LinearForm("conv", qkv_bias=False, conv_init=True)
 
 
 @dataclasses.dataclass(frozen=True)
-class SpikformerConfig:
+class SpikformerConfig(SingleStageConfig):
     """A Spikformer's architecture.
 
     Attributes:
-      num_classes: outputs, >= 1.
-      image_size: height and width in pixels, divisible by the patch stride.
-      time_steps: T, the most time steps a layer can use, >= 1.
-      embed_dim: D, channels of a token; divisible by 8 and by num_heads.
-      num_heads: attention heads.
-      depth: number of blocks.
-      mlp_ratio: hidden channels of the MLP, in units of D.
-      pool: for each of the four stages of the patch embedding, whether it halves the image.
-      form: how linear maps are written.
-      neuron: what all neurons share.
-      drop_path: probability, in training, that an example skips a branch of the last block; it
-        grows linearly from 0 in the first block.
-      remat: "block" keeps only the inputs of the blocks for the backward pass and computes the
-        rest again, in training (Chen et al., "Training Deep Nets with Sublinear Memory Cost",
-        arXiv 1604.06174); "none" keeps everything.
-      dtype: of the computation (parameters and batch statistics are float32).
-
-    Raises:
-      ValueError: naming the value that does not fit.
+      form: how linear maps are written; the others are those of `SingleStageConfig`.
     """
 
-    num_classes: int
-    image_size: tuple[int, int]
-    time_steps: int
-    embed_dim: int
-    num_heads: int
-    depth: int
-    mlp_ratio: float = 4.0
-    pool: tuple[bool, ...] = CIFAR_POOL
     form: LinearForm = CIFAR_FORM
-    neuron: Neuron = dataclasses.field(default_factory=LIFNeuron)
-    drop_path: float = 0.0
-    remat: str = "none"
-    dtype: DTypeLike = jnp.float32
 
     hidden: ClassVar = ("form",)  # belongs to a published size
-    input_layer: ClassVar = "patch_embed/proj_conv"
-
-    def __post_init__(self):
-        masks.check_time_steps(self.time_steps)
-        for name in ("num_classes", "embed_dim", "num_heads", "depth"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-                raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
-        if not all(isinstance(side, numbers.Integral) for side in self.image_size):
-            raise ValueError(f"image_size={self.image_size} must be whole numbers of pixels")
-        if len(self.pool) != 4:
-            raise ValueError(f"pool={self.pool} needs one value for each of the four stages")
-        if any(side < 1 or side % self.patch_stride for side in self.image_size):
-            raise ValueError(
-                f"image_size={self.image_size} must be divisible by "
-                f"the patch stride {self.patch_stride}"
-            )
-        if self.embed_dim % self.num_heads:
-            raise ValueError(
-                f"embed_dim={self.embed_dim} must be divisible by num_heads={self.num_heads}"
-            )
-        if self.embed_dim % 8:
-            raise ValueError(f"embed_dim={self.embed_dim} must be divisible by 8")
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"drop_path={self.drop_path} must lie in [0, 1)")
-        if self.remat not in ("none", "block"):
-            raise ValueError(f"remat={self.remat!r} must be one of none, block")
-        if self.hidden_dim < 1:
-            raise ValueError(f"mlp_ratio={self.mlp_ratio} leaves the MLP without hidden channels")
-
-    @property
-    def patch_stride(self):
-        """Pixels between two neighbouring tokens."""
-        return 2 ** sum(self.pool)
-
-    @property
-    def hidden_dim(self):
-        """Hidden channels of the MLP."""
-        return int(self.embed_dim * self.mlp_ratio)
 
 
 class Spikformer(nn.Module):
@@ -136,8 +61,7 @@ class Spikformer(nn.Module):
         x = PatchEmbedding(config, name="patch_embed")(x, train).tokens()
         block = parts.rematerialised(Block, config.remat, train)
         for i in range(config.depth):
-            drop_path = config.drop_path * i / max(config.depth - 1, 1)
-            x = block(config, drop_path, name=f"block_{i}")(x, train)
+            x = block(config, config.drop_path_of(i), name=f"block_{i}")(x, train)
         return layers.Head(config.num_classes, name="head")(x)
 
 
@@ -150,7 +74,7 @@ class PatchEmbedding(nn.Module):
     def __call__(self, x, train):  # B K H W C
         """Returns a signal [B, T, H', W', D] with values in {0, 1, 2}."""
         D, pool = self.config.embed_dim, self.config.pool
-        for i, features in enumerate((D // 8, D // 4, D // 2, D)):
+        for i, features in enumerate(self.config.widths):
             x = self._conv_bn_lif(x, "proj_{}" + (str(i) if i else ""), features, train)
             if pool[i]:
                 x = x.map(layers.max_pool)
@@ -172,13 +96,10 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, train):  # B T N D
         """Returns the residual stream [B, T, N, D], non-negative integers in inference."""
-        x = x + self._drop(Attention(self.config, name="attn")(x, train), train)
-        return x + self._drop(Mlp(self.config, name="mlp")(x, train), train)
-
-    def _drop(self, branch, train):
-        if not train or not self.drop_path:
-            return branch
-        return layers.drop_path(self.make_rng("drop_path"), branch.keep(), self.drop_path)
+        branch = Attention(self.config, name="attn")(x, train)
+        x = x + dropped(self, branch, self.drop_path, train)
+        branch = Mlp(self.config, name="mlp")(x, train)
+        return x + dropped(self, branch, self.drop_path, train)
 
 
 class Attention(nn.Module):

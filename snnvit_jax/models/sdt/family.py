@@ -1,0 +1,41 @@
+"""The Spike-driven Transformer's published sizes, its authors' names, and what they never use."""
+
+from snnvit_jax.models.family import Family
+from snnvit_jax.models.sdt.model import SpikeDrivenConfig, SpikeDrivenTransformer
+from snnvit_jax.models.single_stage import settings
+
+SIZES = {
+    "sdt_2_256": settings(32, depth=2, embed_dim=256, num_heads=8),
+    "sdt_2_512": settings(32, depth=2, embed_dim=512, num_heads=8),
+    "sdt_8_384_imagenet": settings(224, depth=8, embed_dim=384, num_heads=8),
+    "sdt_8_512_imagenet": settings(224, depth=8, embed_dim=512, num_heads=8),
+    "sdt_8_768_imagenet": settings(224, depth=8, embed_dim=768, num_heads=8),
+}
+
+
+def torch_name(path):
+    """Returns the authors' name of a module, for example "block.0.attn.q_conv".
+
+    Args:
+      path: of the module, ("block_0", "attn", "q_conv").
+    """
+    return ".".join(path).replace("block_", "block.")
+
+
+def unused(model):
+    """Returns the names of convolutions between heads that the authors construct and never call.
+
+    Args:
+      model: a `SpikeDrivenTransformer`.
+    """
+    return {f"block.{i}.attn.talking_heads.weight" for i in range(model.config.depth)}
+
+
+FAMILY = Family(
+    name="sdt",
+    module=SpikeDrivenTransformer,
+    config=SpikeDrivenConfig,
+    sizes=SIZES,
+    torch_name=torch_name,
+    unused=unused,
+)

@@ -1,0 +1,167 @@
+"""What the families of one stage share: their settings, and a linear map before a normalisation.
+
+Such a model is a patch embedding of four pooling or non-pooling stages, and then blocks that keep
+the number of tokens and channels: Spikformer, Spikingformer and the Spike-driven Transformer.
+"""
+
+import dataclasses
+import numbers
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from snnvit_jax import layers
+from snnvit_jax.neurons import LIFNeuron, Neuron
+from snnvit_jax.time_steps import masks
+
+CIFAR_POOL = (False, False, True, True)
+IMAGENET_POOL = (True, True, True, True)
+ATTENTION_THRESHOLD = 0.5  # of the neurons behind a product of spikes, in all three families
+
+
+@dataclasses.dataclass(frozen=True)
+class SingleStageConfig:
+    """The architecture of a family of one stage; derive its configuration from this one.
+
+    Attributes:
+      num_classes: outputs, >= 1.
+      image_size: height and width in pixels, divisible by the patch stride.
+      time_steps: T, the most time steps a layer can use, >= 1.
+      embed_dim: D, channels of a token; divisible by 8 and by num_heads.
+      num_heads: attention heads.
+      depth: number of blocks.
+      mlp_ratio: hidden channels of the MLP, in units of D.
+      pool: for each of the four stages of the patch embedding, whether it halves the image.
+      neuron: what all neurons share.
+      drop_path: probability, in training, that an example skips a branch of the last block; it
+        grows linearly from 0 in the first block.
+      remat: "block" keeps only the inputs of the blocks for the backward pass and computes the
+        rest again, in training (Chen et al., "Training Deep Nets with Sublinear Memory Cost",
+        arXiv 1604.06174); "none" keeps everything.
+      dtype: of the computation (parameters and batch statistics are float32).
+
+    Raises:
+      ValueError: naming the value that does not fit.
+    """
+
+    num_classes: int
+    image_size: tuple[int, int]
+    time_steps: int
+    embed_dim: int
+    num_heads: int
+    depth: int
+    mlp_ratio: float = 4.0
+    pool: tuple[bool, ...] = CIFAR_POOL
+    neuron: Neuron = dataclasses.field(default_factory=LIFNeuron)
+    drop_path: float = 0.0
+    remat: str = "none"
+    dtype: DTypeLike = jnp.float32
+
+    input_layer: ClassVar = "patch_embed/proj_conv"
+
+    def __post_init__(self):
+        masks.check_time_steps(self.time_steps)
+        for name in ("num_classes", "embed_dim", "num_heads", "depth"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+                raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+        if not all(isinstance(side, numbers.Integral) for side in self.image_size):
+            raise ValueError(f"image_size={self.image_size} must be whole numbers of pixels")
+        if len(self.pool) != 4:
+            raise ValueError(f"pool={self.pool} needs one value for each of the four stages")
+        if any(side < 1 or side % self.patch_stride for side in self.image_size):
+            raise ValueError(
+                f"image_size={self.image_size} must be divisible by "
+                f"the patch stride {self.patch_stride}"
+            )
+        if self.embed_dim % self.num_heads:
+            raise ValueError(
+                f"embed_dim={self.embed_dim} must be divisible by num_heads={self.num_heads}"
+            )
+        if self.embed_dim % 8:
+            raise ValueError(f"embed_dim={self.embed_dim} must be divisible by 8")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path={self.drop_path} must lie in [0, 1)")
+        if self.remat not in ("none", "block"):
+            raise ValueError(f"remat={self.remat!r} must be one of none, block")
+        if self.hidden_dim < 1:
+            raise ValueError(f"mlp_ratio={self.mlp_ratio} leaves the MLP without hidden channels")
+
+    @property
+    def patch_stride(self):
+        """Pixels between two neighbouring tokens."""
+        return 2 ** sum(self.pool)
+
+    @property
+    def hidden_dim(self):
+        """Hidden channels of the MLP."""
+        return int(self.embed_dim * self.mlp_ratio)
+
+    @property
+    def widths(self):
+        """Channels after each of the four stages of the patch embedding."""
+        return tuple(self.embed_dim // share for share in (8, 4, 2, 1))
+
+    def drop_path_of(self, block):
+        """Returns the probability of leaving out a branch of a block.
+
+        Args:
+          block: its number, from 0.
+        """
+        return self.drop_path * block / max(self.depth - 1, 1)
+
+
+def settings(image_size, **sizes):
+    """Returns the settings published under a name, of a CIFAR form (32 pixels) or ImageNet's.
+
+    Args:
+      image_size: side in pixels.
+      **sizes: embed_dim, num_heads, depth.
+    """
+    return {"image_size": image_size, "pool": CIFAR_POOL if image_size == 32 else IMAGENET_POOL} | (
+        sizes
+    )
+
+
+def dropped(module, branch, probability, train):
+    """Returns a residual branch, in training left out for some examples.
+
+    Args:
+      module: the bound block, which draws from the stream of random numbers "drop_path".
+      branch: `Signal`.
+      probability: of leaving it out, in [0, 1).
+      train: whether the model is trained.
+    """
+    if not train or not probability:
+        return branch
+    return layers.drop_path(module.make_rng("drop_path"), branch.keep(), probability)
+
+
+def normalised(name, x, features, config, train, *, use_bias=True, init=None):
+    """Applies a linear map over the channels and its normalisation, owned by the calling module.
+
+    Args:
+      name: prefix of the two layers, for example "q" for q_conv and q_bn.
+      x: signal [B, K, N, C].
+      features: number of output channels.
+      config: a `SingleStageConfig`.
+      train: whether to normalise by batch statistics.
+      use_bias: whether the linear map has a bias (without effect in training, before a
+        normalisation; kept because published weights have it).
+      init: initializer of the kernel, with a bias that starts at zero; None for those of a PyTorch
+        convolution.
+
+    Returns:
+      A signal of currents [B, K, N, features].
+    """
+    as_conv = layers.uniform_fan_in(x.features)
+    x = layers.Linear(
+        features,
+        use_bias=use_bias,
+        dtype=config.dtype,
+        kernel_init=init or as_conv,
+        **({} if init else {"bias_init": as_conv}),
+        name=f"{name}_conv",
+    )(x)
+    return layers.BatchNorm(name=f"{name}_bn")(x, train)
