@@ -13,6 +13,7 @@ from flax import traverse_util
 from golden_files import read
 
 import snnvit_jax as snn
+from snnvit_jax.neurons import PLIFNeuron
 from snnvit_jax.runs import initial
 from snnvit_jax.time_steps import masks
 from snnvit_jax.weights import torch_file
@@ -133,7 +134,7 @@ def test_scores_that_are_missing_start_active(tiny, tmp_path):
 def test_a_model_that_learns_time_constants_may_start_from_one_that_does_not(tiny, tmp_path):
     path = tmp_path / "weights.safetensors"
     initial.save(path, jax.device_get(tiny.variables))
-    neuron = dataclasses.replace(tiny.model.config.neuron, kind="plif")
+    neuron = PLIFNeuron()
     model = type(tiny.model)(dataclasses.replace(tiny.model.config, neuron=neuron))
     flat = traverse_util.flatten_dict(dict(tiny.variables), sep="/")
     constants = {f"params/{name}/tau_logit": np.float32(0.25) for name in snn.layer_names(model)}
