@@ -1,6 +1,7 @@
 """What is known of a finished model: accuracy, early exits, sensitivity.
 
-Imports `common`, `data`, `distributed`, `energy`, `layers`, `time_steps`, `training` and `xla`.
+Imports `common`, `data`, `distributed`, `energy`, `layers`, `models`, `time_steps`, `training` and
+`xla`.
 """
 
 from snnvit_jax.extras import needed
