@@ -1,6 +1,7 @@
 """A small family of one's own, of public layers alone: what docs/own_model.md walks through."""
 
 import dataclasses
+import functools
 from typing import ClassVar
 
 import flax.linen as nn
@@ -30,8 +31,6 @@ class DriftConfig:
     def __post_init__(self):
         if self.width % self.groups:
             raise ValueError(f"width={self.width} must be divisible by groups={self.groups}")
-        if any(side % 4 for side in self.image_size):
-            raise ValueError(f"image_size={self.image_size} must be divisible by 4")
 
 
 class ConvBN(nn.Module):
@@ -43,11 +42,9 @@ class ConvBN(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):  # B T H W C
-        width, dtype = self.config.width, self.config.dtype
-        conv = layers.Conv(
-            width, strides=self.strides, groups=self.groups, dtype=dtype, name="conv"
-        )
-        return layers.BatchNorm(name="bn")(conv(x), train)
+        options = {"strides": self.strides, "groups": self.groups, "dtype": self.config.dtype}
+        x = layers.Conv(self.config.width, **options, name="conv")(x)
+        return layers.BatchNorm(name="bn")(x, train)
 
 
 class Attention(nn.Module):
@@ -58,16 +55,14 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x, train):  # B T N C
         x = x.keep()  # three maps read it
-        q, k, v = (self._fire(self._map(name, x, train), name) for name in "qkv")
-        summed = layers.TokenSum(name="sum")(k, v)
-        return self._map("proj", layers.Gate(name="gate")(q, self._fire(summed, "kv")), train)
+        fire = functools.partial(LIF, neuron=self.config.neuron)
+        q, k, v = (fire(name=f"{name}_lif")(self._map(name, x, train)) for name in "qkv")
+        kv = fire(name="kv_lif")(layers.TokenSum(name="sum")(k, v))
+        return self._map("proj", layers.Gate(name="gate")(q, kv), train)
 
     def _map(self, name, x, train):
         x = layers.Linear(self.config.width, dtype=self.config.dtype, name=name)(x)
         return layers.BatchNorm(name=f"{name}_bn")(x, train)
-
-    def _fire(self, x, name):
-        return LIF(neuron=self.config.neuron, name=f"{name}_lif")(x)
 
 
 class Drift(nn.Module):
@@ -78,24 +73,20 @@ class Drift(nn.Module):
     @nn.compact
     def __call__(self, images, train=False):  # B H W C, or B T H W C
         config = self.config
+        fire = functools.partial(LIF, neuron=config.neuron)
         x = ConvBN(config, strides=2, name="stem")(parts.as_signal(self, images), train)
-        x = ConvBN(config, 2, config.groups, name="down")(self._fire(x, "stem_lif"), train)
+        x = ConvBN(config, 2, config.groups, name="down")(fire(name="stem_lif")(x), train)
         for i in range(config.depth):
-            spikes = self._fire(x, f"conv_{i}_lif")
+            spikes = fire(name=f"conv_{i}_lif")(x)
             x = x + ConvBN(config, groups=config.groups, name=f"conv_{i}")(spikes, train)
-        spikes = self._fire(x, "attn_lif").tokens()
+        spikes = fire(name="attn_lif")(x).tokens()
         x = x.tokens() + Attention(config, name="attn")(spikes, train)
-        return layers.Head(config.num_classes, name="head")(self._fire(x, "last_lif"))
-
-    def _fire(self, x, name):
-        return LIF(neuron=self.config.neuron, name=name)(x)
+        return layers.Head(config.num_classes, name="head")(fire(name="last_lif")(x))
 
 
-# Heads are single channels here: q, k and v are divided by their outputs, proj by its inputs.
-TENSOR_RULES = (
+TENSOR_RULES = (  # q, k and v are divided by their outputs, proj by its inputs
     (r"attn/[qkv]/kernel$", (None, "model")),
-    (r"attn/[qkv]/bias$", ("model",)),
-    (r"attn/[qkv]_bn/", ("model",)),
+    (r"attn/[qkv](/bias$|_bn/)", ("model",)),
     (r"attn/proj/kernel$", ("model", None)),
 )
 FAMILY = Family(

@@ -225,7 +225,14 @@ class Leaky(nn.Module):
 
 @pytest.mark.parametrize(
     ("fault", "kind"),
-    [(0.0, "spikes"), (0.5, "real"), (-1.0, "real"), (2.0, "integers"), (100.0, "real")],
+    [
+        (0.0, "spikes"),
+        (0.5, "real"),
+        (-1.0, "real"),
+        (2.0, "integers"),
+        (100.0, "integers"),
+        (200.0, "real"),
+    ],
 )
 def test_a_layer_fed_with_something_else_than_spikes_is_listed(fault, kind):
     x = jnp.full((2, 3, 5), -1.0)  # the first layer's bias of 0 leaves its neurons silent
@@ -248,6 +255,25 @@ def test_one_operand_that_is_not_spikes_makes_the_attention_multiply(report):
     assert list(changed.not_binary)[-3] == "block_0/attn/product: k"
     layer = changed.layers["block_0/attn/product"]
     assert layer.macs == 4 * layer.shape.macs
+
+
+def test_the_stream_of_a_deep_network_that_fires_everywhere_stays_small_integers():
+    from snnvit_jax.energy.observation import LARGEST_INTEGER
+
+    for depth in (16, 62):
+        assert 2 + 2 * depth <= LARGEST_INTEGER
+    counts = {"x": jnp.full((1, 1, 2), 2.0 + 2 * 16)}
+
+    class Deep(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(3, name="map")(x)
+
+    model = Deep()
+    variables = model.init(jax.random.key(0), counts["x"])
+    report = snn.energy_report(model, variables, counts["x"])
+    assert report.layers["map"].kind == "integers"
+    assert report.accumulates == 2 * 34 * 3
 
 
 # ---------------------------------------------------------------- the ANN twin

@@ -81,7 +81,7 @@ def test_it_trains(model, variables, images):
     before = jax.device_get(state.params)
     for _ in range(2):
         batch = {"image": images, "label": np.arange(4) % 3}
-        state, seen = training.train_step(state, batch, procedure=procedure)
+        state, _ = training.train_step(state, batch, procedure=procedure)
     assert int(state.step) == 2
     assert int(state.skipped) == 0
     changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, state.params)
@@ -193,7 +193,7 @@ def test_settings_of_a_run_are_the_familys_own(tmp_path):
         (key,) = unknown
         with pytest.raises(ValueError, match=rf"{key}"):
             config_lib.validate(config_of(**unknown))
-    with pytest.raises(ValueError, match="unknown config key 'model.width'"):
+    with pytest.raises(ValueError, match="unknown config key 'model.groups'"):
         config_lib.from_json(config_lib.to_json(config).replace("drift_16", "spikformer_4_384"))
     with pytest.raises(ValueError, match="width=9"):
         loop.Run(config_of(width=9), tmp_path / "bad").train()

@@ -16,8 +16,8 @@ class Operand:
 
     Attributes:
       rate: mean of its values at each time step, [T]; a value that is no small integer enters as 0.
-      integers: share of values that are whole numbers in [2, 31].
-      others: share of values that are not whole numbers in [0, 31].
+      integers: share of values that are whole numbers in [2, 127].
+      others: share of values that are not whole numbers in [0, 127].
     """
 
     rate: np.ndarray
@@ -26,7 +26,7 @@ class Operand:
 
     @property
     def kind(self):
-        """Either "spikes" (all 0 or 1), "integers" (all whole numbers in [0, 31]) or "real"."""
+        """Either "spikes" (all 0 or 1), "integers" (all whole numbers in [0, 127]) or "real"."""
         return "real" if self.others else "integers" if self.integers else "spikes"
 
 

@@ -15,14 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from snnvit_jax.energy import operations, products
+from snnvit_jax.energy import elementwise, operations, products
 from snnvit_jax.models import variable_shapes
 from snnvit_jax.neurons import LIF, Neuron
 from snnvit_jax.signals import Signal
 
-# The largest integer that still counts as one of a residual stream: the deepest published model,
-# of 10 blocks, reaches 22. Anything above is a number to multiply by.
-LARGEST_INTEGER = 31
+# The largest integer that still counts as one of a residual stream. A stream grows by at most 2 with
+# each block, from at most 2: every model of up to 62 blocks stays within it, whatever fires, and the
+# sums of its layers within 32 bits. Anything above is a number to multiply by.
+LARGEST_INTEGER = 127
 LARGEST_BATCH = 2**15  # so that the halves of a sum fit into 32 bits
 
 
@@ -117,8 +118,8 @@ def decode(counts):
       A dictionary of
         units: {layer name: input units, each as often as it reaches an output of one channel};
         operands: {layer name: {operand name: {"total": sum of its small integers, "integers": how
-          many values are whole numbers in [2, 31], "others": how many are not whole numbers in
-          [0, 31]}}};
+          many values are whole numbers in [2, 127], "others": how many are not whole numbers in
+          [0, 127]}}};
         active: {spiking layer: neurons that emit something}.
     """
     high, low = np.asarray(jax.device_get(counts.halves), np.int64)
@@ -145,7 +146,7 @@ def model_shapes(model, image_shape):
 def _traced_shapes(model, image_shape):
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = variable_shapes(model, image_shape)
-    layers, neurons, static = {}, {}, set()
+    layers, neurons, static, emissions = {}, {}, set(), {}
 
     def see_layer(name, module, args):
         layers[name] = operations.layer_shape(module, _operands(name, module, args, 1))
@@ -155,15 +156,47 @@ def _traced_shapes(model, image_shape):
     def see_neurons(name, module, emitted):
         _, T, *rest = emitted.shape
         neurons[name] = NeuronShape(int(np.prod(rest)), T, module.neuron)
+        emissions[name] = jax.eval_shape(lambda x: x.values, emitted)
         return emitted
 
     with nn.intercept_methods(interceptor(see_layer, see_neurons)):
-        program = jax.make_jaxpr(lambda v, x: model.apply(v, x))(variables, images)
-    products.check_all_counted(program.jaxpr, layers)
+        jax.eval_shape(model.apply, variables, images)
+    program, signals = _program(model, variables, images, emissions)
+    found = products.products(program) + elementwise.elementwise_products(program, signals)
+    products.check_all_counted(found, layers)
     T = max((n.time_steps for n in neurons.values()), default=1)
     for name in static:  # computed once for all time steps
         layers[name] = dataclasses.replace(layers[name], repeats=T)
     return ModelShapes(layers, neurons)
+
+
+def _program(model, variables, images, emissions):
+    """The program of a model between its neurons, and which of its arguments are signals.
+
+    What a neuron emits comes from outside: its dynamics, in which potentials meet spikes, are
+    counted as membrane updates. What it reads is computed.
+    """
+
+    def forward(variables, images, emissions):
+        def intercept(call, args, kwargs, context):
+            result = call(*args, **kwargs)
+            if not _is_emission(context, result):
+                return result
+            currents.append(args[0].values)
+            return result.replace(pending=emissions["/".join(context.module.path)], price=None)
+
+        currents = []
+        with nn.intercept_methods(intercept):
+            return model.apply(variables, images), currents
+
+    jaxpr = jax.make_jaxpr(forward)(variables, images, emissions).jaxpr
+    weights = len(jax.tree.leaves(variables))
+    return jaxpr, [i >= weights for i in range(len(jaxpr.invars))]
+
+
+def _is_emission(context, result):
+    is_call = context.method_name == "__call__" and isinstance(context.module, LIF)
+    return is_call and isinstance(result, Signal)
 
 
 def interceptor(see_layer, see_neurons):
@@ -180,7 +213,7 @@ def interceptor(see_layer, see_neurons):
         if method == "__call__" and operations.is_counted(module):
             see_layer("/".join(module.path), module, args)
         result = call(*args, **kwargs)
-        if method == "__call__" and isinstance(module, LIF) and isinstance(result, Signal):
+        if _is_emission(context, result):
             return see_neurons("/".join(module.path), module, result)
         return result
 
