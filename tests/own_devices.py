@@ -31,9 +31,9 @@ def main():
     snn.register(own_family.FAMILY)
     found = {}
     for name, changes in LAYOUTS.items():
-        experiment, state, losses, _ = parallel_run.train(config_of(**changes), STEPS)
+        _, state, losses, _ = parallel_run.train(config_of(**changes), STEPS)
         kernel = state.params["attn"]["q"]["kernel"]
-        spec = [part for part in kernel.sharding.spec]
+        spec = list(kernel.sharding.spec)
         found[name] = {"losses": losses, "q": spec}
     print(json.dumps(found))
 

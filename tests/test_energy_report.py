@@ -168,6 +168,44 @@ def test_a_silent_step_costs_no_accumulates(masked):
     np.testing.assert_array_equal(report.neurons["block_0/attn/q_lif"].spikes > 0, [1, 1, 0, 0])
 
 
+def test_what_arrives_after_the_last_active_step_is_not_counted_but_shown(tiny, masked):
+    masks, report = masked
+    deployed = snn.deploy(tiny.model, tiny.variables, snn.TimeStepSchedule(masks))
+    product, last = deployed.steps, report.layers["block_0/mlp/fc1_linear"]
+    assert last.accumulates.sum() == 0 < last.arriving.sum()
+    queries = report.layers["block_0/attn/q_linear"]
+    np.testing.assert_array_equal(queries.accumulates > 0, [1, 1, 0, 0])
+    assert (queries.arriving > 0).all()
+    assert max(product["block_0/attn/q_lif"]) == 1
+    assert report.accumulates < report.arriving
+    assert f"(of {report.arriving:,.1f})" in report.table().splitlines()[-1]
+    content = json.loads(report.to_json())
+    assert content["totals"]["accumulate"]["arriving"] == report.arriving
+    for name, layer in report.layers.items():
+        assert (layer.accumulates <= layer.arriving).all()
+        assert content["layers"][name]["arriving"] == layer.arriving.tolist()
+
+
+def test_with_all_steps_on_everything_that_arrives_counts(report):
+    assert report.accumulates == report.arriving
+    assert "(of " not in report.table()
+
+
+def test_layers_that_never_fire_are_named_beside_the_total(tiny, report):
+    assert report.silent_layers == []
+    variables = jax.tree.map(np.asarray, tiny.variables)
+    norm = variables["params"]["block_0"]["mlp"]["fc1_bn"]
+    norm = {"scale": 0 * norm["scale"], "bias": 0 * norm["bias"]}
+    mlp = variables["params"]["block_0"]["mlp"] | {"fc1_bn": norm}
+    block = variables["params"]["block_0"] | {"mlp": mlp}
+    variables = variables | {"params": variables["params"] | {"block_0": block}}
+    found = snn.energy_report(tiny.model, variables, tiny.images)
+    assert "block_0/mlp/fc1_lif" in found.silent_layers
+    assert "never fire: " in found.table().splitlines()[-1]
+    assert "block_0/mlp/fc1_lif" in found.table().splitlines()[-1]
+    assert json.loads(found.to_json())["silent_layers"] == found.silent_layers
+
+
 def test_membranes_are_updated_until_the_last_active_step(masked, report):
     masks, after = masked
     for name, mask in masks.items():
@@ -313,11 +351,12 @@ def test_json_is_enough_to_compute_every_figure_again(masked):
     for convention, total in content["totals"].items():
         other = report.under(integers=convention)
         accumulates = macs = repeated = 0
-        for layer in content["layers"].values():
+        for name, layer in content["layers"].items():
             multiply = layer["input"] == "real" or (
                 layer["input"] == "integers" and convention == "multiply"
             )
-            assert bool(layer["macs"][convention]) == multiply
+            read = name != "block_0/mlp/fc1_linear"  # by a layer without any active step
+            assert bool(layer["macs"][convention]) == (multiply and read)
             accumulates += 0 if multiply else sum(layer["accumulates"])
             macs += layer["macs"][convention]
             repeated += layer["macs"][convention] * layer["shape"]["repeats"]

@@ -1,10 +1,12 @@
 """A family of a user's own (own_family.py) does all that the published ones do."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
 import sys
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,13 +17,18 @@ import pytest
 import two_processes
 
 import snnvit_jax as snn
+from snnvit_jax import layers as snn_layers
 from snnvit_jax import models, training
+from snnvit_jax.distributed import sharding
 from snnvit_jax.evaluation import early_exit
+from snnvit_jax.models import parts
+from snnvit_jax.neurons import LIF
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs import loop
 from snnvit_jax.time_steps import masks
 
 T = 4
+SIZE = {"width": 16, "image_size": 8}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -241,8 +248,6 @@ def test_weights_lie_where_its_rules_say(eight):
 
 
 def test_a_width_that_does_not_divide_is_named(model):
-    from snnvit_jax.distributed import sharding
-
     mesh = jax.sharding.AbstractMesh((1, 5), ("data", "model"))
     placement = sharding.Placement(mesh, "tensor", own_family.TENSOR_RULES)
     with pytest.raises(ValueError, match="model.width=16 must be divisible by mesh.model=5"):
@@ -254,3 +259,46 @@ def test_a_width_that_does_not_divide_is_named(model):
 
 def test_the_scores_of_all_its_layers_are_found(model, variables):
     assert set(masks.scores(variables["params"])) == set(snn.layer_names(model))
+
+
+# ---------------------------------------------------------------- a product that nobody counts
+
+
+class Meet(snn_layers.Product):
+    """A product of a new kind."""
+
+    def compute(self, q, x):
+        return q * x * x
+
+
+class MeetModel(own_family.Drift):
+    """The network with a product that the energy report does not know."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        config = self.config
+        x = own_family.ConvBN(config, name="stem")(parts.as_signal(self, images), train)
+        x = LIF(neuron=config.neuron, name="lif")(x).keep()
+        return snn_layers.Head(config.num_classes, name="head")(Meet(name="meet")(x, x))
+
+
+def test_a_product_that_is_not_counted_stops_no_training(tmp_path):
+    family = dataclasses.replace(
+        own_family.FAMILY, name="meet", module=MeetModel, sizes={"meet_16": SIZE}
+    )
+    snn.register(family)
+    try:
+        config = config_of()
+        config.model.name = "meet_16"
+        with pytest.warns(UserWarning, match="energy of this model is not reported: meet: the"):
+            summary = loop.Run(config, tmp_path / "run").train()
+        assert summary["energy_uj"] is None
+        assert 0 <= summary["firing_rate"] <= 1
+        assert not (tmp_path / "run" / "energy.json").exists()
+        assert "not counted" in (tmp_path / "run" / "report.html").read_text()
+        with pytest.raises(ValueError, match="meet: the operations of a Meet are not counted"):
+            snn.energy_report(
+                snn.create_model("meet_16", 3), {"params": {}}, np.zeros((1, 8, 8, 3), np.float32)
+            )
+    finally:
+        models.FAMILIES.pop("meet")

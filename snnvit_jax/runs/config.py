@@ -4,7 +4,7 @@ import json
 
 from ml_collections import config_dict
 
-from snnvit_jax.models import family_of, list_models
+from snnvit_jax.models import DEFAULT_MODEL, family_of, list_models
 from snnvit_jax.runs import validation
 from snnvit_jax.time_steps import masks
 from snnvit_jax.training.lengths import described, in_epochs
@@ -70,11 +70,11 @@ def default_config():
     config.time_step_freeze_epoch = optional(float)
 
     config.model = {
-        "name": "spikformer_4_384",
+        "name": DEFAULT_MODEL,
         "time_steps": 4,
         "dtype": "float32",  # of the computation: float32 or bfloat16
-        # Settings of the model's family, see docs/own_model.md; those of another family may be set in
-        # a configuration file as well. None: as published under that name.
+        # Settings of the model's family (docs/own_model.md); a configuration file may set those of
+        # any other family too. None: as published under that name.
         "embed_dim": optional(int),
         "num_heads": optional(int),
         "depth": optional(int),
