@@ -267,10 +267,11 @@ def _export(run):
 
 
 def _print_accuracy(summary):
+    energy = summary["energy_uj"]
     _say(
         f"{summary['split']} accuracy {summary['accuracy']:.4f} on {summary['examples']} examples, "
         f"average time steps {summary['average_time_steps']:.2f} of {summary['time_steps']}, "
-        f"energy {summary['energy_uj']:.3g} µJ an image"
+        + ("energy not counted" if energy is None else f"energy {energy:.3g} µJ an image")
     )
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from snnvit_jax import energy
 from snnvit_jax.energy import convolution, operations, products
-from snnvit_jax.layers import SpikingAttention
+from snnvit_jax.layers import Gate, Linear, SpikingAttention
+from snnvit_jax.neurons import LIF
 from snnvit_jax.signals import Signal
 
 RNG = np.random.default_rng(0)
@@ -124,7 +125,7 @@ def test_attention_is_counted_in_the_order_that_is_computed(tokens, order):
     assert shape.plain_macs == 2 * tokens**2 * 4  # softmax(q kᵀ) v
 
 
-class Linear(nn.Module):
+class Plain(nn.Module):
     """Two linear layers without neurons, the second after the mean over time."""
 
     @nn.compact
@@ -137,7 +138,7 @@ X = np.float32([[[1, 0, 1], [0, 0, 0]], [[1, 1, 1], [0, 3, 0]]])  # 2 images, 2 
 
 
 def observed(x, mask=None):
-    model = Linear()
+    model = Plain()
     variables = model.init(jax.random.key(0), jnp.asarray(x))
     return energy.decode(energy.observe(model, variables, jnp.asarray(x), mask=mask)[1])
 
@@ -158,7 +159,7 @@ def test_examples_that_do_not_count_are_left_out():
     np.testing.assert_array_equal(seen["operands"]["out"]["input"]["integers"], [0, 1])
 
 
-@pytest.mark.parametrize("value", [0.25, -1.0, 32.0, np.nan, np.inf])
+@pytest.mark.parametrize("value", [0.25, -1.0, 128.0, np.nan, np.inf])
 def test_a_single_value_that_is_no_small_integer_is_seen(value):
     x = X.copy()
     x[1, 0, 2] = value
@@ -182,7 +183,7 @@ def test_sums_beyond_32_bits_are_exact():
 
 def test_a_batch_too_large_for_exact_sums_is_refused():
     with pytest.raises(ValueError, match="a batch of 40000 images is too large"):
-        energy.observe(Linear(), {}, jax.ShapeDtypeStruct((40_000, 2, 3), jnp.float32))
+        energy.observe(Plain(), {}, jax.ShapeDtypeStruct((40_000, 2, 3), jnp.float32))
 
 
 # ---------------------------------------------------------------- nothing may be missed
@@ -214,6 +215,50 @@ class Extra(nn.Module):
 def test_a_product_that_is_not_counted_is_an_error(kind):
     with pytest.raises(ValueError, match="do not cover this model.*dot_general of"):
         energy.model_shapes(Extra(kind), (2, 3))
+
+
+class Gated(nn.Module):
+    """Spikes of two layers that meet in some way that is no layer."""
+
+    kind: str
+
+    @nn.compact
+    def __call__(self, images):  # B T C
+        x = Signal.of(images)
+        q, k = (
+            LIF(name=f"{name}_lif")(Linear(5, name=name)(x)).keep().values for name in ("q", "k")
+        )
+        found = {
+            "mul": lambda: q * k,
+            "sum": lambda: jnp.sum(q * k, 1, keepdims=True) + q,
+            "rescaled": lambda: q / (1 + k),
+            "where": lambda: jnp.where(q > 0, k, 0),
+            "and": lambda: ((q > 0) & (k > 0)).astype(jnp.float32),
+            "square": lambda: (q + k) ** 2,
+            "jit": lambda: jax.jit(jnp.multiply)(q, k),
+            "scan": lambda: jax.lax.scan(
+                lambda c, a: (c + a[0] * a[1], c), q[:, 0], (q.swapaxes(0, 1), k.swapaxes(0, 1))
+            )[1].swapaxes(0, 1),
+            "neuron": lambda: LIF(name="out_lif")(q * k),
+            "free": lambda: 2 * q - k / 3 + jnp.maximum(q, k) * jnp.arange(5.0),
+            "gate": lambda: Gate(name="gate")(*map(Signal.of, (q, k))).values,
+        }
+        return Linear(2, name="last")(Signal.of(found[self.kind]())).values
+
+
+@pytest.mark.parametrize(
+    "kind", ["mul", "sum", "rescaled", "where", "and", "square", "jit", "scan", "neuron"]
+)
+def test_a_product_of_two_signals_that_is_no_layer_is_refused(kind):
+    with pytest.raises(ValueError, match="computed but not counted: .*(mul|div|select_n|and|pow)"):
+        energy.model_shapes(Gated(kind), (2, 3))
+
+
+@pytest.mark.parametrize("kind", ["free", "gate"])
+def test_weights_and_layers_may_multiply_signals(kind):
+    shapes = energy.model_shapes(Gated(kind), (2, 3))
+    assert ("gate" in shapes.layers) == (kind == "gate")
+    assert list(shapes.neurons) == ["q_lif", "k_lif"]
 
 
 def test_the_products_of_a_scan_count_once_for_each_step():

@@ -168,6 +168,44 @@ def test_a_silent_step_costs_no_accumulates(masked):
     np.testing.assert_array_equal(report.neurons["block_0/attn/q_lif"].spikes > 0, [1, 1, 0, 0])
 
 
+def test_what_arrives_after_the_last_active_step_is_not_counted_but_shown(tiny, masked):
+    masks, report = masked
+    deployed = snn.deploy(tiny.model, tiny.variables, snn.TimeStepSchedule(masks))
+    product, last = deployed.steps, report.layers["block_0/mlp/fc1_linear"]
+    assert last.accumulates.sum() == 0 < last.arriving.sum()
+    queries = report.layers["block_0/attn/q_linear"]
+    np.testing.assert_array_equal(queries.accumulates > 0, [1, 1, 0, 0])
+    assert (queries.arriving > 0).all()
+    assert max(product["block_0/attn/q_lif"]) == 1
+    assert report.accumulates < report.arriving
+    assert f"(of {report.arriving:,.1f})" in report.table().splitlines()[-1]
+    content = json.loads(report.to_json())
+    assert content["totals"]["accumulate"]["arriving"] == report.arriving
+    for name, layer in report.layers.items():
+        assert (layer.accumulates <= layer.arriving).all()
+        assert content["layers"][name]["arriving"] == layer.arriving.tolist()
+
+
+def test_with_all_steps_on_everything_that_arrives_counts(report):
+    assert report.accumulates == report.arriving
+    assert "(of " not in report.table()
+
+
+def test_layers_that_never_fire_are_named_beside_the_total(tiny, report):
+    assert report.silent_layers == []
+    variables = jax.tree.map(np.asarray, tiny.variables)
+    norm = variables["params"]["block_0"]["mlp"]["fc1_bn"]
+    norm = {"scale": 0 * norm["scale"], "bias": 0 * norm["bias"]}
+    mlp = variables["params"]["block_0"]["mlp"] | {"fc1_bn": norm}
+    block = variables["params"]["block_0"] | {"mlp": mlp}
+    variables = variables | {"params": variables["params"] | {"block_0": block}}
+    found = snn.energy_report(tiny.model, variables, tiny.images)
+    assert "block_0/mlp/fc1_lif" in found.silent_layers
+    assert "never fire: " in found.table().splitlines()[-1]
+    assert "block_0/mlp/fc1_lif" in found.table().splitlines()[-1]
+    assert json.loads(found.to_json())["silent_layers"] == found.silent_layers
+
+
 def test_membranes_are_updated_until_the_last_active_step(masked, report):
     masks, after = masked
     for name, mask in masks.items():
@@ -225,7 +263,14 @@ class Leaky(nn.Module):
 
 @pytest.mark.parametrize(
     ("fault", "kind"),
-    [(0.0, "spikes"), (0.5, "real"), (-1.0, "real"), (2.0, "integers"), (100.0, "real")],
+    [
+        (0.0, "spikes"),
+        (0.5, "real"),
+        (-1.0, "real"),
+        (2.0, "integers"),
+        (100.0, "integers"),
+        (200.0, "real"),
+    ],
 )
 def test_a_layer_fed_with_something_else_than_spikes_is_listed(fault, kind):
     x = jnp.full((2, 3, 5), -1.0)  # the first layer's bias of 0 leaves its neurons silent
@@ -248,6 +293,25 @@ def test_one_operand_that_is_not_spikes_makes_the_attention_multiply(report):
     assert list(changed.not_binary)[-3] == "block_0/attn/product: k"
     layer = changed.layers["block_0/attn/product"]
     assert layer.macs == 4 * layer.shape.macs
+
+
+def test_the_stream_of_a_deep_network_that_fires_everywhere_stays_small_integers():
+    from snnvit_jax.energy.observation import LARGEST_INTEGER
+
+    for depth in (16, 62):
+        assert 2 + 2 * depth <= LARGEST_INTEGER
+    counts = {"x": jnp.full((1, 1, 2), 2.0 + 2 * 16)}
+
+    class Deep(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(3, name="map")(x)
+
+    model = Deep()
+    variables = model.init(jax.random.key(0), counts["x"])
+    report = snn.energy_report(model, variables, counts["x"])
+    assert report.layers["map"].kind == "integers"
+    assert report.accumulates == 2 * 34 * 3
 
 
 # ---------------------------------------------------------------- the ANN twin
@@ -287,11 +351,12 @@ def test_json_is_enough_to_compute_every_figure_again(masked):
     for convention, total in content["totals"].items():
         other = report.under(integers=convention)
         accumulates = macs = repeated = 0
-        for layer in content["layers"].values():
+        for name, layer in content["layers"].items():
             multiply = layer["input"] == "real" or (
                 layer["input"] == "integers" and convention == "multiply"
             )
-            assert bool(layer["macs"][convention]) == multiply
+            read = name != "block_0/mlp/fc1_linear"  # by a layer without any active step
+            assert bool(layer["macs"][convention]) == (multiply and read)
             accumulates += 0 if multiply else sum(layer["accumulates"])
             macs += layer["macs"][convention]
             repeated += layer["macs"][convention] * layer["shape"]["repeats"]

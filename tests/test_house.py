@@ -24,10 +24,7 @@ FLOW = ("data", "models", "training", "runs")
 FAMILIES = sorted(path.parent.name for path in HOUSE.glob("models/*/__init__.py"))
 
 IMPORT_EXCEPTIONS = {("xla/traced.py", "energy")}
-FAMILY_EXCEPTIONS = {
-    *("energy/accounting.py", "energy/operations.py", "training/optimizer.py"),
-    *("runs/config.py", "runs/initial.py"),
-}
+FAMILY_EXCEPTIONS = set()
 BACKEND_EXCEPTIONS = {"checkpoints/checkpoints.py"}
 
 

@@ -24,8 +24,11 @@ from snnvit_jax import distributed, training
 from snnvit_jax.checkpoints.checkpoints import Checkpoints
 from snnvit_jax.distributed import sharding
 from snnvit_jax.distributed.sharding import Placement
-from snnvit_jax.models import spikformer
+from snnvit_jax.models import family_of, parts
+from snnvit_jax.models.spikformer import FAMILY
+from snnvit_jax.models.spikformer.model import Block
 from snnvit_jax.runs import initial, loop
+from snnvit_jax.signals import Signal
 from snnvit_jax.xla.collectives import Collective, collectives
 
 
@@ -56,8 +59,9 @@ def test_tensor_splits_heads_and_hidden_channels_and_nothing_else(name):
     procedure = training.Procedure(model, optax.adam(1e-3), average_decay=0.9)
     shape = (*model.config.image_size, 3)
     state = jax.eval_shape(lambda: training.create_state(procedure, jax.random.key(0), shape))
-    placement = Placement(abstract(4, 2), "tensor")
-    sharding.check_model(model.config, placement)
+    family = family_of(name)
+    placement = Placement(abstract(4, 2), "tensor", family.tensor_rules)
+    sharding.check_model(model.config, placement, family.divided)
     split = {}
     for path, place in jax.tree_util.tree_leaves_with_path(placement.shardings(state)):
         if place.spec != PartitionSpec():
@@ -115,10 +119,11 @@ def test_placements_that_make_no_sense_are_named(mesh, name, message):
 
 def test_heads_must_divide_over_the_model_axis():
     config = types.SimpleNamespace(num_heads=12, hidden_dim=1536)
+    placement = Placement(abstract(1, 8), "tensor", FAMILY.tensor_rules)
     with pytest.raises(ValueError, match="model.num_heads=12 must be divisible by mesh.model=8"):
-        sharding.check_model(config, Placement(abstract(1, 8), "tensor"))
+        sharding.check_model(config, placement, FAMILY.divided)
     config.num_heads = 8
-    sharding.check_model(config, Placement(abstract(1, 8), "tensor"))
+    sharding.check_model(config, placement, FAMILY.divided)
 
 
 def test_collectives_are_read_from_a_program():
@@ -154,12 +159,13 @@ def test_recomputed_blocks_have_the_same_gradients(tiny):
 
     def gradients(remat):
         config = with_remat(tiny.model.config, remat)
-        block = spikformer.block_type(config, train=True)(config, 0.3)
+        block = parts.rematerialised(Block, config.remat, train=True)(config, 0.3)
 
         def loss(params):
             variables, keys = {"params": params, "batch_stats": stats}, {"drop_path": key}
-            y, new = block.apply(variables, x, True, mutable=["batch_stats"], rngs=keys)
-            return jnp.sum(y * weights), new
+            signal = Signal.of(jnp.asarray(x))
+            y, new = block.apply(variables, signal, True, mutable=["batch_stats"], rngs=keys)
+            return jnp.sum(y.values * weights), new
 
         key = jax.random.key(2)
         return jax.jit(jax.grad(loss, has_aux=True))(tiny.variables["params"]["block_0"])

@@ -36,7 +36,7 @@ def measure(sharding):
       sharding: a key of `SHARDINGS`.
     """
     model_devices = 2 if SHARDINGS[sharding].uses_model else 1
-    placement = Placement(create_mesh({"data": -1, "model": model_devices}), sharding)
+    placement = Placement(create_mesh({"data": -1, "model": model_devices}), sharding, RULES)
     settings = config_lib.default_config().optimizer
     rate = optimizer.learning_rate_schedule(settings, 10, 10.0)
     procedure = training.Procedure(

@@ -1,9 +1,9 @@
 """Which device holds what: the placement of states and batches on a mesh.
 
-A mesh has two axes. Batches are split over "data"; with tensor parallelism, attention heads and the
-hidden channels of the MLP are split over "model". Where a variable lies follows from its name, and
-everything that belongs to it (its moments in the optimiser, its average) has a name that ends the
-same way, and so lies in the same place.
+A mesh has two axes. Batches are split over "data"; with tensor parallelism, what a model's family
+says (attention heads and hidden channels, for example) is split over "model". Where a variable lies
+follows from its name, and everything that belongs to it (its moments in the optimiser, its average)
+has a name that ends the same way, and so lies in the same place.
 """
 
 import dataclasses
@@ -20,19 +20,7 @@ from snnvit_jax.distributed.mesh import DATA, MODEL, check_processes
 FSDP_MIN_SIZE = 1024
 
 
-_SPLIT_OUTPUT, _SPLIT_INPUT = PartitionSpec(None, MODEL), PartitionSpec(MODEL, None)
-
 _WHOLE = PartitionSpec()
-_TENSOR = (
-    (r"/attn/[qkv]_(linear|conv)/kernel$", _SPLIT_OUTPUT),
-    (r"/attn/[qkv]_(linear|conv)/bias$", PartitionSpec(MODEL)),
-    (r"/attn/[qkv]_bn/", PartitionSpec(MODEL)),
-    (r"/attn/proj_(linear|conv)/kernel$", _SPLIT_INPUT),
-    (r"/mlp/fc1_(linear|conv)/kernel$", _SPLIT_OUTPUT),
-    (r"/mlp/fc1_(linear|conv)/bias$", PartitionSpec(MODEL)),
-    (r"/mlp/fc1_bn/", PartitionSpec(MODEL)),
-    (r"/mlp/fc2_(linear|conv)/kernel$", _SPLIT_INPUT),
-)
 
 
 def largest_axis(shape, mesh, split=_WHOLE):
@@ -60,18 +48,16 @@ class Layout:
     """How the variables of a training are split.
 
     Attributes:
-      rules: ((pattern of variable names, spec), ...); the first pattern found in a name decides how
-        the variable is computed with, and what none is found in is computed with whole.
+      uses_model: whether it gives the axis "model" of a mesh work to do.
       over_data: whether each large array is kept split over the axis "data" besides.
+      rules: ((pattern of variable names, name or None for each axis), ...) of a family; the first
+        pattern found in a name decides how the variable is computed with, and what none is found in
+        is computed with whole.
     """
 
-    rules: tuple = ()
+    uses_model: bool = False
     over_data: bool = False
-
-    @property
-    def uses_model(self):
-        """Whether it gives the axis "model" of a mesh work to do."""
-        return any(MODEL in spec for _, spec in self.rules)
+    rules: tuple = ()
 
     def computed(self, name):
         """Returns the `PartitionSpec` with which a variable is computed.
@@ -79,7 +65,8 @@ class Layout:
         Args:
           name: of the variable, its parts separated by "/".
         """
-        return next((spec for pattern, spec in self.rules if re.search(pattern, name)), _WHOLE)
+        found = (axes for pattern, axes in self.rules if re.search(pattern, name))
+        return PartitionSpec(*next(found, ()))
 
     def kept(self, name, shape, mesh):
         """Returns the `PartitionSpec` with which a variable is kept.
@@ -96,8 +83,8 @@ class Layout:
 SHARDINGS = {
     "replicate": Layout(),
     "fsdp": Layout(over_data=True),
-    "tensor": Layout(_TENSOR),
-    "fsdp_tensor": Layout(_TENSOR, over_data=True),
+    "tensor": Layout(uses_model=True),
+    "fsdp_tensor": Layout(uses_model=True, over_data=True),
 }
 
 
@@ -110,9 +97,10 @@ class Placement:
       sharding: a key of `SHARDINGS`. "replicate": every device holds everything. "fsdp": every
         device keeps a part of each large array between steps, and gathers the weights for a step;
         the compiler may keep them whole until its end (stage 1 of Rajbhandari et al., "ZeRO",
-        SC 2020, with weights that rest in parts). "tensor": heads and hidden channels are split
-        over the axis "model" (Shoeybi et al., "Megatron-LM", arXiv 1909.08053). "fsdp_tensor":
-        both; a weight is gathered over "data" only.
+        SC 2020, with weights that rest in parts). "tensor": weights are split over the axis "model"
+        as the rules say (Shoeybi et al., "Megatron-LM", arXiv 1909.08053). "fsdp_tensor": both; a
+        weight is gathered over "data" only.
+      rules: `Family.tensor_rules` of the model.
 
     Raises:
       ValueError: for an unknown sharding, or a mesh whose axis "model" it leaves without work.
@@ -120,6 +108,7 @@ class Placement:
 
     mesh: Mesh | None = None
     sharding: str = "replicate"
+    rules: tuple = ()
 
     def __post_init__(self):
         if self.sharding not in SHARDINGS:
@@ -140,8 +129,9 @@ class Placement:
 
     @property
     def layout(self):
-        """The `Layout` of that name."""
-        return SHARDINGS[self.sharding]
+        """The `Layout` of that name, with the rules if it has a use for them."""
+        layout = SHARDINGS[self.sharding]
+        return dataclasses.replace(layout, rules=self.rules if layout.uses_model else ())
 
     def shardings(self, tree):
         """Returns where each array of a tree is kept, as a tree of `NamedSharding`.
@@ -186,15 +176,21 @@ def _name(path):
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def check_model(config, placement):
-    """Raises ValueError if a model's heads or hidden channels do not divide over the mesh.
+def check_model(config, placement, divided):
+    """Raises ValueError if a model cannot be divided over the mesh.
 
     Args:
-      config: a model's configuration, with `num_heads` and `hidden_dim`.
+      config: a model's configuration.
       placement: a `Placement`.
+      divided: names of the settings that must divide, `Family.divided`.
     """
     parts = placement.mesh.shape.get(MODEL, 1)
-    for name in ("num_heads", "hidden_dim"):
+    if parts > 1 and placement.layout.uses_model and not placement.rules:
+        raise ValueError(
+            f"sharding={placement.sharding!r} with mesh.model={parts} needs the tensor_rules of "
+            f"the model's family; {type(config).__name__} has none"
+        )
+    for name in divided:
         if getattr(config, name) % parts:
             raise ValueError(
                 f"model.{name}={getattr(config, name)} must be divisible by mesh.model={parts}"

@@ -7,13 +7,16 @@ differ in what the small integers of a residual stream cost (`Accounting.integer
 updates are counted and reported apart. Not counted, as in the published figures: normalisation
 (folded in deployment), pooling and residual additions.
 
-Imports `common`, `layers`, `models`, `neurons`, `signals`, `time_steps` and `xla`.
+Where a schedule leaves steps out, an operation counts if the deployed program computes it; what
+else arrives is reported beside it.
+
+Imports `common`, `deployment`, `layers`, `models`, `neurons`, `signals`, `time_steps` and `xla`.
 """
 
 from snnvit_jax.energy.accounting import CONVENTIONS, Accounting
 from snnvit_jax.energy.costs import LayerEnergy, NeuronUpdates, Operand
 from snnvit_jax.energy.driven import Driven, driven, spike_prices
-from snnvit_jax.energy.observation import decode, model_shapes, observe
+from snnvit_jax.energy.observation import decode, model_shapes, neuron_counts, observe
 from snnvit_jax.energy.operations import LayerShape
 from snnvit_jax.energy.report import EnergyReport, energy_report, report_from_counts
 
@@ -30,6 +33,7 @@ __all__ = [
     "driven",
     "energy_report",
     "model_shapes",
+    "neuron_counts",
     "observe",
     "report_from_counts",
     "spike_prices",

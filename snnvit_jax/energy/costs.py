@@ -16,8 +16,8 @@ class Operand:
 
     Attributes:
       rate: mean of its values at each time step, [T]; a value that is no small integer enters as 0.
-      integers: share of values that are whole numbers in [2, 31].
-      others: share of values that are not whole numbers in [0, 31].
+      integers: share of values that are whole numbers in [2, 127].
+      others: share of values that are not whole numbers in [0, 127].
     """
 
     rate: np.ndarray
@@ -26,7 +26,7 @@ class Operand:
 
     @property
     def kind(self):
-        """Either "spikes" (all 0 or 1), "integers" (all whole numbers in [0, 31]) or "real"."""
+        """Either "spikes" (all 0 or 1), "integers" (all whole numbers in [0, 127]) or "real"."""
         return "real" if self.others else "integers" if self.integers else "spikes"
 
 
@@ -35,7 +35,9 @@ class LayerEnergy:
     """What a convolution or product costs for one image.
 
     Attributes:
-      accumulates: mean number at each time step [T]; 0 where it costs multiply-accumulates.
+      accumulates: mean number at each time step [T]; 0 where it costs multiply-accumulates, and at
+        steps that the deployed program leaves out because nothing depends on them.
+      arriving: the same with all that arrives, at those steps too.
       macs: multiply-accumulates over all its time steps; 0 where it costs accumulates. A time step
         at which no image brings any input costs none.
       picojoule: energy of both.
@@ -45,6 +47,7 @@ class LayerEnergy:
     """
 
     accumulates: np.ndarray
+    arriving: np.ndarray
     macs: int
     picojoule: float
     by_rate: np.ndarray
@@ -79,7 +82,7 @@ class NeuronUpdates:
         return self.spikes / self.shape.neurons
 
 
-def layer_energy(shape, units, parts, examples, accounting):
+def layer_energy(shape, units, parts, examples, accounting, needed=None):
     """Returns the `LayerEnergy` of a layer.
 
     Args:
@@ -88,18 +91,22 @@ def layer_energy(shape, units, parts, examples, accounting):
       parts: {operand name: {"total", "integers", "others"}}, [T] each, as `observe` counts them.
       examples: number of examples.
       accounting: an `Accounting`.
+      needed: bool [T], the steps at which the deployed program computes the layer; None for all.
     """
+    needed = np.ones(1, bool) if needed is None else needed
+    needed = needed if len(units) > 1 else needed.any(keepdims=True)  # or computed once for all
     operands = {
         name: _operand(parts[name], size * examples) for name, size in shape.operands.items()
     }
     kind, macs = _dearest(operands), 0
-    accumulates, by_rate = units * shape.fan_out / examples, _by_rate(shape, operands, kind)
+    arriving, by_rate = units * shape.fan_out / examples, _by_rate(shape, operands, kind)
     if accounting.multiplies(kind):
-        accumulates, macs = np.zeros_like(accumulates), shape.macs * _steps_with_input(parts)
+        arriving, macs = np.zeros_like(arriving), shape.macs * _steps_with_input(parts, needed)
     times = shape.repeats if accounting.repeat_embedding else 1
-    accumulates, macs, by_rate = accumulates * times, macs * times, by_rate * times
+    arriving, macs, by_rate = arriving * times, macs * times, by_rate * times
+    accumulates = arriving * needed
     picojoule = float(accumulates.sum() * accounting.ac + macs * accounting.mac)
-    return LayerEnergy(accumulates, macs, picojoule, by_rate, operands, shape)
+    return LayerEnergy(accumulates, arriving, macs, picojoule, by_rate, operands, shape)
 
 
 def neuron_updates(shape, active, mask, examples, accounting):
@@ -139,7 +146,7 @@ def _by_rate(shape, operands, kind):
     return operations.accumulates_by_rate(shape, sums)
 
 
-def _steps_with_input(parts):
-    """Number of time steps at which any operand is anything else than zero for any example."""
+def _steps_with_input(parts, needed):
+    """Number of needed steps at which any operand is anything else than zero for any example."""
     anything = [(part["total"] > 0) | (part["others"] > 0) for part in parts.values()]
-    return int(np.any(anything, axis=0).sum())
+    return int((np.any(anything, axis=0) & needed).sum())

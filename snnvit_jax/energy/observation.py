@@ -15,14 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from snnvit_jax.energy import operations, products
+from snnvit_jax.energy import elementwise, operations
+from snnvit_jax.energy import products as products_lib
 from snnvit_jax.models import variable_shapes
 from snnvit_jax.neurons import LIF, Neuron
 from snnvit_jax.signals import Signal
 
-# The largest integer that still counts as one of a residual stream: the deepest published model,
-# of 10 blocks, reaches 22. Anything above is a number to multiply by.
-LARGEST_INTEGER = 31
+# The largest integer that still counts as one of a residual stream. A stream grows by at most 2
+# with each block, from at most 2: every model of up to 62 blocks stays within it, whatever fires,
+# and the sums of its layers within 32 bits. Anything above is a number to multiply by.
+LARGEST_INTEGER = 127
 LARGEST_BATCH = 2**15  # so that the halves of a sum fit into 32 bits
 
 
@@ -66,7 +68,7 @@ class ModelShapes:
     neurons: dict[str, NeuronShape]
 
 
-def observe(model, variables, images, *, mask=None, **apply_options):
+def observe(model, variables, images, *, mask=None, products=True, **apply_options):
     """Applies a model and counts what enters its products and what its neurons emit.
 
     Args:
@@ -74,6 +76,7 @@ def observe(model, variables, images, *, mask=None, **apply_options):
       variables: {"params", "batch_stats"} of the model.
       images: [B, H, W, C], normalised; B <= 32768.
       mask: bool [B], False for examples that do not count; None counts all.
+      products: whether products are counted, not neurons alone.
       **apply_options: passed on to `model.apply`.
 
     Returns:
@@ -102,7 +105,7 @@ def observe(model, variables, images, *, mask=None, **apply_options):
         counts["active", name] = _count(emitted.values != 0)
         return emitted
 
-    with nn.intercept_methods(interceptor(see_layer, see_neurons)):
+    with nn.intercept_methods(interceptor(see_layer if products else None, see_neurons)):
         result = model.apply(variables, images, **apply_options)
     return result, _exact_sums(counts, mask)
 
@@ -117,8 +120,8 @@ def decode(counts):
       A dictionary of
         units: {layer name: input units, each as often as it reaches an output of one channel};
         operands: {layer name: {operand name: {"total": sum of its small integers, "integers": how
-          many values are whole numbers in [2, 31], "others": how many are not whole numbers in
-          [0, 31]}}};
+          many values are whole numbers in [2, 127], "others": how many are not whole numbers in
+          [0, 127]}}};
         active: {spiking layer: neurons that emit something}.
     """
     high, low = np.asarray(jax.device_get(counts.halves), np.int64)
@@ -145,7 +148,7 @@ def model_shapes(model, image_shape):
 def _traced_shapes(model, image_shape):
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = variable_shapes(model, image_shape)
-    layers, neurons, static = {}, {}, set()
+    layers, neurons, static, emissions = {}, {}, set(), {}
 
     def see_layer(name, module, args):
         layers[name] = operations.layer_shape(module, _operands(name, module, args, 1))
@@ -155,32 +158,89 @@ def _traced_shapes(model, image_shape):
     def see_neurons(name, module, emitted):
         _, T, *rest = emitted.shape
         neurons[name] = NeuronShape(int(np.prod(rest)), T, module.neuron)
+        emissions[name] = jax.eval_shape(lambda x: x.values, emitted)
         return emitted
 
     with nn.intercept_methods(interceptor(see_layer, see_neurons)):
-        program = jax.make_jaxpr(lambda v, x: model.apply(v, x))(variables, images)
-    products.check_all_counted(program.jaxpr, layers)
+        jax.eval_shape(model.apply, variables, images)
+    program, signals = _program(model, variables, images, emissions)
+    found = products_lib.products(program) + elementwise.elementwise_products(program, signals)
+    products_lib.check_all_counted(found, layers)
     T = max((n.time_steps for n in neurons.values()), default=1)
     for name in static:  # computed once for all time steps
         layers[name] = dataclasses.replace(layers[name], repeats=T)
     return ModelShapes(layers, neurons)
 
 
+def neuron_counts(model, image_shape):
+    """Returns {spiking layer: number of its neurons}, whatever products the model has.
+
+    Args:
+      model: a Linen module.
+      image_shape: of one image or recording.
+    """
+    return dict(_traced_neurons(model, tuple(image_shape)))
+
+
+@functools.lru_cache(64)
+def _traced_neurons(model, image_shape):
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    found = {}
+
+    def see_neurons(name, module, emitted):
+        found[name] = int(np.prod(emitted.shape[2:]))
+        return emitted
+
+    with nn.intercept_methods(interceptor(None, see_neurons)):
+        jax.eval_shape(model.apply, variable_shapes(model, image_shape), images)
+    return found
+
+
+def _program(model, variables, images, emissions):
+    """The program of a model between its neurons, and which of its arguments are signals.
+
+    What a neuron emits comes from outside: its dynamics, in which potentials meet spikes, are
+    counted as membrane updates. What it reads is computed.
+    """
+
+    def forward(variables, images, emissions):
+        def intercept(call, args, kwargs, context):
+            result = call(*args, **kwargs)
+            if not _is_emission(context, result):
+                return result
+            currents.append(args[0].values)
+            return result.replace(pending=emissions["/".join(context.module.path)], price=None)
+
+        currents = []
+        with nn.intercept_methods(intercept):
+            return model.apply(variables, images), currents
+
+    jaxpr = jax.make_jaxpr(forward)(variables, images, emissions).jaxpr
+    weights = len(jax.tree.leaves(variables))
+    return jaxpr, [i >= weights for i in range(len(jaxpr.invars))]
+
+
+def _is_emission(context, result):
+    is_call = context.method_name == "__call__" and isinstance(context.module, LIF)
+    return is_call and isinstance(result, Signal)
+
+
 def interceptor(see_layer, see_neurons):
     """Returns what `nn.intercept_methods` takes to watch a model that is applied.
 
     Args:
-      see_layer: called with (name, bound module, arguments) of every product before it is computed.
+      see_layer: called with (name, bound module, arguments) of every product before it is computed;
+        None for nothing.
       see_neurons: called with (name, bound module, `Signal`) of what every spiking layer emits;
         returns the signal that the model goes on with.
     """
 
     def intercept(call, args, kwargs, context):
         module, method = context.module, context.method_name
-        if method == "__call__" and operations.is_counted(module):
+        if see_layer and method == "__call__" and operations.is_counted(module):
             see_layer("/".join(module.path), module, args)
         result = call(*args, **kwargs)
-        if method == "__call__" and isinstance(module, LIF) and isinstance(result, Signal):
+        if _is_emission(context, result):
             return see_neurons("/".join(module.path), module, result)
         return result
 

@@ -131,7 +131,7 @@ def accumulates_by_rate(shape, units):
 
     r k² C_in C_out H W for a convolution, r C_in C_out N for a matrix product, and
     h N d² (min(r_k, r_v) + r_q) for attention, with mean rates r of the operands (Zhou et al.,
-    Spikformer, ICLR 2023; Spikingformer, 2023).
+    ICLR 2023, arXiv 2209.15425).
 
     Args:
       shape: the layer's `LayerShape`.
@@ -330,7 +330,7 @@ def _elementwise(operands, size):
         fan_out=1,
         time_steps=first.shape[1],
         operands={name: _size(x) for name, x in operands.items()},
-        primitives=(),
+        primitives=("mul",),
         plain_macs=size,
         fan_out_by_rate=1,
     )

@@ -1,13 +1,15 @@
 """Whether the operation counts miss anything: every product that JAX computes, against the layers.
 
 A layer that is not observed (a new type, an einsum written out in a model) would silently cost
-nothing. So the program of the model is searched for the primitives that multiply and add, and each
-must belong to an observed layer.
+nothing. So the program of the model is searched for the primitives that multiply and add, and for
+products of two signals (`elementwise`); each must belong to an observed layer.
 """
 
 import collections
 import dataclasses
 import math
+
+from snnvit_jax.energy.nested import inner_programs
 
 PRODUCTS = ("dot_general", "conv_general_dilated", "ragged_dot_general")
 
@@ -18,7 +20,7 @@ class Product:
 
     Attributes:
       primitive: its name.
-      macs: multiply-accumulates of computing it once.
+      macs: multiply-accumulates of computing it once, or values of one element by element.
       place: names of the modules around it.
     """
 
@@ -42,24 +44,24 @@ def products(jaxpr):
             place = str(equation.source_info.name_stack)
             found.append(Product(equation.primitive.name, _macs(equation), place))
         times = equation.params["length"] if equation.primitive.name == "scan" else 1
-        for inner in _nested(equation.params):
+        for inner in inner_programs(equation.params):
             found += products(inner) * times
     return found
 
 
-def check_all_counted(jaxpr, shapes):
+def check_all_counted(found, shapes):
     """Raises ValueError if a program computes other products than its counted layers do.
 
     Args:
-      jaxpr: of the model for one example.
+      found: every `Product` of the model for one example, sums and element by element.
       shapes: {layer name: LayerShape}.
     """
     expected = collections.Counter()
     for shape in shapes.values():
-        macs = shape.macs * shape.time_steps // len(shape.primitives)
+        macs = shape.macs * shape.time_steps // max(1, len(shape.primitives))
         expected.update((primitive, macs) for primitive in shape.primitives)
     unexpected = []
-    for product in products(jaxpr):
+    for product in found:
         key = product.primitive, product.macs
         expected[key] -= 1
         if expected[key] < 0:
@@ -69,7 +71,8 @@ def check_all_counted(jaxpr, shapes):
         raise ValueError(
             "the operation counts do not cover this model: "
             f"computed but not counted: {unexpected}; counted but not computed: {missing}. "
-            "Compute every product in a layer of energy.operations.OPERATIONS, or add its type"
+            "Compute every product, also one of two signals element by element (layers.Gate), in a "
+            "layer of energy.operations.OPERATIONS, or add its type with register_operation"
         )
 
 
@@ -83,12 +86,3 @@ def _macs(equation):
         (contracted, _), _ = equation.params["dimension_numbers"]
         return outputs * math.prod(left[axis] for axis in contracted)
     return outputs * left[-1]
-
-
-def _nested(params):
-    """The programs among an equation's parameters."""
-    for value in params.values():
-        for item in value if isinstance(value, (tuple, list)) else (value,):
-            inner = getattr(item, "jaxpr", item)
-            if hasattr(inner, "eqns"):
-                yield inner

@@ -3,12 +3,15 @@
 import dataclasses
 import functools
 
+import jax
 import numpy as np
 
 from snnvit_jax.common.variables import check_finite
+from snnvit_jax.deployment import planning
 from snnvit_jax.energy import costs, tables
 from snnvit_jax.energy.accounting import Accounting
 from snnvit_jax.energy.observation import ModelShapes, decode, model_shapes, observe
+from snnvit_jax.models import FAMILIES
 from snnvit_jax.time_steps import masks
 from snnvit_jax.xla import backends
 
@@ -23,6 +26,8 @@ class EnergyReport:
       masks: {spiking layer: bool [T], its active time steps}.
       examples: number of examples.
       accounting: the conventions of all figures.
+      needed: {layer name: bool [T], the steps at which the deployed program computes it}; a layer
+        that is not named is needed at all of them.
     """
 
     shapes: ModelShapes
@@ -30,6 +35,7 @@ class EnergyReport:
     masks: dict[str, np.ndarray]
     examples: int
     accounting: Accounting
+    needed: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def under(self, **changes):
         """Returns the report of the same counts under other conventions.
@@ -46,7 +52,12 @@ class EnergyReport:
         units, operands = self.counts["units"], self.counts["operands"]
         return {
             name: costs.layer_energy(
-                shape, units[name], operands[name], self.examples, self.accounting
+                shape,
+                units[name],
+                operands[name],
+                self.examples,
+                self.accounting,
+                self.needed.get(name),
             )
             for name, shape in self.shapes.layers.items()
         }
@@ -64,8 +75,13 @@ class EnergyReport:
 
     @property
     def accumulates(self):
-        """Accumulates (synaptic operations) of one image."""
+        """Accumulates (synaptic operations) of one image that something depends on."""
         return float(sum(layer.accumulates.sum() for layer in self.layers.values()))
+
+    @property
+    def arriving(self):
+        """Accumulates of one image if everything that arrives anywhere were added."""
+        return float(sum(layer.arriving.sum() for layer in self.layers.values()))
 
     @property
     def accumulates_by_rate(self):
@@ -120,6 +136,11 @@ class EnergyReport:
             for which, operand in layer.operands.items()
             if operand.kind != "spikes"
         }
+
+    @property
+    def silent_layers(self):
+        """Names of the layers that may fire and never do: what follows them costs nothing."""
+        return [n for n, x in self.neurons.items() if np.any(self.masks[n]) and not x.spikes.any()]
 
     def to_json(self):
         """Returns every count and figure, and what is needed to compute them again, as JSON."""
@@ -182,4 +203,30 @@ def report_from_counts(model, variables, counts, examples, image_shape, accounti
     shapes = model_shapes(model, image_shape)
     scores = masks.scores(variables["params"]) if shapes.neurons else {}
     active = {name: np.asarray(score) > 0 for name, score in scores.items()}
-    return EnergyReport(shapes, counts, active, examples, accounting or Accounting())
+    needed = needed_steps(model, variables, image_shape, active)
+    return EnergyReport(shapes, counts, active, examples, accounting or Accounting(), needed)
+
+
+def needed_steps(model, variables, image_shape, masks):
+    """Returns {layer name: bool [T]}, the steps at which the deployed program computes products.
+
+    Nothing for a model that is of no family, or whose layers use all their steps.
+
+    Args:
+      model: a Linen module.
+      variables: {"params", "batch_stats"} of the model.
+      image_shape: of one image or recording.
+      masks: {spiking layer: bool [T]}.
+    """
+    is_known = any(type(model) is family.module for family in FAMILIES.values())
+    if not is_known or all(mask.all() for mask in masks.values()):
+        return {}
+    variables = {key: variables[key] for key in ("params", "batch_stats") if key in variables}
+    variables = jax.tree.map(np.asarray, jax.device_get(variables))
+    tracer = planning.trace(model, variables, tuple(image_shape))
+    effects, T = planning.effects(tracer, masks, model.config.time_steps), model.config.time_steps
+    return {
+        node.path: np.isin(np.arange(T), effects.computed(number))
+        for number, node in enumerate(tracer.nodes)
+        if node.operation in ("linear", "product")
+    }

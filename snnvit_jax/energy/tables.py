@@ -28,6 +28,7 @@ def to_json(report):
             "macs": report.plain_macs,
             "microjoule": report.plain_microjoule,
         },
+        "silent_layers": report.silent_layers,
         "membrane": {
             "updates": report.membrane_updates,
             "microjoule": report.membrane_microjoule,
@@ -51,6 +52,8 @@ def to_json(report):
 def markdown(report):
     """Returns operations and energy of each layer as a Markdown table, totals last.
 
+    Accumulates "8 (of 32)": 8 that something depends on, of 32 that arrive.
+
     Args:
       report: an `EnergyReport`.
     """
@@ -60,7 +63,7 @@ def markdown(report):
             name,
             layer.kind,
             "-" if layer.kind == "real" else f"{mean_rate(layer):.4f}",
-            f"{layer.accumulates.sum():,.1f}",
+            _needed_of(layer.accumulates.sum(), layer.arriving.sum()),
             f"{layer.macs:,}",
             f"{layer.picojoule * 1e-3:.3f}",
         )
@@ -68,10 +71,16 @@ def markdown(report):
     ]
     membrane = f"{report.membrane_microjoule * 1e3:.3f}"
     rows.append(("membrane updates", "", "", f"{report.membrane_updates:,} updates", "", membrane))
-    total = (f"{report.accumulates:,.1f}", f"{report.macs:,}", f"{report.microjoule * 1e3:.3f}")
-    rows.append(("total", "", "", *total))
+    accumulates = _needed_of(report.accumulates, report.arriving)
+    total = (accumulates, f"{report.macs:,}", f"{report.microjoule * 1e3:.3f}")
+    silent = f" (never fire: {', '.join(report.silent_layers)})" if report.silent_layers else ""
+    rows.append((f"total{silent}", "", "", *total))
     lines = [head, ["---", "---", *["---:"] * 4], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _needed_of(needed, arriving):
+    return f"{needed:,.1f}" if needed == arriving else f"{needed:,.1f} (of {arriving:,.1f})"
 
 
 def mean_rate(layer):
@@ -88,6 +97,7 @@ def _totals(report):
     repeated = report.under(repeat_embedding=True)
     return {
         "accumulates": report.accumulates,
+        "arriving": report.arriving,
         "macs": report.macs,
         "microjoule": report.microjoule,
         "with_repeated_embedding": {"macs": repeated.macs, "microjoule": repeated.microjoule},
@@ -102,6 +112,7 @@ def _layer(name, by_convention):
         "input": free.kind,
         "rates": {which: operand.rate.tolist() for which, operand in free.operands.items()},
         "accumulates": free.accumulates.tolist(),
+        "arriving": free.arriving.tolist(),
         "accumulates_by_rate": free.by_rate.tolist(),
         "macs": {c: report.layers[name].macs for c, report in by_convention.items()},
         "shape": dataclasses.asdict(free.shape),

@@ -1,6 +1,7 @@
 """Evaluation of a model over a whole split, every example counted exactly once."""
 
 import dataclasses
+import warnings
 
 import jax
 import numpy as np
@@ -30,7 +31,8 @@ class Evaluation:
       firing_rates: {layer name: [T] share of its neurons that fire, after the mask}, in forward
         order; without spikes (ReLU), the share that is not zero.
       schedule: the model's time-step masks, in forward order.
-      energy: operation counts and energy of one image.
+      energy: operation counts and energy of one image; None if the model has a product that is not
+        counted.
     """
 
     split: str
@@ -40,7 +42,7 @@ class Evaluation:
     confusion: np.ndarray
     firing_rates: dict[str, np.ndarray]
     schedule: TimeStepSchedule
-    energy: energy.EnergyReport
+    energy: energy.EnergyReport | None
 
     @property
     def firing_rate(self):
@@ -82,7 +84,7 @@ def evaluate(
     """
     on_host = to_host(variables, mesh)
     check_finite(on_host)
-    total = None
+    total, products = None, _are_counted(model, options.image_shape)
     with loader.eval_batches(source, preprocess, options) as batches:
         count = loader.batch_count(source, options.batch_size)
         for batch in tqdm(
@@ -90,10 +92,20 @@ def evaluate(
         ):
             if is_stopped is not None and is_stopped():
                 return None
-            seen = eval_step(variables, shard_batch(batch, mesh), model=model)
+            seen = eval_step(variables, shard_batch(batch, mesh), model=model, products=products)
             seen = _on_host(to_host(seen, mesh))
             total = seen if total is None else metrics.merge(total, seen)
-    return _summarise(model, on_host, source, total, batch["image"].shape[1:])
+    return _summarise(model, on_host, source, total, batch["image"].shape[1:], products)
+
+
+def _are_counted(model, image_shape):
+    """Whether all products of a model are; says so, once for each model, if one is not."""
+    try:
+        energy.model_shapes(model, image_shape)
+    except ValueError as error:
+        warnings.warn(f"the energy of this model is not reported: {error}", stacklevel=3)
+        return False
+    return True
 
 
 def _on_host(seen):
@@ -103,22 +115,25 @@ def _on_host(seen):
     return wide | {"operations": operations}
 
 
-def _summarise(model, variables, source, total, image_shape):
+def _summarise(model, variables, source, total, image_shape, products):
     examples = int(total["metrics"]["loss"][1])
     if not examples:
         raise ValueError(f"none of the {len(source)} examples of {source.split!r} can be read")
     means = metrics.means(total["metrics"])
-    counted = energy.report_from_counts(
-        model, variables, total["operations"], examples, image_shape
-    )
-    names = list(counted.neurons)
+    active, counted = total["operations"]["active"], None
+    if products:
+        counted = energy.report_from_counts(
+            model, variables, total["operations"], examples, image_shape
+        )
+    names = list(active)
+    sizes = energy.neuron_counts(model, image_shape)
     return Evaluation(
         split=source.split,
         examples=examples,
         loss=float(means["loss"]),
         accuracy=float(means["accuracy"]),
         confusion=total["confusion"].astype(np.int64),
-        firing_rates={name: counted.neurons[name].rates for name in names},
+        firing_rates={name: active[name] / examples / sizes[name] for name in names},
         schedule=TimeStepSchedule.from_variables(variables, names),
         energy=counted,
     )

@@ -10,8 +10,8 @@ from snnvit_jax.training.objective import cross_entropy
 from snnvit_jax.xla import backends
 
 
-@functools.partial(backends.jit, static_argnames=("model",))
-def eval_step(variables, batch, *, model):
+@functools.partial(backends.jit, static_argnames=("model", "products"))
+def eval_step(variables, batch, *, model, products=True):
     """Evaluates a batch in inference mode.
 
     Args:
@@ -19,6 +19,7 @@ def eval_step(variables, batch, *, model):
       batch: {"image": [B, H, W, C] float32, "label": [B] int32, "mask": [B] bool};
         examples whose mask is False do not count.
       model: a Linen module.
+      products: whether products are counted, or only what neurons emit.
 
     Returns:
       A dictionary of
@@ -26,7 +27,9 @@ def eval_step(variables, batch, *, model):
         confusion: [K, K] counts of examples by (label, prediction);
         operations: counts of `energy.observe`, to be read with `energy.decode`.
     """
-    logits, operations = energy.observe(model, variables, batch["image"], mask=batch["mask"])
+    logits, operations = energy.observe(
+        model, variables, batch["image"], mask=batch["mask"], products=products
+    )
     mask = batch["mask"].astype(jnp.float32)
     predictions, count = jnp.argmax(logits, -1), jnp.sum(mask)
     losses = cross_entropy(logits, batch["label"])

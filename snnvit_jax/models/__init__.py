@@ -18,7 +18,10 @@ from snnvit_jax.models.registry import (
 for _family in (spikformer.FAMILY, spikingformer.FAMILY, sdt.FAMILY):
     register(_family)
 
+DEFAULT_MODEL = "spikformer_4_384"  # of a configuration that names none
+
 __all__ = [
+    "DEFAULT_MODEL",
     "FAMILIES",
     "Family",
     "create_model",

@@ -22,8 +22,11 @@ class Family:
       sizes: {model name: settings published under it}; "image_size" among them.
       torch_name: path of a variable, without its collection -> the authors' name of it.
       unused: model -> names of the authors' weights that they construct and never use.
-      tensor_rules: ((pattern of parameter names, axis to divide), ...) for tensor parallelism:
-        "in" or "out" of a kernel and what belongs to it, see `distributed.sharding`.
+      tensor_rules: ((pattern of variable names, name or None for each axis), ...) for tensor
+        parallelism: (None, "model") divides the outputs of a kernel over the axis "model" of the
+        devices, ("model", None) its inputs, ("model",) a bias. What no pattern is found in stays
+        whole; without rules the family cannot be divided so.
+      divided: names of the settings that must be divisible by the devices along that axis.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Family:
     torch_name: Callable | None = None
     unused: Callable = lambda model: frozenset()
     tensor_rules: tuple = ()
+    divided: tuple[str, ...] = ()
 
     @property
     def settings(self):

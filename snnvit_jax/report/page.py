@@ -120,8 +120,7 @@ def render(result, images, narrow, config, folder):
     sections = (
         *(shown["time_steps"], page_tables.modules(result.schedule), shown["firing_rates"]),
         page_tables.silent_and_saturated(result),
-        *(page_tables.energy_totals(result.energy), shown["energy"]),
-        *(page_tables.verdict(result.energy), page_tables.layers(result.energy)),
+        *_energy(result.energy, shown.get("energy")),
         _deployment(folder / "deployed.json"),
         *(shown[name] for name in (*ADDED, "curves", "confusion")),
     )
@@ -134,15 +133,28 @@ def render(result, images, narrow, config, folder):
     )
 
 
+def _energy(energy, figure):
+    """The sections on energy; none if it was not counted."""
+    if energy is None:
+        return ()
+    totals, verdict = page_tables.energy_totals(energy), page_tables.verdict(energy)
+    return totals, figure, verdict, page_tables.layers(energy)
+
+
 def _facts(result):
     energy, schedule = result.energy, result.schedule
+    costs = {"energy of one image": "not counted"}
+    if energy is not None:
+        costs = {
+            "energy of one image": f"{energy.microjoule:.3g} µJ",
+            "as a plain transformer": f"{energy.plain_microjoule:.3g} µJ",
+        }
     return {
         f"accuracy on {result.split}": f"{100 * result.accuracy:.2f} %",
         "examples": f"{result.examples:,}",
         "average time steps": f"{schedule.average:.2f} of {schedule.time_steps}",
         "firing rate": f"{100 * result.firing_rate:.1f} %",
-        "energy of one image": f"{energy.microjoule:.3g} µJ",
-        "as a plain transformer": f"{energy.plain_microjoule:.3g} µJ",
+        **costs,
     }
 
 

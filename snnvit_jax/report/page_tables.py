@@ -84,8 +84,25 @@ def energy_totals(energy):
         "Normalisation, pooling and residual additions are not counted.</p>"
         + table(head, rows)
         + f"<p>Besides, {_count(energy.membrane_updates)} membrane updates, "
-        f"{_three_digits(energy.membrane_microjoule)} µJ, which published figures leave out.</p>",
+        f"{_three_digits(energy.membrane_microjoule)} µJ, which published figures leave out.</p>"
+        + _remarks(energy),
     )
+
+
+def _remarks(energy):
+    """What a low figure may come from: layers that never fire, and steps nothing depends on."""
+    silent, found = energy.silent_layers, ""
+    if silent:
+        found += (
+            f"<p>{len(silent)} of {len(energy.neurons)} layers never fire, and what follows them "
+            f"costs nothing: {', '.join(map(_breakable, silent))}.</p>"
+        )
+    if energy.arriving > energy.accumulates:
+        found += (
+            f"<p>Counted is what the deployed program computes: of {_count(energy.arriving)} "
+            f"additions that would arrive, {_count(energy.accumulates)} have an effect.</p>"
+        )
+    return found
 
 
 def verdict(energy):

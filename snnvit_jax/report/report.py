@@ -12,7 +12,8 @@ from snnvit_jax.report.recordings import draw_recordings
 def write(workdir, result, class_names, config, recordings=None):
     """Draws every figure as PNG in the run's folder and writes report.html with all of them inside.
 
-    Writes energy.json besides, from which every operation count and energy can be computed again.
+    Writes energy.json besides, from which every operation count and energy can be computed again;
+    without counts there is neither that nor its figure and tables.
 
     Args:
       workdir: a `Workdir`.
@@ -26,17 +27,19 @@ def write(workdir, result, class_names, config, recordings=None):
         drawn = {
             "time_steps": figures.draw_schedule(result.schedule),
             "firing_rates": figures.draw_firing_rates(result.firing_rates),
-            "energy": figures.draw_energy(result.energy),
             "curves": figures.draw_curves(lines),
             "confusion": figures.draw_confusion(result.confusion, class_names),
         }
+        if result.energy is not None:
+            drawn["energy"] = figures.draw_energy(result.energy)
         if recordings is not None:
             drawn["recordings"] = draw_recordings(*recordings)
         images = {name: figures.as_png(figure) for name, figure in drawn.items()}
         narrow = {"curves": figures.as_png(figures.draw_curves(lines, columns=1))}
     for name, png in images.items():
         files.write_bytes(workdir.path / f"{name}.png", png)
-    files.write_text(workdir.path / "energy.json", result.energy.to_json())
+    if result.energy is not None:
+        files.write_text(workdir.path / "energy.json", result.energy.to_json())
     text = page.render(result, images, narrow, config, workdir.path)
     # A path in the configuration may be no text (PEP 383).
     files.write_bytes(workdir.report, text.encode("utf-8", "backslashreplace"))

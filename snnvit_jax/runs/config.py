@@ -4,6 +4,7 @@ import json
 
 from ml_collections import config_dict
 
+from snnvit_jax.models import DEFAULT_MODEL, family_of, list_models
 from snnvit_jax.runs import validation
 from snnvit_jax.time_steps import masks
 from snnvit_jax.training.lengths import described, in_epochs
@@ -69,10 +70,11 @@ def default_config():
     config.time_step_freeze_epoch = optional(float)
 
     config.model = {
-        "name": "spikformer_4_384",
+        "name": DEFAULT_MODEL,
         "time_steps": 4,
         "dtype": "float32",  # of the computation: float32 or bfloat16
-        # None: as published under that name
+        # Settings of the model's family (docs/own_model.md); a configuration file may set those of
+        # any other family too. None: as published under that name.
         "embed_dim": optional(int),
         "num_heads": optional(int),
         "depth": optional(int),
@@ -185,8 +187,9 @@ def validate(config):
     Raises:
       ValueError: naming the key and the value.
     """
-    _check_keys(config, default_config())
+    _check_keys(config, _default_for(config))
     validation.check(config)
+    family_settings(config.model)
     masks.check_time_steps(
         config.model.time_steps, minimum=config.min_time_steps, target=config.target_time_steps
     )
@@ -197,6 +200,29 @@ def validate(config):
         )
     _check_lengths(config)
     _check_phases(config)
+
+
+def family_settings(settings):
+    """Returns the settings of a model that its family has, with name and time steps.
+
+    A key of this file that the family has no use for is left out while it has its default.
+
+    Args:
+      settings: `config.model`.
+
+    Raises:
+      ValueError: naming a setting that the family does not know, or an unknown model.
+    """
+    known = {"name", "time_steps", *family_of(settings.name).settings}
+    found = settings.to_dict()
+    default = default_config().model.to_dict()
+    unknown = sorted(k for k in set(found) - known if k not in default or found[k] != default[k])
+    if unknown:
+        given = ", ".join(f"model.{key}={found[key]!r}" for key in unknown)
+        raise ValueError(
+            f"{given}: not among the settings of {settings.name!r}: {', '.join(sorted(known))}"
+        )
+    return {key: value for key, value in found.items() if key in known}
 
 
 def schedule_epochs(config):
@@ -224,9 +250,25 @@ def from_json(text):
     Raises:
       ValueError: for a key that is not known.
     """
-    config = default_config()
-    _update(config, json.loads(text), prefix="")
+    values, config = json.loads(text), default_config()
+    _add_settings(config, values.get("model", {}))
+    _update(config, values, prefix="")
     return config
+
+
+def _default_for(config):
+    """The default configuration, with the settings of the model's own family."""
+    default = default_config()
+    if isinstance(config.get("model"), config_dict.ConfigDict):
+        _add_settings(default, config.model)
+    return default
+
+
+def _add_settings(config, model):
+    """Adds keys for what a model's family has besides the usual; an unknown name adds none."""
+    if model.get("name") in list_models():
+        for key in set(family_of(model["name"]).settings) & set(model) - set(config.model):
+            config.model[key] = None
 
 
 def differences(old, new, prefix=""):
@@ -238,8 +280,10 @@ def differences(old, new, prefix=""):
       prefix: of the keys' names.
     """
     found = []
-    for key in old:
-        if isinstance(old[key], config_dict.ConfigDict):
+    for key in dict.fromkeys((*old, *new)):  # those of a model's own family may be in one only
+        if key not in old or key not in new:
+            found.append(f"{prefix}{key}: {old.get(key)} -> {new.get(key)}")
+        elif isinstance(old[key], config_dict.ConfigDict):
             found += differences(old[key], new[key], f"{prefix}{key}.")
         elif _as_tuples(old[key]) != _as_tuples(new[key]):
             found.append(f"{prefix}{key}: {old[key]} -> {new[key]}")

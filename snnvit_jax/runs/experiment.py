@@ -15,7 +15,7 @@ from snnvit_jax.data import loader, sources
 from snnvit_jax.data.augment import pipeline, recording_pipeline
 from snnvit_jax.distributed.mesh import check_batch, create_mesh
 from snnvit_jax.distributed.sharding import Placement, check_model, replicate
-from snnvit_jax.models import create_model, variable_shapes
+from snnvit_jax.models import create_model, family_of, variable_shapes
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs import initial, start, teachers, validation
 from snnvit_jax.runs.plan import plan
@@ -221,7 +221,8 @@ def build(config, to_train=True, workdir=None):
         weights to start from.
     """
     config_lib.validate(config)
-    placement = Placement(create_mesh(config.mesh), config.sharding)
+    family = family_of(config.model.name)
+    placement = Placement(create_mesh(config.mesh), config.sharding, family.tensor_rules)
     check_batch(config.batch_size, placement.mesh, config.accumulate)
     data = config.data
     frames = sources.frame_settings(config.model.time_steps, data.events)
@@ -247,7 +248,7 @@ def build(config, to_train=True, workdir=None):
     teacher = config.distillation.teacher if to_train else None
     teacher = teacher and teachers.find(teacher, workdir)
     model = _create_model(config.model, num_classes, data.image_size)
-    check_model(model.config, placement)
+    check_model(model.config, placement, family.divided)
     _check_multipliers(config.optimizer.multipliers, model, image_shape)
     procedure = training.Procedure(
         model=model,
@@ -347,7 +348,7 @@ def _create_distillation(config, teacher, class_names):
 
 
 def _create_model(settings, num_classes, image_size):
-    settings = settings.to_dict()
+    settings = config_lib.family_settings(settings)
     settings["dtype"] = jnp.dtype(settings["dtype"])
     return create_model(
         settings.pop("name"), num_classes, image_size, settings.pop("time_steps"), **settings

@@ -22,7 +22,7 @@ def load(path, model, initial):
     """Returns variables for a model from weights that may be of another task.
 
     Head, scores and time constants may be for another task, see `fitting.fit`; everything else must
-    fit. (The image size may differ: Spikformer's position embedding is a convolution.)
+    fit. (The image size may differ: a position embedding that is a convolution fits any.)
 
     Args:
       path: a run's folder, a .safetensors file, or a PyTorch checkpoint of the authors' classes;

@@ -390,9 +390,10 @@ class Run:
             "eval_firing_rate": result.firing_rate,
             "eval_dead_layers": len(result.dead_layers),
             "eval_saturated_layers": len(result.saturated_layers),
-            "eval_energy_uj": result.energy.microjoule,
             "seconds": self._clock.seconds,
         }
+        if result.energy is not None:
+            values["eval_energy_uj"] = result.energy.microjoule
         log.write(step, values)
         log.say(
             f"epoch {epoch:.4g}: {result.split} accuracy {result.accuracy:.4f}, "

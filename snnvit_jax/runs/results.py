@@ -28,7 +28,7 @@ def summarise(experiment, step, result, history):
         "images_per_second": _median(history, "images_per_second"),
         "data_wait_fraction": _median(history, "data_wait_fraction"),
         "damaged_images": damaged_images(history),
-        "energy_uj": result.energy.microjoule,
+        "energy_uj": result.energy and result.energy.microjoule,
         "firing_rate": result.firing_rate,
         "dead_layers": result.dead_layers,
         "saturated_layers": result.saturated_layers,

@@ -137,7 +137,8 @@ def check(config):
       config: a ConfigDict with the keys of `config.default_config`.
     """
     for key, value in flatten(config).items():
-        RULES[key].check(key, value)
+        if key in RULES:  # the others are a family's own settings, and judged by it
+            RULES[key].check(key, value)
 
 
 def check_patterns(multipliers, names):

@@ -44,6 +44,18 @@ def unused(model):
     }
 
 
+# Heads and hidden channels are divided (Shoeybi et al., "Megatron-LM", arXiv 1909.08053).
+TENSOR_RULES = (
+    (r"/attn/[qkv]_(linear|conv)/kernel$", (None, "model")),
+    (r"/attn/[qkv]_(linear|conv)/bias$", ("model",)),
+    (r"/attn/[qkv]_bn/", ("model",)),
+    (r"/attn/proj_(linear|conv)/kernel$", ("model", None)),
+    (r"/mlp/fc1_(linear|conv)/kernel$", (None, "model")),
+    (r"/mlp/fc1_(linear|conv)/bias$", ("model",)),
+    (r"/mlp/fc1_bn/", ("model",)),
+    (r"/mlp/fc2_(linear|conv)/kernel$", ("model", None)),
+)
+
 FAMILY = Family(
     name="spikformer",
     module=Spikformer,
@@ -51,4 +63,6 @@ FAMILY = Family(
     sizes=SIZES,
     torch_name=torch_name,
     unused=unused,
+    tensor_rules=TENSOR_RULES,
+    divided=("num_heads", "hidden_dim"),
 )

@@ -1,0 +1,14 @@
+"""The programs within a program: of loops, choices and functions compiled on their own."""
+
+
+def inner_programs(params):
+    """Yields the programs among an equation's parameters.
+
+    Args:
+      params: of a jaxpr's equation.
+    """
+    for value in params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            inner = getattr(item, "jaxpr", item)
+            if hasattr(inner, "eqns"):
+                yield inner

@@ -1,0 +1,304 @@
+"""A family of a user's own (own_family.py) does all that the published ones do."""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import own_devices
+import own_family
+import pytest
+import two_processes
+
+import snnvit_jax as snn
+from snnvit_jax import layers as snn_layers
+from snnvit_jax import models, training
+from snnvit_jax.distributed import sharding
+from snnvit_jax.evaluation import early_exit
+from snnvit_jax.models import parts
+from snnvit_jax.neurons import LIF
+from snnvit_jax.runs import config as config_lib
+from snnvit_jax.runs import loop
+from snnvit_jax.time_steps import masks
+
+T = 4
+SIZE = {"width": 16, "image_size": 8}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    yield snn.register(own_family.FAMILY)
+    models.FAMILIES.pop(own_family.FAMILY.name)
+
+
+@pytest.fixture(scope="module")
+def model(registered):
+    return snn.create_model("drift_16", 3, time_steps=T, depth=2)
+
+
+@pytest.fixture(scope="module")
+def variables(model, lively):
+    return lively(model)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
+
+
+def random_schedule(names, rng):
+    """Any masks at all, some layers silent altogether."""
+    share = rng.uniform(0, 1.2)
+    found = {name: rng.uniform(size=T) < share for name in names}
+    silent = rng.uniform(size=len(names)) < 0.1
+    return snn.TimeStepSchedule(
+        {n: m & ~off for (n, m), off in zip(found.items(), silent, strict=True)}
+    )
+
+
+def test_it_is_written_in_under_a_hundred_lines_of_public_layers():
+    text = pathlib.Path(own_family.__file__).read_text()
+    assert len(text.splitlines()) < 100
+    assert not [word for word in ("plan", "energy", "deploy", "trace") if word in text]
+
+
+def test_it_is_listed_and_its_layers_are_found(model):
+    assert "drift_16" in snn.list_models()
+    assert snn.layer_names(model)[0] == "stem_lif"
+    assert snn.layer_names(model)[-1] == "last_lif"
+    assert len(snn.layer_names(model)) == 9
+
+
+def test_its_own_settings_are_checked(registered):
+    with pytest.raises(ValueError, match="width=9 must be divisible by groups=2"):
+        snn.create_model("drift_16", width=9)
+    with pytest.raises(ValueError, match=r"unknown model settings \['embed_dim'\].*width"):
+        snn.create_model("drift_16", embed_dim=32)
+
+
+def test_it_trains(model, variables, images):
+    procedure = training.Procedure(model, optax.adam(1e-2))
+    state = training.state_from_variables(procedure, jax.tree.map(jnp.array, variables))
+    before = jax.device_get(state.params)
+    for _ in range(2):
+        batch = {"image": images, "label": np.arange(4) % 3}
+        state, _ = training.train_step(state, batch, procedure=procedure)
+    assert int(state.step) == 2
+    assert int(state.skipped) == 0
+    changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, state.params)
+    assert all(jax.tree.leaves({k: v for k, v in changed.items() if k != "attn"}["conv_0"]))
+    for path, moved in jax.tree_util.tree_leaves_with_path(changed):
+        name = jax.tree_util.keystr(path)  # a bias before a normalisation has no effect
+        assert moved or name.endswith(("['q']['bias']", "['k']['bias']", "['v']['bias']")), name
+
+
+def test_it_deploys_under_any_schedule(model, variables, images):
+    rng, names = np.random.default_rng(1), snn.layer_names(model)
+    apply, fewer = jax.jit(model.apply), 0
+    for _ in range(20):
+        schedule = random_schedule(names, rng)
+        masked = apply(snn.with_schedule(variables, schedule), images)
+        deployed = snn.deploy(model, variables, schedule)
+        np.testing.assert_allclose(deployed(images), masked, rtol=1e-4, atol=1e-4)
+        wanted = sum(mask.sum() for mask in schedule.masks.values())
+        fewer += sum(map(len, deployed.steps.values())) < wanted
+    assert fewer > 5  # steps without effect were found
+
+
+def test_it_is_written_to_a_file_and_read_without_its_code(model, variables, images, tmp_path):
+    schedule = random_schedule(snn.layer_names(model), np.random.default_rng(5))
+    deployed = snn.deploy(model, variables, schedule)
+    deployed.save(tmp_path / "own.snn")
+    loaded = snn.load_deployed(tmp_path / "own.snn")
+    np.testing.assert_array_equal(loaded(images), deployed(images))
+    assert loaded.about["family"] == "drift"
+    assert loaded.about["config"]["width"] == 16
+
+
+# ---------------------------------------------------------------- energy
+
+
+def brute_force_conv(spikes, features, strides, groups):  # T B H W C
+    """Accumulates at each step: every output, tap by tap and channel by channel of its group."""
+    steps, B, H, W, C = spikes.shape
+    count = np.zeros(steps, np.int64)
+    size = C // groups
+    for y, x in np.ndindex(-(-H // strides), -(-W // strides)):
+        for i, j in np.ndindex(3, 3):
+            row, column = y * strides + i - 1, x * strides + j - 1
+            if 0 <= row < H and 0 <= column < W:
+                for f in range(features):
+                    first = f // (features // groups) * size
+                    part = spikes[:, :, row, column, first : first + size]
+                    count += part.sum((1, 2)).astype(np.int64)
+    return count / B
+
+
+def test_its_energy_is_that_of_a_brute_force_count(model, variables, images):
+    report = snn.energy_report(model, variables, images)
+    apply = jax.jit(lambda v, x: model.apply(v, x, mutable=["spikes"])[1])
+    s = {name: np.asarray(x) for name, x in snn.spikes(apply(variables, images)).items()}
+
+    def of(x):
+        return x.reshape(T, -1).sum(1) / len(images)
+
+    q, k, v, kv = (s[f"attn/{name}_lif"] for name in ("q", "k", "v", "kv"))
+    wanted = {
+        "down/conv": brute_force_conv(s["stem_lif"], 16, 2, 2),
+        "conv_0/conv": brute_force_conv(s["conv_0_lif"], 16, 1, 2),
+        "conv_1/conv": brute_force_conv(s["conv_1_lif"], 16, 1, 2),
+        **{f"attn/{name}": 16 * of(s["attn_lif"]) for name in "qkv"},
+        "attn/sum": of(k * v),
+        "attn/gate": of(q * kv),
+        "attn/proj": 16 * of(q * kv),
+        "head": np.zeros(1),  # the mean of spikes is real
+    }
+    found = {name: layer.accumulates for name, layer in report.layers.items()}
+    image = found.pop("stem/conv")
+    assert found.keys() == wanted.keys()
+    for name, count in wanted.items():
+        np.testing.assert_allclose(found[name], count, rtol=1e-6, err_msg=name)
+    assert not image.any()
+    assert report.macs == 9 * 3 * 16 * 4 * 4 + 16 * 3
+    assert report.not_spiking == ["stem/conv", "head"]
+
+
+def test_it_exits_early(model, variables, images):
+    logits = early_exit.running_logits(model, variables, images)
+    assert logits.shape == (T, 4, 3)
+    np.testing.assert_allclose(logits[-1], model.apply(variables, images), rtol=1e-4, atol=1e-5)
+    assert (early_exit.exit_steps(np.asarray(logits), 0.0) == 1).all()
+
+
+# ---------------------------------------------------------------- a run
+
+
+def config_of(**settings):
+    config = config_lib.default_config()
+    config.epochs, config.batch_size = 1, 480
+    config.model.name, config.model.time_steps = "drift_16", 2
+    config.data.image_size = 8
+    config.log_every_steps = 1
+    for key, value in settings.items():
+        config.model[key] = value
+    return config
+
+
+def test_settings_of_a_run_are_the_familys_own(tmp_path):
+    config = config_of(width=8, groups=4)
+    config_lib.validate(config)
+    again = config_lib.from_json(config_lib.to_json(config))
+    assert (again.model.width, again.model.groups) == (8, 4)
+    assert config_lib.differences(config, again) == []
+    for unknown in ({"stages": 3}, {"embed_dim": 32}):
+        (key,) = unknown
+        with pytest.raises(ValueError, match=rf"{key}"):
+            config_lib.validate(config_of(**unknown))
+    with pytest.raises(ValueError, match="unknown config key 'model.groups'"):
+        config_lib.from_json(config_lib.to_json(config).replace("drift_16", "spikformer_4_384"))
+    with pytest.raises(ValueError, match="width=9"):
+        loop.Run(config_of(width=9), tmp_path / "bad").train()
+
+
+def test_it_resumes_and_reports(tmp_path):
+    summary = loop.Run(config_of(width=8, groups=4), tmp_path / "run").train()
+    longer = config_of(width=8, groups=4)
+    longer.epochs = 2
+    resumed = loop.Run(longer, tmp_path / "run").train()
+    assert resumed["steps"] > summary["steps"]
+    assert np.isfinite(resumed["loss"])
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "drift_16 on digits" in page
+    content = json.loads((tmp_path / "run" / "energy.json").read_text())
+    assert "attn/gate" in content["layers"]
+
+
+# ---------------------------------------------------------------- eight devices
+
+
+@pytest.fixture(scope="module")
+def eight():
+    """What own_devices.py saw in each layout."""
+    script = pathlib.Path(__file__).with_name("own_devices.py")
+    environment = two_processes.environment(devices=8)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("layout", own_devices.LAYOUTS)
+def test_eight_devices_train_alike(eight, layout):
+    losses = eight[layout]["losses"]
+    assert len(losses) == own_devices.STEPS
+    np.testing.assert_allclose(losses, eight["replicate"]["losses"], rtol=1e-3)
+
+
+def test_weights_lie_where_its_rules_say(eight):
+    assert eight["replicate"]["q"] == []
+    assert "model" in eight["tensor"]["q"]
+    assert "data" in eight["fsdp"]["q"]
+
+
+def test_a_width_that_does_not_divide_is_named(model):
+    mesh = jax.sharding.AbstractMesh((1, 5), ("data", "model"))
+    placement = sharding.Placement(mesh, "tensor", own_family.TENSOR_RULES)
+    with pytest.raises(ValueError, match="model.width=16 must be divisible by mesh.model=5"):
+        sharding.check_model(model.config, placement, own_family.FAMILY.divided)
+    without = sharding.Placement(mesh, "tensor")
+    with pytest.raises(ValueError, match="needs the tensor_rules of the model's family"):
+        sharding.check_model(model.config, without, ())
+
+
+def test_the_scores_of_all_its_layers_are_found(model, variables):
+    assert set(masks.scores(variables["params"])) == set(snn.layer_names(model))
+
+
+# ---------------------------------------------------------------- a product that nobody counts
+
+
+class Meet(snn_layers.Product):
+    """A product of a new kind."""
+
+    def compute(self, q, x):
+        return q * x * x
+
+
+class MeetModel(own_family.Drift):
+    """The network with a product that the energy report does not know."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        config = self.config
+        x = own_family.ConvBN(config, name="stem")(parts.as_signal(self, images), train)
+        x = LIF(neuron=config.neuron, name="lif")(x).keep()
+        return snn_layers.Head(config.num_classes, name="head")(Meet(name="meet")(x, x))
+
+
+def test_a_product_that_is_not_counted_stops_no_training(tmp_path):
+    family = dataclasses.replace(
+        own_family.FAMILY, name="meet", module=MeetModel, sizes={"meet_16": SIZE}
+    )
+    snn.register(family)
+    try:
+        config = config_of()
+        config.model.name = "meet_16"
+        with pytest.warns(UserWarning, match="energy of this model is not reported: meet: the"):
+            summary = loop.Run(config, tmp_path / "run").train()
+        assert summary["energy_uj"] is None
+        assert 0 <= summary["firing_rate"] <= 1
+        assert not (tmp_path / "run" / "energy.json").exists()
+        assert "not counted" in (tmp_path / "run" / "report.html").read_text()
+        with pytest.raises(ValueError, match="meet: the operations of a Meet are not counted"):
+            snn.energy_report(
+                snn.create_model("meet_16", 3), {"params": {}}, np.zeros((1, 8, 8, 3), np.float32)
+            )
+    finally:
+        models.FAMILIES.pop("meet")
