@@ -269,7 +269,7 @@ def test_the_dtype_is_the_models_own_if_not_given(tiny, deployed):
     ("shape", "dtype"), [((3, 16, 16), "f4"), ((3, 8, 8, 3), "f4"), ((0, 16, 16, 3), "f4")]
 )
 def test_images_of_another_shape_are_rejected(deployed, shape, dtype):
-    with pytest.raises(ValueError, match=r"\[B, \*\[16, 16, 3\]\]"):
+    with pytest.raises(ValueError, match=r"\[B, 16, 16, 3\]"):
         deployed(np.zeros(shape, dtype))
 
 

@@ -16,6 +16,7 @@ from snnvit_jax import main
 from snnvit_jax.deployment import container, program
 from snnvit_jax.distributed.mesh import create_mesh
 from snnvit_jax.models import registry
+from snnvit_jax.neurons import KINDS
 from snnvit_jax.runs import loop
 from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.xla.flops import compiled_flops, model_flops
@@ -115,6 +116,32 @@ def test_weights_are_written_by_their_shape_not_by_their_memory():
     transposed = np.arange(6, dtype=np.float32).reshape(2, 3).T
     again = container.unpack_weights(container.pack_weights({"a": transposed}))
     np.testing.assert_array_equal(again["a"], transposed)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (0, 3), (2, 0), (2, 3)])
+def test_weights_keep_their_shape_numbers_and_empty_ones_too(shape):
+    weights = {"a": np.zeros(shape, np.float32)}
+    assert container.unpack_weights(container.pack_weights(weights))["a"].shape == shape
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "lif"])
+def test_every_kind_of_neuron_survives_the_file(kind, lively, tmp_path):
+    model = snn.create_model(
+        "spikformer_2_384",
+        3,
+        image_size=8,
+        time_steps=2,
+        embed_dim=16,
+        num_heads=2,
+        depth=1,
+        neuron={"kind": kind},
+    )
+    deployed = snn.deploy(model, lively(model))
+    deployed.save(tmp_path / "model.snn")
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    loaded = snn.load_deployed(tmp_path / "model.snn")
+    np.testing.assert_array_equal(loaded(images), deployed(images))
+    assert loaded.about["config"]["neuron"]["kind"] == kind
 
 
 # ---------------------------------------------------------------- files that cannot be read

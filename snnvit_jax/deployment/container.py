@@ -100,8 +100,9 @@ def pack_weights(weights):
     """
     from safetensors import numpy as safetensors  # late: importing this package must not need it
 
-    # The writer copies memory as it lies, so strides must be those of the shape.
-    return safetensors.save({n: np.ascontiguousarray(w) for n, w in weights.items()})
+    # The writer copies memory as it lies, so strides must be those of the shape. (Not
+    # np.ascontiguousarray, which makes a vector of a number.)
+    return safetensors.save({n: np.asarray(w, order="C") for n, w in weights.items()})
 
 
 def unpack_weights(content):

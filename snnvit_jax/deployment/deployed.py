@@ -73,9 +73,8 @@ class Deployed:
     def _check(self, images):
         *frames, height, width, channels = self.about["image_shape"]
         if frames and jnp.ndim(images) != 5:
-            raise ValueError(
-                f"recordings must be [B, *{self.about['image_shape']}], got {jnp.shape(images)}"
-            )
+            sizes = ", ".join(map(str, self.about["image_shape"]))
+            raise ValueError(f"recordings must be [B, {sizes}], got {jnp.shape(images)}")
         check_images(images, (height, width), channels, *frames)
 
     def flops(self, batch_size):
