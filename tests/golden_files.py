@@ -30,11 +30,13 @@ class File:
       settings: in which it differs from its published form.
       channels_first: whether all signals in the file have channels first; otherwise only those of
         the patch embedding.
+      tokens: whether signals behind the patch embedding have space as one axis here.
     """
 
     model: str
     settings: dict = dataclasses.field(default_factory=lambda: SIZES)
     channels_first: bool = True
+    tokens: bool = True
 
 
 FILES = {
@@ -43,6 +45,11 @@ FILES = {
     "spikformer_imagenet_small": File("spikformer_8_512_imagenet", SIZES | {"image_size": 64}),
     "spikingformer_small": File("spikingformer_4_384"),
     "sdt_small": File("sdt_2_512"),
+}
+# Those of families of several stages, whose tests stand beside those of their models.
+META = {"embed_dim": (16, 32, 48, 64), "num_heads": 4, "depth": (2, 1), "image_size": 64}
+OTHERS = {
+    "metaspikeformer_small": File("metaspikeformer_8_512_imagenet", META, tokens=False),
 }
 
 
@@ -91,7 +98,7 @@ class Golden:
 
     def model(self, **overrides):
         """Creates the model that the weights belong to."""
-        file = FILES[self.name]
+        file = (FILES | OTHERS)[self.name]
         return snn.create_model(file.model, 10, time_steps=4, **file.settings, **overrides)
 
     @property
@@ -102,7 +109,7 @@ class Golden:
 
 @functools.cache
 def read(name):
-    """Returns the Golden called `name`, a key of FILES."""
+    """Returns the Golden called `name`, a key of FILES or OTHERS."""
     with np.load(FOLDER / f"{name}.npz") as file:
         arrays = dict(file)
     meta = json.loads(str(arrays["meta"]))
@@ -149,12 +156,16 @@ def _channels_last(file, published, spikes):
     T, B, *_ = spikes.shape
     if published.endswith("talking_heads_lif"):  # T B heads 1 channels-of-a-head
         return spikes.reshape(T, B, 1, -1)
-    in_patch_embedding = published.startswith("patch_embed")
-    channels_first = in_patch_embedding or FILES[file].channels_first
+    in_patch_embedding, file = published.startswith("patch_embed"), (FILES | OTHERS)[file]
+    channels_first = in_patch_embedding or file.channels_first
     spikes = np.moveaxis(spikes, 2, -1) if channels_first else spikes
-    if in_patch_embedding or spikes.ndim == 3:  # T B C, without space
+    if in_patch_embedding or not file.tokens or spikes.ndim == 3:  # T B C, without space
         return spikes
     return spikes.reshape(T, B, -1, spikes.shape[-1])  # T B N C
+
+
+# Not the second number of a stage, "downsample1_2".
+_NUMBER_IN_LIST = r"(?<!downsample\d)(?<!ConvBlock\d)_(\d+)(?=[._])"
 
 
 def as_published(tree):
@@ -173,5 +184,5 @@ def as_published(tree):
             array.ndim, array
         )
         name = ".".join([*path[:-1], leaves.get(path[-1], path[-1])])
-        published[re.sub(r"_(\d+)(?=\.)", r".\1", name)] = array
+        published[re.sub(_NUMBER_IN_LIST, r".\1", name)] = array
     return published

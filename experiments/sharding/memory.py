@@ -22,6 +22,7 @@ import snnvit_jax as snn
 from snnvit_jax import training
 from snnvit_jax.distributed.mesh import create_mesh
 from snnvit_jax.distributed.sharding import SHARDINGS, Placement
+from snnvit_jax.models import family_of
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.training import optimizer
 from snnvit_jax.xla.collectives import KINDS, collectives
@@ -35,8 +36,9 @@ def measure(sharding):
     Args:
       sharding: a key of `SHARDINGS`.
     """
+    rules = family_of("spikformer_4_384").tensor_rules
     model_devices = 2 if SHARDINGS[sharding].uses_model else 1
-    placement = Placement(create_mesh({"data": -1, "model": model_devices}), sharding, RULES)
+    placement = Placement(create_mesh({"data": -1, "model": model_devices}), sharding, rules)
     settings = config_lib.default_config().optimizer
     rate = optimizer.learning_rate_schedule(settings, 10, 10.0)
     procedure = training.Procedure(

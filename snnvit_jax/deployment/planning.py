@@ -125,7 +125,8 @@ def _constant(node, inputs):
         return _applied(about["function"], inputs[0], shape, about["kernel"]) + bias
     if node.operation == "norm":
         factor = as_factor(about["scale"], about["var"])
-        return (inputs[0] - np.float64(about["mean"])) * factor + np.float64(about["bias"])
+        mean, bias = np.float64(about["mean"]), np.float64(about["bias"])
+        return _framed((inputs[0] - mean) * factor + bias, (0.0 - mean) * factor + bias, shape)
     if node.operation == "scale":
         return inputs[0] * np.float64(about["factor"])
     if node.operation == "sum":
@@ -135,6 +136,16 @@ def _constant(node, inputs):
         return np.zeros(shape) if silent else _applied(about["function"], inputs, shape)
     shape = shape if node.operation == "map" else shape[-1:]  # or a readout: the mean over space
     return _applied(about["function"], inputs[0], shape)
+
+
+def _framed(inside, border, shape):
+    """An image with what a normalisation makes of zero around it, if its shape is larger."""
+    if inside.shape == shape:
+        return inside
+    rows, columns = ((outer - n) // 2 for outer, n in zip(shape, inside.shape[:2], strict=False))
+    framed = np.broadcast_to(border, shape).copy()
+    framed[rows : shape[0] - rows, columns : shape[1] - columns] = inside
+    return framed
 
 
 def _applied(function, inputs, shape, *weights):

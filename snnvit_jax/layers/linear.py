@@ -92,15 +92,15 @@ class Linear(nn.Module):
       features: number of output channels.
       use_bias: whether a bias is added (without effect before a normalisation in training).
       dtype: of the computation; parameters are float32.
-      kernel_init: initializer of the kernel [C, features].
-      bias_init: initializer of the bias [features].
+      kernel_init: initializer of the kernel [C, features]; None for that of a PyTorch convolution.
+      bias_init: initializer of the bias [features]; None for the same.
     """
 
     features: int
     use_bias: bool = True
     dtype: DTypeLike = jnp.float32
-    kernel_init: Callable = nn.initializers.normal(0.02)
-    bias_init: Callable = nn.initializers.zeros
+    kernel_init: Callable | None = nn.initializers.normal(0.02)
+    bias_init: Callable | None = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x):

@@ -1,10 +1,13 @@
 """Batch normalisation over batch, time and space."""
 
+import dataclasses
 import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from snnvit_jax.signals.signal import OfImages
 
 EPSILON = 1e-5
 MOMENTUM = 0.9  # of the running statistics; PyTorch calls the same thing 0.1
@@ -95,7 +98,15 @@ class BatchNorm(nn.Module):
 
     Unlike `nn.BatchNorm`, the running variance is the unbiased one, which the published models
     were trained with. A static signal stands for T equal steps, which enter only that factor.
+
+    Attributes:
+      pad: pixels on each side that are added to the normalised images, with what the running
+        statistics make of zero, bias - mean * scale / sqrt(variance + 1e-5) (Ding et al.,
+        "Diverse Branch Block", CVPR 2021). In training these are the statistics that the same
+        forward pass has just updated, and no gradient flows through the border.
     """
+
+    pad: int = 0
 
     @nn.compact
     def __call__(self, x, train):
@@ -104,11 +115,11 @@ class BatchNorm(nn.Module):
         The result is not kept for the backward pass.
 
         Args:
-          x: `Signal` [B, K, ..., C].
+          x: `Signal` [B, K, ..., C]; with `pad`, [B, K, H, W, C].
           train: whether to normalise by the batch and to update the running statistics.
         """
         if x.plan:
-            return planned_affine(self, x)
+            return self._framed(planned_affine(self, x), 0.0)
         C = x.features
         scale = self.param("scale", nn.initializers.ones, (C,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (C,), jnp.float32)
@@ -117,6 +128,8 @@ class BatchNorm(nn.Module):
         about = {"scale": scale, "bias": bias, "mean": mean.value, "var": var.value}
         if not train:
             result = x.then(normalize, mean.value, var.value, scale, bias)
+            result = self._framed(result, _of_zero(mean.value, var.value, scale, bias))
+            about["pad"] = self.pad
             return result.trace("norm", self.path, (x,), **about)
         batch_mean, batch_var = x.through(batch_statistics).pending
         if not self.is_initializing():
@@ -124,7 +137,39 @@ class BatchNorm(nn.Module):
             n = math.prod(x.shape[:-1]) * repeats
             mean.value = MOMENTUM * mean.value + (1 - MOMENTUM) * batch_mean
             var.value = MOMENTUM * var.value + (1 - MOMENTUM) * batch_var * (n / max(n - 1, 1))
-        return x.then(normalize, batch_mean, batch_var, scale, bias)
+        result = x.then(normalize, batch_mean, batch_var, scale, bias)
+        return self._framed(result, _of_zero(mean.value, var.value, scale, bias))
+
+    def _framed(self, x, border):
+        return x.then(OfImages(Frame(self.pad)), jnp.asarray(border)) if self.pad else x
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """Puts a frame around images, as a function of them and of what stands in it.
+
+    Attributes:
+      pixels: on each side.
+    """
+
+    pixels: int
+
+    def __call__(self, images, border):
+        """Returns [N, H + 2 pixels, W + 2 pixels, C].
+
+        Args:
+          images: [N, H, W, C].
+          border: [C] or a number.
+        """
+        n = self.pixels
+        space = ((0, 0), (n, n), (n, n), (0, 0))
+        inside = jnp.pad(jnp.ones(images.shape[1:3], bool), n)[..., None]
+        return jnp.where(inside, jnp.pad(images, space), border.astype(images.dtype))
+
+
+def _of_zero(mean, variance, scale, bias):
+    """What a normalisation makes of zero, [C], without a gradient."""
+    return jax.lax.stop_gradient(bias - mean * batch_norm_factor(scale, variance))
 
 
 def planned_affine(module, x):

@@ -3,7 +3,7 @@
 Imports `layers`, `neurons`, `signals` and `time_steps`.
 """
 
-from snnvit_jax.models import sdt, spikformer, spikingformer
+from snnvit_jax.models import metaspikeformer, sdt, spikformer, spikingformer
 from snnvit_jax.models.family import Family
 from snnvit_jax.models.registry import (
     FAMILIES,
@@ -15,7 +15,12 @@ from snnvit_jax.models.registry import (
     variable_shapes,
 )
 
-for _family in (spikformer.FAMILY, spikingformer.FAMILY, sdt.FAMILY):
+for _family in (
+    spikformer.FAMILY,
+    spikingformer.FAMILY,
+    sdt.FAMILY,
+    metaspikeformer.FAMILY,
+):
     register(_family)
 
 DEFAULT_MODEL = "spikformer_4_384"  # of a configuration that names none

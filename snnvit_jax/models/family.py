@@ -22,6 +22,8 @@ class Family:
       sizes: {model name: settings published under it}; "image_size" among them.
       torch_name: path of a variable, without its collection -> the authors' name of it.
       unused: model -> names of the authors' weights that they construct and never use.
+      refused: {first part of the authors' name of a weight that no model here takes: why, and
+        what to do}.
       tensor_rules: ((pattern of variable names, name or None for each axis), ...) for tensor
         parallelism: (None, "model") divides the outputs of a kernel over the axis "model" of the
         devices, ("model", None) its inputs, ("model",) a bias. What no pattern is found in stays
@@ -35,6 +37,7 @@ class Family:
     sizes: Mapping[str, Mapping]
     torch_name: Callable | None = None
     unused: Callable = lambda model: frozenset()
+    refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
     tensor_rules: tuple = ()
     divided: tuple[str, ...] = ()
 
@@ -58,12 +61,12 @@ class Family:
         Raises:
           ValueError: for an unknown setting, or a value that does not fit, each by name.
         """
-        unknown = sorted(set(overrides) - set(self.settings))
+        chosen = {key: value for key, value in overrides.items() if value is not None}
+        unknown = sorted(set(chosen) - set(self.settings))
         if unknown:
             raise ValueError(
                 f"unknown model settings {unknown}; use some of {', '.join(self.settings)}"
             )
-        chosen = {key: value for key, value in overrides.items() if value is not None}
         settings = {**self.sizes[name], **chosen}
         size = settings.pop("image_size")
         settings["image_size"] = _as_pair(size if image_size is None else image_size)

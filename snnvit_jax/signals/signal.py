@@ -134,6 +134,14 @@ class Signal(flax.struct.PyTreeNode):
         """Returns the signal with space as one axis: [B, K, H, W, C] -> [B, K, H * W, C]."""
         return self.map(flatten_space)
 
+    def images(self, sides):
+        """Returns the signal with space as two axes: [B, K, H * W, C] -> [B, K, H, W, C].
+
+        Args:
+          sides: (H, W).
+        """
+        return self.map(_UnflattenSpace(tuple(sides)))
+
     def emit(self, run, *operands, price):
         """Returns what neurons emit for this current: values at all T steps.
 
@@ -276,6 +284,16 @@ def flatten_space(images):
       images: [N, ..., C].
     """
     return images.reshape(images.shape[0], -1, images.shape[-1])
+
+
+@dataclasses.dataclass(frozen=True)
+class _UnflattenSpace:
+    """The inverse of `flatten_space`, for images of these sides."""
+
+    sides: tuple[int, int]
+
+    def __call__(self, tokens):
+        return tokens.reshape(tokens.shape[0], *self.sides, tokens.shape[-1])
 
 
 def _times(values, factor):

@@ -116,7 +116,10 @@ def _check_names(model, expected, given):
     ignored = family_of(model).unused(model) | counters
     missing, unexpected = sorted(expected - given), sorted(given - expected - ignored)
     if missing or unexpected:
-        raise ValueError(f"the weights are for another model: {missing=}, {unexpected=}")
+        whys = family_of(model).refused
+        parts = sorted({name.split(".")[0] for name in unexpected} & whys.keys())
+        why = "".join(f"; {part!r} is {whys[part]}" for part in parts)
+        raise ValueError(f"the weights are for another model: {missing=}, {unexpected=}{why}")
 
 
 def _check_shapes(shapes):

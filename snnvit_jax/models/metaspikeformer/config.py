@@ -1,0 +1,123 @@
+"""`MetaSpikeformerConfig`: what a Meta-SpikeFormer is made of."""
+
+import dataclasses
+import math
+import numbers
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from snnvit_jax.neurons import LIFNeuron, Neuron
+from snnvit_jax.time_steps import masks
+
+STRIDE = 16  # pixels between two neighbouring places of the last stage
+HEAD_INPUTS = ("spikes", "currents")
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaSpikeformerConfig:
+    """A Meta-SpikeFormer's architecture.
+
+    Attributes:
+      num_classes: outputs, >= 1.
+      image_size: height and width in pixels, divisible by 16.
+      time_steps: T, the most time steps a layer can use, >= 1.
+      embed_dim: channels of the four stages; the first is even, the last two, which have
+        attention, are divisible by num_heads.
+      num_heads: attention heads.
+      depth: blocks of the two stages of attention.
+      mlp_ratio: channels between two maps of an MLP, and between the two 3x3 convolutions of a
+        convolution block, in units of the channels around them.
+      head_input: what the head reads: "spikes" of a neuron behind the mean over space, or
+        "currents", that mean itself, as in weights from before the authors changed it (March
+        2024). Published weights do not say which they are of: the accuracy does.
+      neuron: what all neurons share.
+      drop_path: probability, in training, that an example skips a branch of the last block of
+        attention; it grows linearly from 0 in the first. The published models use none.
+      remat: "block" keeps only the inputs of the blocks for the backward pass and computes the
+        rest again, in training; "none" keeps everything.
+      dtype: of the computation (parameters and batch statistics are float32).
+
+    Raises:
+      ValueError: naming the value that does not fit.
+    """
+
+    num_classes: int
+    image_size: tuple[int, int]
+    time_steps: int
+    embed_dim: tuple[int, int, int, int]
+    num_heads: int
+    depth: tuple[int, int]
+    mlp_ratio: float = 4.0
+    head_input: str = "spikes"
+    neuron: Neuron = dataclasses.field(default_factory=LIFNeuron)
+    drop_path: float = 0.0
+    remat: str = "none"
+    dtype: DTypeLike = jnp.float32
+
+    input_layer: ClassVar = "downsample1_1/encode_conv"
+
+    def __post_init__(self):
+        masks.check_time_steps(self.time_steps)
+        for name, count in (("num_classes", None), ("num_heads", None)):
+            _check_whole(name, getattr(self, name), count)
+        for name, count in (("embed_dim", 4), ("depth", 2), ("image_size", 2)):
+            _check_whole(name, getattr(self, name), count)
+        if any(side % STRIDE for side in self.image_size):
+            raise ValueError(f"image_size={self.image_size} must be divisible by {STRIDE}")
+        if self.embed_dim[0] % 2:
+            raise ValueError(f"embed_dim={self.embed_dim} must begin with an even number")
+        if any(dim % self.num_heads for dim in self.embed_dim[2:]):
+            raise ValueError(
+                f"embed_dim={self.embed_dim} must end with two numbers divisible by "
+                f"num_heads={self.num_heads}"
+            )
+        self._check_choices()
+
+    def _check_choices(self):
+        if not self.mlp_ratio > 0 or min(map(self.hidden_channels, self.all_widths)) < 1:
+            raise ValueError(f"mlp_ratio={self.mlp_ratio} leaves no channels between two maps")
+        if self.head_input not in HEAD_INPUTS:
+            raise ValueError(
+                f"head_input={self.head_input!r} must be one of {', '.join(HEAD_INPUTS)}"
+            )
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path={self.drop_path} must lie in [0, 1)")
+        if self.remat not in ("none", "block"):
+            raise ValueError(f"remat={self.remat!r} must be one of none, block")
+
+    @property
+    def all_widths(self):
+        """Channels of the five stages: the first has two sides of its image, half as wide first."""
+        return (self.embed_dim[0] // 2, *self.embed_dim)
+
+    @property
+    def hidden_dim(self):
+        """What divides the hidden channels of every MLP, however they are split over devices."""
+        return math.gcd(*map(self.hidden_channels, self.embed_dim[2:]))
+
+    def hidden_channels(self, width):
+        """Returns the channels between two maps of `width` channels.
+
+        Args:
+          width: >= 1.
+        """
+        return int(width * self.mlp_ratio)
+
+    def drop_path_of(self, block):
+        """Returns the probability of leaving out a branch of a block of attention.
+
+        Args:
+          block: its number, from 0, counted over both stages.
+        """
+        return self.drop_path * block / max(sum(self.depth) - 1, 1)
+
+
+def _check_whole(name, value, count):
+    """Refuses anything but a whole number >= 1, or `count` of them."""
+    several = value if count and isinstance(value, tuple) else (value,)
+    whole = all(isinstance(n, numbers.Integral) and not isinstance(n, bool) for n in several)
+    if len(several) != (count or 1) or not whole or min(several) < 1:
+        wanted = f"{count} whole numbers" if count else "a whole number"
+        raise ValueError(f"{name}={value!r} must be {wanted} of at least 1")

@@ -1,0 +1,51 @@
+"""Meta-SpikeFormer's published sizes, its authors' names, and what of theirs is refused."""
+
+import re
+
+from snnvit_jax.models.family import Family
+from snnvit_jax.models.metaspikeformer.config import MetaSpikeformerConfig
+from snnvit_jax.models.metaspikeformer.model import MetaSpikeformer
+
+
+def _imagenet(*embed_dim):
+    return {"embed_dim": embed_dim, "num_heads": 8, "depth": (6, 2), "image_size": 224}
+
+
+# Named by the channels of the first stage of attention: 8 blocks in all.
+SIZES = {
+    "metaspikeformer_8_384_imagenet": _imagenet(96, 192, 384, 480),
+    "metaspikeformer_8_512_imagenet": _imagenet(128, 256, 512, 640),
+    "metaspikeformer_8_768_imagenet": _imagenet(192, 384, 768, 960),
+}
+
+REFUSED = {
+    "head_kd": "the second head, of distillation: published inference takes the mean of both "
+    "heads, which a model of one head gives with (head + head_kd) / 2 as its weight and bias",
+}
+
+
+def torch_name(path):
+    """Returns the authors' name of a module, for example "block3.0.attn.q_conv.0.body.2.1".
+
+    Args:
+      path: of the module, ("block3_0", "attn", "q_conv_0", "body_2_1").
+    """
+    return ".".join(_torch_part(part) for part in path)
+
+
+def _torch_part(part):
+    """Numbers of lists go behind a dot; those of stages ("downsample1_2") belong to the name."""
+    if part.startswith("downsample"):
+        return part
+    stage = re.match(r"ConvBlock\d+_\d+|", part).group()
+    return stage + re.sub(r"_(\d+)", r".\1", part.removeprefix(stage))
+
+
+FAMILY = Family(
+    name="metaspikeformer",
+    module=MetaSpikeformer,
+    config=MetaSpikeformerConfig,
+    sizes=SIZES,
+    torch_name=torch_name,
+    refused=REFUSED,
+)
