@@ -27,6 +27,8 @@ from snnvit_jax.runs import config as config_lib
 from snnvit_jax.training import optimizer
 from snnvit_jax.xla.collectives import KINDS, collectives
 
+NAME = "spikformer_4_384"
+RULES = family_of(NAME).tensor_rules
 BATCH, IMAGE_SIZE, SIZES = 64, 16, {"embed_dim": 256, "num_heads": 8, "depth": 4}
 
 
@@ -42,7 +44,7 @@ def measure(sharding):
     settings = config_lib.default_config().optimizer
     rate = optimizer.learning_rate_schedule(settings, 10, 10.0)
     procedure = training.Procedure(
-        model=snn.create_model("spikformer_4_384", 10, IMAGE_SIZE, 2, **SIZES),
+        model=snn.create_model(NAME, 10, IMAGE_SIZE, 2, **SIZES),
         optimizer=optimizer.create_optimizer(settings, rate),
         placement=placement,
     )

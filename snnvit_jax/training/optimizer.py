@@ -21,7 +21,7 @@ def learning_rate_schedule(settings, epochs, steps_per_epoch, start_step=0):
     Args:
       settings: `config.optimizer`; its `warmup` and `cooldown` are shares of `epochs`, its
         `schedule` is "cosine" (the cosine starts after the warm-up; every step has its own rate) or
-        "epoch_cosine" (that of the published Spikformer recipes: see `epoch_cosine`).
+        "epoch_cosine" (that of the recipes of Zhou et al., ICLR 2023: see `epoch_cosine`).
       epochs: of the whole schedule, cool-down included; may be a fraction.
       steps_per_epoch: optimiser steps in one of them; may be a fraction.
       start_step: training step at which the schedule begins.
@@ -57,7 +57,7 @@ def _epoch_cosine(settings, warmup, cosine_epochs, steps_per_epoch):
 
 
 def epoch_cosine(epoch, warmup, cosine_epochs, settings):
-    """Returns the learning rate of an epoch in the published Spikformer recipes.
+    """Returns the learning rate of an epoch in the recipes of Zhou et al., ICLR 2023.
 
     Linear from the warm-up's rate; after the warm-up a cosine over all epochs, which has begun at
     epoch 0 already; the lowest rate after `cosine_epochs`.
