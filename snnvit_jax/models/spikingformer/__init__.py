@@ -1,4 +1,4 @@
-"""Spikingformer (Zhou et al., 2023): neurons before the linear maps, a residual stream of currents."""
+"""Spikingformer (Zhou et al., 2023): neurons before the linear maps, a stream of currents."""
 
 from snnvit_jax.models.spikingformer.family import FAMILY
 from snnvit_jax.models.spikingformer.model import Spikingformer, SpikingformerConfig

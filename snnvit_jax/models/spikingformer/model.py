@@ -1,7 +1,7 @@
-"""Spikingformer (Zhou et al., "Spikingformer: Spike-driven Residual Learning for Transformer-based
-Spiking Neural Network", arXiv 2304.11954).
+"""Spikingformer (Zhou et al., arXiv 2304.11954).
 
-A neuron stands before each linear map and its normalisation, not behind them, so that what is added
+"Spikingformer: Spike-driven Residual Learning for Transformer-based Spiking Neural Network". A
+neuron stands before each linear map and its normalisation, not behind them, so that what is added
 up between blocks are currents. Every linear map but the first and the head therefore reads spikes.
 Signals are [B, T, H, W, C] in the patch embedding and [B, T, N, C] in the blocks.
 """
