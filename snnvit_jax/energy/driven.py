@@ -16,7 +16,6 @@ import numpy as np
 
 from snnvit_jax.energy import operations
 from snnvit_jax.energy.observation import interceptor, model_shapes
-from snnvit_jax.layers import Head
 from snnvit_jax.models import variable_shapes
 from snnvit_jax.signals import Signal, Tracer
 from snnvit_jax.xla import backends
@@ -91,7 +90,7 @@ def _silence_each(model, image_shape, names):
         fires, units = dict(zip(names, firing, strict=True)), {}
 
         def see_layer(name, module, args):
-            if not isinstance(module, Head):
+            if not operations.reads_mean(module, args[0]):
                 read = operations.input_units(module, operations.named_operands(module, args))
                 units[name] = read[0, 0]  # every step is the same
 

@@ -94,10 +94,20 @@ def named_operands(module, args):
 
 
 def _array(module, x):
-    """The values that a layer multiplies: of a signal, or for a head its mean."""
+    """The values that a layer multiplies: of a signal, or for most heads its mean."""
     if not isinstance(x, Signal):
         return x
-    return module.features(x) if isinstance(module, Head) else x.values
+    return module.features(x) if reads_mean(module, x) else x.values
+
+
+def reads_mean(module, x):
+    """Returns whether a layer multiplies the mean of a signal over time, which is no spikes.
+
+    Args:
+      module: a bound module of a type in `OPERATIONS`.
+      x: `Signal` that it is called with.
+    """
+    return isinstance(module, Head) and not module.reads_steps(x)
 
 
 def input_units(module, operands):
@@ -142,8 +152,11 @@ def accumulates_by_rate(shape, units):
     """
     if set(units) == {"q", "k", "v"}:
         sums = np.minimum(units["k"], units["v"]) + units["q"]
-    else:  # of a product of two, the published formulas take the sparser operand
-        sums = functools.reduce(np.minimum, units.values())
+    else:  # of a product of two, the sparser operand; either may be repeated for the other's size
+        size = max(shape.operands.values())
+        sums = size * functools.reduce(
+            np.minimum, (units[name] / n for name, n in shape.operands.items())
+        )
     return sums * shape.fan_out_by_rate
 
 
@@ -277,7 +290,7 @@ def _keys_meet_values(module, q):
 
 
 class _Head(_Dense):
-    """A matrix product of the mean over time and tokens, with one step."""
+    """A matrix product of the mean over time and tokens, with one step, or of spikes at each."""
 
     @staticmethod
     def shape(module, input):
@@ -285,7 +298,7 @@ class _Head(_Dense):
         return LayerShape(
             macs=size * classes,
             fan_out=classes,
-            time_steps=1,
+            time_steps=input.shape[1],
             operands={"input": size},
             primitives=("dot_general",),
             plain_macs=size * classes,

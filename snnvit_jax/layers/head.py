@@ -9,6 +9,9 @@ import jax.numpy as jnp
 class Head(nn.Module):
     """Logits [B, classes], float32, of the mean of a signal over all T time steps and all tokens.
 
+    The product with the kernel may come before the mean over time or behind it. It comes before
+    where the signal has no space: then it reads what a neuron emits at each step, as spikes.
+
     Attributes:
       num_classes: outputs.
       use_bias: whether a bias is added.
@@ -24,16 +27,27 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x):
         """Returns [B, classes] of a signal [B, K, ..., C]."""
-        features = self.features(x)
-        shape = (features.shape[-1], self.num_classes)
+        shape = (x.features, self.num_classes)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         weights = {"kernel": kernel}
-        logits = jnp.dot(features, kernel)
+        if self.reads_steps(x) and not x.plan:
+            logits = jnp.mean(jnp.dot(wide(x.values), kernel), axis=1)
+        else:
+            logits = jnp.dot(self.features(x), kernel)
         if self.use_bias:
             weights["bias"] = self.param("bias", self.bias_init, shape[1:], jnp.float32)
             logits = logits + weights["bias"]
         x.trace("readout", self.path, (x,), function=token_mean, weights=weights)
         return logits
+
+    @staticmethod
+    def reads_steps(x):
+        """Returns whether it multiplies a signal at each time step, and not its mean.
+
+        Args:
+          x: `Signal` [B, K, ..., C].
+        """
+        return len(x.shape) == 3
 
     def features(self, x):
         """Returns the mean over time and tokens, [B, C], at least float32."""

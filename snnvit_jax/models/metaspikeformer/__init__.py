@@ -1,4 +1,4 @@
-"""Meta-SpikeFormer (Yao et al., ICLR 2024): convolutions and attention over a stream of currents."""
+"""Meta-SpikeFormer (Yao et al., ICLR 2024): convolutions, attention, a stream of currents."""
 
 from snnvit_jax.models.metaspikeformer.config import MetaSpikeformerConfig
 from snnvit_jax.models.metaspikeformer.family import FAMILY

@@ -1,10 +1,9 @@
-"""Spikingformer: neurons stand before linear maps, not behind them.
+"""Spikingformer (Zhou et al., arXiv 2304.11954).
 
-(Zhou et al., "Spikingformer: Spike-driven Residual Learning for Transformer-based Spiking Neural
-Network", arXiv 2304.11954.) A neuron stands before each linear map and its normalisation, not
-behind them, so that what is added up between blocks are currents. Every linear map but the first
-and the head therefore reads spikes. Signals are [B, T, H, W, C] in the patch embedding and [B, T,
-N, C] in the blocks.
+"Spikingformer: Spike-driven Residual Learning for Transformer-based Spiking Neural Network". A
+neuron stands before each linear map and its normalisation, not behind them, so that what is added
+up between blocks are currents. Every linear map but the first and the head therefore reads spikes.
+Signals are [B, T, H, W, C] in the patch embedding and [B, T, N, C] in the blocks.
 """
 
 import dataclasses

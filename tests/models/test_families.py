@@ -1,0 +1,338 @@
+"""What every family has: deployment, early exit, energy, low precision, less memory."""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import traverse_util
+
+import snnvit_jax as snn
+from snnvit_jax import energy, training
+from snnvit_jax.energy import operations
+from snnvit_jax.evaluation import early_exit
+from snnvit_jax.models import FAMILIES
+from snnvit_jax.neurons.kinds import KINDS
+from snnvit_jax.time_steps import masks
+from snnvit_jax.training.objective import Objective
+
+# Every family in a small size, and what else a family has that changes its forward pass.
+SMALL = {"embed_dim": 16, "num_heads": 2, "depth": 1, "mlp_ratio": 2.0, "image_size": 8}
+POOLED = SMALL | {"image_size": 32}
+FORMS = {
+    "spikformer": ("spikformer_2_384", SMALL),
+    "spikingformer": ("spikingformer_2_384", SMALL),
+    "sdt": ("sdt_2_256", SMALL),
+    "spikingformer, imagenet": ("spikingformer_8_384_imagenet", POOLED | {"depth": 2}),
+    "sdt, imagenet": ("sdt_8_384_imagenet", POOLED | {"depth": 2}),
+    "sdt, as many hidden channels": ("sdt_2_256", SMALL | {"mlp_ratio": 1.0}),
+}
+CURRENTS = ("spikingformer", "sdt")  # families whose residual stream holds currents, not spikes
+NEURONS = [{"kind": kind} for kind in KINDS] + [{"kind": "plif", "tau": 2.5, "reset": "soft"}]
+QUICKLY = {"xla_backend_optimization_level": 0}  # to compile; each program runs once
+
+
+class Small(NamedTuple):
+    """A small model with variables that make it fire, and images."""
+
+    model: Any
+    variables: dict
+    images: np.ndarray
+    names: list
+
+
+def small(lively, form, dtype="float32", time_steps=4, **settings):
+    name, sizes = FORMS[form]
+    model = snn.create_model(name, 3, time_steps=time_steps, **sizes | settings)
+    variables = balanced(lively(model)) if form.split(",")[0] in CURRENTS else lively(model)
+    side = sizes["image_size"]
+    images = np.random.default_rng(0).normal(size=(3, side, side, 3)).astype(dtype)
+    if dtype != "float32":
+        model = type(model)(dataclasses.replace(model.config, dtype=jnp.dtype(dtype)))
+        variables = jax.tree.map(lambda x: np.asarray(x, dtype), variables)
+    return Small(model, variables, images, list(masks.scores(variables["params"])))
+
+
+def balanced(variables):
+    """Variables whose currents do not all push a residual stream of them beyond the threshold."""
+    flat = traverse_util.flatten_dict(variables)
+    for path in flat:
+        if path[-2:] in {(f"{name}_bn", "bias") for name in ("proj", "fc2", "mlp2", "rpe")}:
+            flat[path] = flat[path] - 1.25
+    return traverse_util.unflatten_dict(flat)
+
+
+def quickly(function, *arguments):
+    return jax.jit(function, compiler_options=QUICKLY)(*arguments)
+
+
+def test_every_family_is_in_the_table():
+    assert {snn.models.family_of(name).name for name, _ in FORMS.values()} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_layer_of_a_small_model_fires_sometimes(form, lively):
+    model, variables, images, names = small(lively, form)
+    _, seen = quickly(lambda v: model.apply(v, images, mutable=["spikes"]), variables)
+    rates = {name: float(spikes.mean()) for name, spikes in snn.spikes(seen).items()}
+    assert sorted(rates) == sorted(names)
+    assert all(0 < rate < 1 for rate in rates.values()), rates
+
+
+# ---------------------------------------------------------------- deployment
+
+
+def schedules(names, time_steps, seed):
+    """Random ones from sparse to dense, the same steps everywhere, and layers without any step."""
+    rng = np.random.default_rng(seed)
+    for density in (0.3, 0.6, 0.9):
+        yield {name: rng.random(time_steps) < density for name in names}
+    yield {name: np.arange(time_steps) % 2 == 1 for name in names}
+    yield {name: np.full(time_steps, rng.random() < 0.7) for name in names}
+    yield {name: np.zeros(time_steps, bool) for name in names}
+
+
+@pytest.mark.parametrize("neuron", NEURONS, ids=lambda n: n["kind"] + n.get("reset", ""))
+@pytest.mark.parametrize("form", FORMS)
+def test_deployed_it_is_the_masked_model(form, neuron, lively, x64):
+    if "," in form and neuron["kind"] not in ("lif", "psn"):
+        pytest.skip("the forms of a family are tried with two neurons")
+    model, variables, images, names = small(lively, form, "float64", time_steps=3, neuron=neuron)
+    masked = jax.jit(lambda v: model.apply(v, images), compiler_options=QUICKLY)
+    seed = len(form) + 100 * len(neuron["kind"])
+    for chosen in schedules(names, 3, seed):
+        schedule = snn.TimeStepSchedule(chosen)
+        expected = masked(snn.with_schedule(variables, schedule))
+        deployed = snn.deploy(model, variables, schedule)
+        logits = quickly(deployed._function, deployed.weights, jnp.asarray(images))
+        np.testing.assert_allclose(logits, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_flops_are_halved_with_half_of_the_steps_everywhere(form, lively):
+    sizes = {"embed_dim": 64, "depth": 2, "mlp_ratio": 4.0}
+    model, variables, _, names = small(lively, form, **sizes)
+    whole = snn.deploy(model, variables).flops(4)
+    for active in ([1, 1, 0, 0], [0, 1, 0, 1]):
+        schedule = snn.TimeStepSchedule(dict.fromkeys(names, tuple(active)))
+        assert snn.deploy(model, variables, schedule).flops(4) <= 0.56 * whole
+
+
+def test_a_file_needs_no_code_of_the_family(lively, tmp_path):
+    for form in ("spikingformer", "sdt"):
+        model, variables, images, names = small(lively, form, time_steps=2)
+        schedule = snn.TimeStepSchedule(dict.fromkeys(names, (0, 1)))
+        deployed = snn.deploy(model, variables, schedule)
+        deployed.save(tmp_path / "model.snn")
+        loaded = snn.load_deployed(tmp_path / "model.snn")
+        np.testing.assert_allclose(loaded(images), deployed(images), rtol=1e-6, atol=1e-6)
+        assert loaded.about["family"] == form
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+@pytest.mark.parametrize("form", ["spikformer", "spikingformer", "sdt"])
+def test_running_logits_are_those_of_models_that_stop_earlier(form, lively):
+    model, variables, images, names = small(lively, form)
+    rng = np.random.default_rng(5)
+    schedule = snn.TimeStepSchedule({name: rng.random(4) < 0.8 for name in names})
+    variables = snn.with_schedule(variables, schedule)
+    running = quickly(lambda v: early_exit.running_logits(model, v, images), variables)
+    expected = quickly(model.apply, variables, images)
+    np.testing.assert_allclose(running[-1], expected, rtol=1e-5, atol=1e-5)
+    scores = {name: s[:2] for name, s in masks.scores(variables["params"]).items()}
+    shorter = variables | {"params": masks.replace_scores(variables["params"], scores)}
+    half = type(model)(dataclasses.replace(model.config, time_steps=2))
+    expected = quickly(half.apply, shorter, images)
+    np.testing.assert_allclose(running[1], expected, rtol=1e-5, atol=1e-5)
+
+
+# ---------------------------------------------------------------- training
+
+
+def gradient(model, variables, images):
+    def loss_fn(params):
+        given = variables | {"params": params}
+        logits, new = model.apply(given, images, train=True, mutable=["batch_stats"])
+        return -jax.nn.log_softmax(logits)[jnp.arange(3), jnp.arange(3)].sum(), new
+
+    return quickly(jax.value_and_grad(loss_fn, has_aux=True), variables["params"])
+
+
+@pytest.mark.parametrize("form", ["spikformer", "spikingformer", "sdt"])
+def test_blocks_computed_again_give_the_same_gradients(form, lively, x64):
+    plain = small(lively, form, "float64", depth=2)
+    again = type(plain.model)(dataclasses.replace(plain.model.config, remat="block"))
+    one, other = (gradient(m, plain.variables, plain.images) for m in (plain.model, again))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), one, other)
+
+
+@pytest.mark.parametrize("form", ["spikingformer", "sdt"])
+def test_bfloat16_trains_in_parts(form, lively):
+    model, variables, images, _ = small(lively, form, time_steps=2)
+    model = type(model)(dataclasses.replace(model.config, dtype=jnp.bfloat16))
+    procedure = training.Procedure(model, optax.adam(1e-2), Objective(), accumulate=2)
+    state = training.state_from_variables(procedure, jax.tree.map(jnp.array, variables))
+    batch = {"image": np.tile(images, (4, 1, 1, 1)), "label": np.tile(np.arange(3), 4)}
+    losses = []
+    for _ in range(100):
+        state, values = training.train_step(state, batch, procedure=procedure)
+        losses.append(float(np.divide(*jax.device_get(values["loss"]))))
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 0.7 * losses[0]
+    leaves = jax.tree.leaves((state.params, state.batch_stats))
+    assert all(leaf.dtype == jnp.float32 and np.isfinite(leaf).all() for leaf in leaves)
+
+
+@pytest.mark.parametrize("form", ["spikformer", "spikingformer", "sdt"])
+def test_branches_are_left_out_at_random_in_training_alone(form, lively):
+    model, variables, images, _ = small(lively, form, depth=2, drop_path=0.5, time_steps=2)
+
+    @functools.partial(jax.jit, compiler_options=QUICKLY)
+    def train(key):
+        rngs = {"drop_path": key}
+        return model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)[0]
+
+    one, same, other = (train(jax.random.key(seed)) for seed in (0, 0, 2))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+
+
+# ---------------------------------------------------------------- energy
+
+
+def taps(spikes):
+    """Accumulates of a 3x3 convolution to one channel, [T] of spikes [T, B, H, W, C]."""
+    *_, H, W, _ = spikes.shape
+    padded = np.pad(spikes, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)])
+    windows = [padded[:, :, i : i + H, j : j + W] for i in range(3) for j in range(3)]
+    return sum(window.sum((1, 2, 3, 4)) for window in windows)
+
+
+def pooled(spikes):
+    """The largest of each 3x3 window, at every other place."""
+    padded = np.pad(spikes, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)])
+    *_, H, W, _ = spikes.shape
+    windows = [padded[:, :, i : i + H : 2, j : j + W : 2] for i in range(3) for j in range(3)]
+    return functools.reduce(np.maximum, windows)
+
+
+def counted(lively, form):
+    """(energy report, {layer: spikes [T, B, ...]}, configuration) of a small model."""
+    model, variables, images, _ = small(lively, form)
+    _, seen = quickly(lambda v: model.apply(v, images, mutable=["spikes"]), variables)
+    spikes = {name: np.asarray(s, np.int64) for name, s in snn.spikes(seen).items()}
+    report = snn.energy_report(model, variables, images)
+    return report, spikes, model.config
+
+
+def per_step(spikes):
+    return spikes.reshape(len(spikes), -1).sum(1)
+
+
+def assert_counts(report, expected, real):
+    assert report.layers.keys() == expected.keys() | set(real)
+    for name, accumulates in expected.items():
+        np.testing.assert_allclose(3 * report.layers[name].accumulates, accumulates, err_msg=name)
+        assert report.layers[name].macs == 0
+    assert report.not_spiking == real
+    # Nothing but spikes: no convention about integers changes anything.
+    assert report.under(integers="multiply").microjoule == report.microjoule
+
+
+def test_a_spikingformer_counted_by_hand(lively):
+    report, spikes, config = counted(lively, "spikingformer")
+    D, hidden = config.embed_dim, config.hidden_dim
+    expected = {}
+    for i, features in enumerate((4, 8, 16, 16), 1):
+        fired = spikes[f"patch_embed/block{i}_lif"]
+        fed = pooled(fired) if config.pool[i - 1] else fired
+        expected[f"patch_embed/block{i}_conv"] = taps(fed) * features
+    read = per_step(spikes["block_0/attn/proj_lif"])
+    expected |= {f"block_0/attn/{name}_conv": read * D for name in "qkv"}
+    q, k, v = (spikes[f"block_0/attn/{name}_lif"].sum((2, 3)) for name in "qkv")
+    # 4 tokens of heads of 8 channels: (q kᵀ) v, rows of 4 additions.
+    expected["block_0/attn/product"] = 4 * (np.minimum(q, k) + v).sum(1)
+    expected["block_0/attn/proj_conv"] = per_step(spikes["block_0/attn/attn_lif"]) * D
+    expected["block_0/mlp/mlp1_conv"] = per_step(spikes["block_0/mlp/mlp1_lif"]) * hidden
+    expected["block_0/mlp/mlp2_conv"] = per_step(spikes["block_0/mlp/mlp2_lif"]) * D
+    assert_counts(report, expected, ["patch_embed/block0_conv", "head"])
+
+
+def test_a_spike_driven_transformer_counted_by_hand(lively):
+    report, spikes, config = counted(lively, "sdt")
+    D, hidden = config.embed_dim, config.hidden_dim
+    expected, names = {}, ("proj_conv1", "proj_conv2", "proj_conv3", "rpe_conv")
+    for i, (name, features) in enumerate(zip(names, (4, 8, 16, 16), strict=True)):
+        fired = spikes[f"patch_embed/proj_lif{i or ''}"]
+        fed = pooled(fired) if config.pool[i] and i < 3 else fired
+        expected[f"patch_embed/{name}"] = taps(fed) * features
+    read = per_step(spikes["block_0/attn/shortcut_lif"])
+    expected |= {f"block_0/attn/{name}_conv": read * D for name in "qkv"}
+    q, k, v = (spikes[f"block_0/attn/{name}_lif"] for name in "qkv")
+    gated = q * spikes["block_0/attn/talking_heads_lif"]
+    expected["block_0/attn/token_sum"] = per_step(k * v)
+    expected["block_0/attn/gate"] = per_step(gated)
+    expected["block_0/attn/proj_conv"] = per_step(gated) * D
+    expected["block_0/mlp/fc1_conv"] = per_step(spikes["block_0/mlp/fc1_lif"]) * hidden
+    expected["block_0/mlp/fc2_conv"] = per_step(spikes["block_0/mlp/fc2_lif"]) * D
+    expected["head"] = per_step(spikes["head_lif"]) * 3
+    assert_counts(report, expected, ["patch_embed/proj_conv"])
+
+
+# ---------------------------------------------------------------- published figures
+
+
+def at_rate(name, rate):
+    """The accumulates by the published formulas, {layer: of one image}, and the shapes.
+
+    As if every neuron fired at a rate; from shapes alone.
+    """
+    model = snn.create_model(name, num_classes=1000)
+    shapes = energy.model_shapes(model, (*model.config.image_size, 3)).layers
+    found = {}
+    for layer, shape in shapes.items():
+        units = {n: np.full(shape.time_steps, rate * size) for n, size in shape.operands.items()}
+        found[layer] = operations.accumulates_by_rate(shape, units).sum()
+    return found, shapes
+
+
+def test_published_counts_of_spikingformer_8_768():
+    # The authors' counter: 0.521 GMAC, the first convolution at each of four steps and the head
+    # with its 1,000 biases.
+    found, shapes = at_rate("spikingformer_8_768_imagenet", 0.25)
+    first, head = shapes["patch_embed/block0_conv"], shapes["head"]
+    assert (4 * first.macs, first.repeats) == (520_224_768, 4)
+    np.testing.assert_allclose(4 * first.macs + head.macs + 1000, 0.521e9, rtol=1e-3)
+    # T h N d^2 (min(r_k, r_v) + r_q) of attention; r T times the operations of all else.
+    N, D, T = 196, 768, 4
+    np.testing.assert_allclose(found["block_0/attn/product"], T * N * D * 96 * 2 * 0.25)
+    maps = {f"attn/{name}_conv": N * D * D for name in ("q", "k", "v", "proj")}
+    maps |= {"mlp/mlp1_conv": 4 * N * D * D, "mlp/mlp2_conv": 4 * N * D * D}
+    for name, operations_of in maps.items():
+        np.testing.assert_allclose(found[f"block_7/{name}"], 0.25 * T * operations_of)
+
+
+def test_published_formulas_of_the_spike_driven_transformer():
+    # Its supplement: T R 3 N D^2 for q, k and v, T R N D for attention, where the mask is free.
+    N, D, T, R = 196, 512, 4, 0.25
+    found, shapes = at_rate("sdt_8_512_imagenet", R)
+    block = {n.removeprefix("block_3/"): x for n, x in found.items() if n.startswith("block_3/")}
+    qkv = sum(block[f"attn/{name}_conv"] for name in "qkv")
+    np.testing.assert_allclose(qkv, T * R * 3 * N * D**2)
+    np.testing.assert_allclose(block["attn/token_sum"], T * R * N * D)
+    np.testing.assert_allclose(block["attn/gate"], T * R * N * D)
+    np.testing.assert_allclose(block["attn/proj_conv"], T * R * N * D**2)
+    mlp = block["mlp/fc1_conv"] + block["mlp/fc2_conv"]
+    np.testing.assert_allclose(mlp, T * R * 8 * N * D**2)
+    assert shapes["patch_embed/proj_conv"].macs == 9 * 3 * 64 * 224**2
+    sides = {"proj_conv1": 112, "proj_conv2": 56, "proj_conv3": 28, "rpe_conv": 14}
+    channels = {"proj_conv1": 64 * 128, "proj_conv2": 128 * 256, "proj_conv3": 256 * 512}
+    for name, side in sides.items():
+        operations_of = 9 * side**2 * channels.get(name, 512**2)
+        np.testing.assert_allclose(found[f"patch_embed/{name}"], T * R * operations_of)
