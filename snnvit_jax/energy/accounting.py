@@ -9,7 +9,7 @@ import dataclasses
 MAC_PICOJOULE = 4.6
 AC_PICOJOULE = 0.9
 # What an input of small integers costs: accumulates, an integer n as n of them (Zhou et al., ICLR
-# 2023), or multiply-accumulates like any other input that is not binary (Spikingformer, 2023).
+# 2023), or multiply-accumulates like any other input that is not binary (arXiv 2304.11954).
 CONVENTIONS = ("accumulate", "multiply")
 
 
