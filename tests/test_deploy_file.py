@@ -265,6 +265,7 @@ def test_a_run_is_exported(tiny, names, tmp_path, capsys):
     run.experiment = types.SimpleNamespace(
         model=tiny.model,
         image_shape=(16, 16, 3),
+        train_source=types.SimpleNamespace(class_names=("ant", "bee", "cat")),
         mesh=create_mesh({"data": 1, "model": 1}, jax.devices()[:1]),
     )
     run.state = types.SimpleNamespace(eval_variables=variables)
@@ -276,5 +277,6 @@ def test_a_run_is_exported(tiny, names, tmp_path, capsys):
     assert str(tmp_path / "deployed.snn") in output
     loaded = snn.load_deployed(tmp_path / "deployed.snn")
     assert loaded.schedule.masks["block_0/mlp/fc1_lif"].tolist() == [False, True, False, False]
+    assert loaded.about["classes"] == ["ant", "bee", "cat"]
     weights = safetensors.numpy.load_file(tmp_path / "deployed.safetensors")
     assert weights.keys() == loaded.weights.keys()
