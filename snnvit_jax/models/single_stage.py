@@ -124,6 +124,49 @@ def settings(image_size, **sizes):
     )
 
 
+def torch_name(path):
+    """Returns the authors' name of a module, for example "block.0.attn.q_linear".
+
+    Args:
+      path: of the module, ("block_0", "attn", "q_linear").
+    """
+    return ".".join(path).replace("block_", "block.")
+
+
+def unused_norms(model):
+    """Returns the names of LayerNorms that authors construct in every block and never call.
+
+    Args:
+      model: of a family whose authors do.
+    """
+    return {
+        f"block.{i}.{norm}.{leaf}"
+        for i in range(model.config.depth)
+        for norm in ("norm1", "norm2")
+        for leaf in ("weight", "bias")
+    }
+
+
+def tensor_rules(mlp):
+    """Returns `Family.tensor_rules` that divide the channels of q, k and v and the hidden ones.
+
+    Channels are divided head by head (Shoeybi et al., "Megatron-LM", arXiv 1909.08053).
+
+    Args:
+      mlp: name of the linear maps of the MLP, before 1 and 2: "fc" or "mlp".
+    """
+    return (
+        (r"/attn/[qkv]_(linear|conv)/kernel$", (None, "model")),
+        (r"/attn/[qkv]_(linear|conv)/bias$", ("model",)),
+        (r"/attn/[qkv]_bn/", ("model",)),
+        (r"/attn/proj_(linear|conv)/kernel$", ("model", None)),
+        (rf"/mlp/{mlp}1_(linear|conv)/kernel$", (None, "model")),
+        (rf"/mlp/{mlp}1_(linear|conv)/bias$", ("model",)),
+        (rf"/mlp/{mlp}1_bn/", ("model",)),
+        (rf"/mlp/{mlp}2_(linear|conv)/kernel$", ("model", None)),
+    )
+
+
 def dropped(module, branch, probability, train):
     """Returns a residual branch, in training left out for some examples.
 

@@ -2,7 +2,7 @@
 
 from snnvit_jax.models.family import Family
 from snnvit_jax.models.sdt.model import SpikeDrivenConfig, SpikeDrivenTransformer
-from snnvit_jax.models.single_stage import settings
+from snnvit_jax.models.single_stage import settings, tensor_rules, torch_name
 
 SIZES = {
     "sdt_2_256": settings(32, depth=2, embed_dim=256, num_heads=8),
@@ -11,15 +11,6 @@ SIZES = {
     "sdt_8_512_imagenet": settings(224, depth=8, embed_dim=512, num_heads=8),
     "sdt_8_768_imagenet": settings(224, depth=8, embed_dim=768, num_heads=8),
 }
-
-
-def torch_name(path):
-    """Returns the authors' name of a module, for example "block.0.attn.q_conv".
-
-    Args:
-      path: of the module, ("block_0", "attn", "q_conv").
-    """
-    return ".".join(path).replace("block_", "block.")
 
 
 def unused(model):
@@ -38,4 +29,6 @@ FAMILY = Family(
     sizes=SIZES,
     torch_name=torch_name,
     unused=unused,
+    tensor_rules=tensor_rules("fc"),
+    divided=("embed_dim", "hidden_dim"),
 )

@@ -1,7 +1,7 @@
-"""Spikingformer's published sizes, its authors' names, and what they never use."""
+"""Spikingformer's published sizes, its authors' names, and how it is divided over devices."""
 
 from snnvit_jax.models.family import Family
-from snnvit_jax.models.single_stage import settings
+from snnvit_jax.models.single_stage import settings, tensor_rules, torch_name, unused_norms
 from snnvit_jax.models.spikingformer.model import Spikingformer, SpikingformerConfig
 
 SIZES = {
@@ -16,34 +16,13 @@ SIZES = {
 }
 
 
-def torch_name(path):
-    """Returns the authors' name of a module, for example "block.0.attn.q_conv".
-
-    Args:
-      path: of the module, ("block_0", "attn", "q_conv").
-    """
-    return ".".join(path).replace("block_", "block.")
-
-
-def unused(model):
-    """Returns the names of LayerNorms that the authors construct and never call.
-
-    Args:
-      model: a `Spikingformer`.
-    """
-    return {
-        f"block.{i}.{norm}.{leaf}"
-        for i in range(model.config.depth)
-        for norm in ("norm1", "norm2")
-        for leaf in ("weight", "bias")
-    }
-
-
 FAMILY = Family(
     name="spikingformer",
     module=Spikingformer,
     config=SpikingformerConfig,
     sizes=SIZES,
     torch_name=torch_name,
-    unused=unused,
+    unused=unused_norms,
+    tensor_rules=tensor_rules("mlp"),
+    divided=("num_heads", "hidden_dim"),
 )
