@@ -1,4 +1,4 @@
-"""CIFAR-10: Spikformer (Zhou et al., ICLR 2023) that learns its time steps.
+"""CIFAR-10: spiking vision transformers that learn their time steps.
 
     python -m snnvit_jax.main --config=configs/cifar10.py:VARIANT --config.data.dir=DIR
 
@@ -10,9 +10,14 @@ is measured on the last tenth of the training images, which are not trained on.
 | spikformer_4_384 (default), spikformer_2_384, spikformer_4_256 | published recipe, 310 epochs, \
 with time steps learned to 2 of 4 | published, all 4 steps: 95.19, 94.80, 93.94 % (paper, table 2; \
 10,000 test images; trained on all 50,000) |
+| spikingformer_4_384, spikingformer_2_384, spikingformer_4_256 | published recipe, 410 epochs, \
+with time steps learned to 2 of 4 | not reproduced here yet |
+| sdt_2_512, sdt_2_256 | published recipe, 310 epochs, the same | not reproduced here yet |
 | finetune_time_steps | 31 epochs from trained weights: `--config.init_from=WEIGHTS` | |
 | small | about 1 M parameters, 2 epochs, for two CPU cores | experiments/cifar10/README.md |
 | smoke | the whole recipe on 1,024 images and a tiny model, under two minutes on two cores | |
+
+SIZE:smoke and SIZE:finetune_time_steps do the same with another size, for example sdt_2_512:smoke.
 
 For the paper's setting (Datta et al., arXiv 2311.16456: 95.97 % at 4.97 average time steps) add
 `--config.model.time_steps=6 --config.target_time_steps=4.97`. Neither figure has been reproduced
@@ -22,7 +27,12 @@ here yet.
 from snnvit_jax import recipes
 from snnvit_jax.config import default_config
 
-PUBLISHED = ("spikformer_4_384", "spikformer_2_384", "spikformer_4_256")
+PUBLISHED = (
+    *("spikformer_4_384", "spikformer_2_384", "spikformer_4_256"),
+    *("spikingformer_4_384", "spikingformer_2_384", "spikingformer_4_256"),
+    *("sdt_2_512", "sdt_2_256"),
+)
+CHANGES = ("smoke", "finetune_time_steps")  # of a published size: sdt_2_512:smoke
 VARIANTS = (*PUBLISHED, "finetune_time_steps", "small", "smoke")
 
 
@@ -30,28 +40,31 @@ def get_config(variant="spikformer_4_384"):
     """Returns the configuration.
 
     Args:
-      variant: one of `VARIANTS`.
+      variant: one of `VARIANTS`, or a published size with ":smoke" or ":finetune_time_steps".
 
     Raises:
       ValueError: for another variant.
     """
-    if variant not in VARIANTS:
+    name, _, change = variant.partition(":")
+    if variant not in VARIANTS and (name not in PUBLISHED or change not in CHANGES):
         raise ValueError(f"unknown {variant=} of configs/cifar10.py; use {', '.join(VARIANTS)}")
+    if name not in PUBLISHED:  # a change of the default model, by its name alone
+        name, change = "spikformer_4_384", variant
     config = default_config()
-    recipes.spikformer_cifar(config)
+    recipes.published_cifar(config, name)
     recipes.learn_time_steps(config, target=2.0)
-    config.model.name = variant if variant in PUBLISHED else "spikformer_4_384"
+    config.model.name = name
     config.data.name = "cifar10"
     config.data.train_split = "train[:90%]"
     config.data.eval_split = "train[90%:]"
     config.data.mean, config.data.std = recipes.CIFAR10_MEAN, recipes.CIFAR10_STD
-    if variant == "finetune_time_steps":
+    if change == "finetune_time_steps":
         recipes.finetune_time_steps(config, target=2.0)
-    elif variant == "smoke":
+    elif change == "smoke":
         recipes.smoke(config, image_size=32, batch_size=64)
         config.data.train_split = "train[:1024]"
         config.data.eval_split = "train[90%:91%]"
-    elif variant == "small":
+    elif change == "small":
         _small(config)
     return config
 

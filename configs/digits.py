@@ -1,19 +1,36 @@
-"""Handwritten digits: a small Spikformer that learns its time steps, in minutes on two cores.
+"""Handwritten digits: a small network that learns its time steps, in minutes on two cores.
 
 Data: the 1,797 real 8x8 images that come with scikit-learn (Alpaydin & Kaynak, 1998); a fixed
 stratified test split of 360. Nothing is downloaded.
 
-    python -m snnvit_jax.main --config=configs/digits.py
+    python -m snnvit_jax.main --config=configs/digits.py[:spikingformer or :sdt]
 
 Measured results, with seeds and hardware: experiments/digits/README.md.
 """
 
 from snnvit_jax.config import default_config
 
+# A small form of each: embed_dim, num_heads and depth are below.
+MODELS = {
+    "spikformer": "spikformer_4_384",
+    "spikingformer": "spikingformer_4_384",
+    "sdt": "sdt_2_512",
+}
 
-def get_config():
-    """Returns the configuration."""
+
+def get_config(family="spikformer"):
+    """Returns the configuration.
+
+    Args:
+      family: one of `MODELS`.
+
+    Raises:
+      ValueError: for another one.
+    """
+    if family not in MODELS:
+        raise ValueError(f"unknown {family=} of configs/digits.py; use {', '.join(MODELS)}")
     config = default_config()
+    config.model.name = MODELS[family]
     config.epochs = 72
     config.batch_size = 64
     config.eval_every_epochs = 4.0

@@ -2,8 +2,9 @@
 
 Lengths are shares of the training, so that all of them follow `config.epochs`.
 
-Source: the public Spikformer repository (github.com/ZK-Zhou/spikformer, cifar10/cifar10.yml and
-imagenet/imagenet.yml, run by its modified timm training script). The time-step phases are this
+Sources: the authors' public repositories, github.com/ZK-Zhou/spikformer (cifar10/cifar10.yml,
+imagenet/imagenet.yml), zhouchenlin2096/Spikingformer (the same two, and cifar100/cifar100.yml) and
+BICLab/Spike-Driven-Transformer (conf/), run by timm training scripts. The time-step phases are this
 project's: the published models keep all of their steps.
 """
 
@@ -21,7 +22,7 @@ def spikformer_cifar(config):
     config.epochs = 310
     config.batch_size = 128
     config.seed = 42
-    _adamw_epoch_cosine(config.optimizer, warmup_learning_rate=1e-5, weight_decay=0.06)
+    _epoch_cosine(config, warmup_learning_rate=1e-5, weight_decay=0.06)
     config.mixing.mixup_alpha = 0.5
     config.mixing.off = 200 / 310
     config.data.image_size = 32
@@ -41,7 +42,7 @@ def spikformer_imagenet(config):
     config.epochs = 310
     config.batch_size = 192  # 24 on each of 8 GPUs
     config.seed = 42
-    _adamw_epoch_cosine(config.optimizer, warmup_learning_rate=1e-6, weight_decay=0.05)
+    _epoch_cosine(config, warmup_learning_rate=1e-6, weight_decay=0.05)
     config.mixing.mixup_alpha = 0.8
     config.mixing.cutmix_alpha = 1.0
     config.data.image_size = 224
@@ -54,6 +55,92 @@ def spikformer_imagenet(config):
     config.data.randaugment.magnitude_std = 0.5
     config.data.erasing_probability = 0.25
     config.data.mean, config.data.std = IMAGENET_MEAN, IMAGENET_STD
+
+
+def spikingformer_cifar(config):
+    """Sets the published recipe of Spikingformer on CIFAR: 400 epochs and 10 to cool down.
+
+    Args:
+      config: a ConfigDict with the keys of `config.default_config`; changed in place.
+    """
+    spikformer_cifar(config)
+    config.epochs = 410
+    config.batch_size = 64
+    _epoch_cosine(config, warmup_learning_rate=1e-5, weight_decay=0.06)
+    config.mixing.off = 200 / 410
+    config.data.randaugment.operations = "all"
+
+
+def spikingformer_imagenet(config):
+    """Sets the published recipe of Spikingformer on ImageNet: 300 epochs and 10 to cool down.
+
+    Args:
+      config: a ConfigDict with the keys of `config.default_config`; changed in place.
+    """
+    spikformer_imagenet(config)
+    config.batch_size = 288  # 36 on each of 8 GPUs
+
+
+def sdt_cifar(config):
+    """Sets the published recipe of the Spike-driven Transformer on CIFAR: 300 epochs and 10.
+
+    Args:
+      config: a ConfigDict with the keys of `config.default_config`; changed in place.
+    """
+    spikformer_cifar(config)
+    config.batch_size = 64
+    _epoch_cosine(config, warmup_learning_rate=1e-6, weight_decay=0.06)
+    config.optimizer.learning_rate = 3e-4
+    config.data.randaugment.operations = "all"
+    config.data.erasing_probability = 0.0
+
+
+def sdt_imagenet(config, large=False):
+    """Sets the published recipe of the Spike-driven Transformer on ImageNet: 300 epochs and 10.
+
+    Args:
+      config: a ConfigDict with the keys of `config.default_config`; changed in place.
+      large: whether it is that of 8-768.
+    """
+    spikformer_imagenet(config)
+    config.batch_size = 288 if large else 384  # 36 or 48 on each of 8 GPUs
+    _epoch_cosine(config, warmup_learning_rate=1e-5, weight_decay=0.01)
+    config.optimizer.name = "lamb"
+    config.optimizer.learning_rate = 1e-3 if large else 1.5e-3
+    config.optimizer.min_learning_rate = 2e-5 if large else 1.5e-5
+    config.mixing.mixup_alpha = 0.2
+    config.mixing.probability = 1.0 if large else 0.6
+    config.data.crop_scale = (0.08, 1.0) if large else (0.2, 1.0)
+    config.data.crop_fraction = 0.95
+    config.data.randaugment.magnitude = 7.0 if large else 5.0
+    config.data.erasing_probability = 0.0
+    config.data.repeats = 3
+
+
+def published_cifar(config, name):
+    """Sets the published recipe of a model on CIFAR.
+
+    Args:
+      config: a ConfigDict with the keys of `config.default_config`; changed in place.
+      name: of the model.
+    """
+    families = {"spikingformer": spikingformer_cifar, "sdt": sdt_cifar}
+    families.get(name.split("_")[0], spikformer_cifar)(config)
+
+
+def published_imagenet(config, name):
+    """Sets the published recipe of a model on ImageNet.
+
+    Args:
+      config: a ConfigDict with the keys of `config.default_config`; changed in place.
+      name: of the model.
+    """
+    if name.startswith("sdt"):
+        sdt_imagenet(config, large="768" in name)
+    elif name.startswith("spikingformer"):
+        spikingformer_imagenet(config)
+    else:
+        spikformer_imagenet(config)
 
 
 def learn_time_steps(config, target):
@@ -116,12 +203,14 @@ def smoke(config, image_size, batch_size):
     config.data.image_size = image_size
 
 
-def _adamw_epoch_cosine(optimizer, warmup_learning_rate, weight_decay):
+def _epoch_cosine(config, warmup_learning_rate, weight_decay):
+    """20 epochs of warm-up and 10 to cool down, of `config.epochs`."""
+    optimizer, epochs = config.optimizer, config.epochs
     optimizer.learning_rate = 5e-4
     optimizer.min_learning_rate = 1e-5
     optimizer.warmup_learning_rate = warmup_learning_rate
-    optimizer.warmup = 20 / 310
+    optimizer.warmup = 20 / epochs
     optimizer.schedule = "epoch_cosine"
-    optimizer.cooldown = 10 / 310
+    optimizer.cooldown = 10 / epochs
     optimizer.weight_decay = weight_decay
     optimizer.label_smoothing = 0.1

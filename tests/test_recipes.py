@@ -17,10 +17,7 @@ CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
 
 def load(name, variant=None):
-    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(*([variant] if variant else []))
+    return module_of(name).get_config(*([variant] if variant else []))
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +133,73 @@ def test_the_published_settings():
     assert imagenet.mixing.off is None
     assert (cifar.data.randaugment.num_ops, cifar.data.randaugment.operations) == (1, "cifar")
     assert (imagenet.data.randaugment.num_ops, imagenet.data.randaugment.operations) == (2, "all")
+
+
+# name -> (epochs, batch, optimiser, rates from warm-up to the last, weight decay, RandAugment's
+# operations, number, magnitude, erasing, mixup and its share, cutmix, crop, repeats)
+OTHERS = {
+    ("cifar10", "spikingformer_4_384"): (
+        *(410, 64, "adamw", (1e-5, 5e-4, 1e-5), 0.06, ("all", 1, 9.0), 0.25, (0.5, 1.0, 0.0)),
+        *(False, 1),
+    ),
+    ("cifar100", "sdt_2_512"): (
+        *(310, 64, "adamw", (1e-6, 3e-4, 1e-5), 0.06, ("all", 1, 9.0), 0.0, (0.5, 1.0, 0.0)),
+        *(False, 1),
+    ),
+    ("imagenet", "spikingformer_8_768"): (
+        *(310, 288, "adamw", (1e-6, 5e-4, 1e-5), 0.05, ("all", 2, 9.0), 0.25, (0.8, 1.0, 1.0)),
+        *((1.0, 1.0), 1),
+    ),
+    ("imagenet", "sdt_8_512"): (
+        *(310, 384, "lamb", (1e-5, 1.5e-3, 1.5e-5), 0.01, ("all", 2, 5.0), 0.0, (0.2, 0.6, 1.0)),
+        *((0.2, 1.0), 3),
+    ),
+    ("imagenet", "sdt_8_768"): (
+        *(310, 288, "lamb", (1e-5, 1e-3, 2e-5), 0.01, ("all", 2, 7.0), 0.0, (0.2, 1.0, 1.0)),
+        *((0.08, 1.0), 3),
+    ),
+}
+
+
+@pytest.mark.parametrize(("file", "name"), OTHERS)
+def test_the_published_settings_of_other_families(file, name):
+    c = load(file, name)
+    o, a, m = c.optimizer, c.data.randaugment, c.mixing
+    rates = (o.warmup_learning_rate, o.learning_rate, o.min_learning_rate)
+    crop = c.data.random_resized_crop and tuple(c.data.crop_scale)
+    assert OTHERS[file, name] == (
+        *(c.epochs, c.batch_size, o.name, rates, o.weight_decay),
+        *((a.operations, a.num_ops, a.magnitude), c.data.erasing_probability),
+        *((m.mixup_alpha, m.probability, m.cutmix_alpha), crop, c.data.repeats),
+    )
+    assert (o.warmup * c.epochs, o.cooldown * c.epochs) == pytest.approx((20, 10))
+    assert m.off is None if file == "imagenet" else m.off * c.epochs == pytest.approx(200)
+    assert c.data.crop_fraction == (0.95 if name.startswith("sdt_8") else 1.0 if crop else None)
+
+
+def module_of(name):
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("file", ["cifar10", "cifar100", "imagenet"])
+def test_every_size_has_its_recipe_and_its_short_form(file):
+    module = module_of(file)
+    for name in module.PUBLISHED:
+        for variant in (name, f"{name}:smoke", f"{name}:finetune_time_steps"):
+            config = load(file, variant)
+            experiment.config_lib.validate(config)
+            assert config.model.name == name + ("_imagenet" if file == "imagenet" else "")
+            assert (config.model.embed_dim == 64) == variant.endswith("smoke")
+    for unknown in ("sdt", f"{module.PUBLISHED[0]}:small", "sdt_2_512:", ""):
+        with pytest.raises(ValueError, match="unknown variant="):
+            module.get_config(unknown)
+
+
+@pytest.mark.parametrize("family", ["spikformer", "spikingformer", "sdt"])
+def test_digits_are_learned_by_every_family(family):
+    config = load("digits", family)
+    experiment.config_lib.validate(config)
+    assert config.model.name.startswith(family + "_")
