@@ -125,8 +125,8 @@ def assert_same_values(deployed, found, expected):
         np.testing.assert_allclose(emitted, expected[name][steps], 1e-10, 1e-10, err_msg=name)
 
 
-def assert_deployed_equals_masked(masked, schedule):
-    deployed = snn.deploy(masked.model, masked.variables, schedule)
+def assert_deployed_equals_masked(masked, schedule, **options):
+    deployed = snn.deploy(masked.model, masked.variables, schedule, **options)
     logits, spikes = masked.run(schedule)
     found_logits, found = run_deployed(deployed, masked.images, compiler_options=QUICKLY)
     np.testing.assert_allclose(found_logits, logits, rtol=1e-6, atol=1e-7)

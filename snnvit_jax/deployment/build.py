@@ -12,6 +12,7 @@ from snnvit_jax.common.variables import check_finite
 from snnvit_jax.deployment import planning
 from snnvit_jax.deployment.deployed import Deployed, check_dtype
 from snnvit_jax.deployment.folding import fold_kernels
+from snnvit_jax.deployment.merging import merge_chains, unmerged
 from snnvit_jax.deployment.program import Program, collect_weights
 from snnvit_jax.models import family_of, variable_shapes
 from snnvit_jax.models.parts import image_channels
@@ -24,7 +25,9 @@ from snnvit_jax.time_steps.schedule import (
 from snnvit_jax.version import __version__
 
 
-def deploy(model, variables, schedule=None, dtype=None, recordings=False, classes=None):
+def deploy(
+    model, variables, schedule=None, dtype=None, recordings=False, classes=None, merge=False
+):
     """Compiles a finished model's time steps away.
 
     The result is a function of images that equals the masked model to rounding. Normalisations are
@@ -40,6 +43,9 @@ def deploy(model, variables, schedule=None, dtype=None, recordings=False, classe
       recordings: whether it takes recordings [B, T, H, W, C] in place of images [B, H, W, C].
       classes: names of the classes in the order of the logits, to be kept with the model
         (`about["classes"]`); None for none.
+      merge: whether linear maps without a neuron between them become one, which then reads spikes
+        (`merging`): for hardware that only accumulates. A map of channels and a convolution of each
+        channel by itself, as Meta-SpikeFormer has them, cost more FLOPs as one.
 
     Returns:
       A `Deployed`.
@@ -61,9 +67,11 @@ def deploy(model, variables, schedule=None, dtype=None, recordings=False, classe
     names = [node.path for node in tracer.nodes if node.operation == "neuron"]
     schedule = TimeStepSchedule.from_variables(variables, names)
     effects = planning.effects(tracer, schedule.masks, model.config.time_steps)
-    plan = effects.plan(folded, dtype)
-    weights, places = collect_weights(effects, kernels, plan, dtype)
+    merged = merge_chains(tracer, kernels, folded) if merge else unmerged(kernels)
+    plan = effects.plan(folded, dtype, merged)
+    weights, places = collect_weights(effects, merged.kernels, plan, dtype)
     about = _about(model, image_shape, dtype, plan.steps) | _about_classes(model, classes)
+    about["merged"] = sorted(merged.away)
     return Deployed(Program(model, plan, places), weights, schedule, about)
 
 

@@ -42,19 +42,21 @@ class Effects:
         """
         return tuple(np.flatnonzero(self.active[number] & self.needed[number]).tolist())
 
-    def plan(self, folded, dtype):
+    def plan(self, folded, dtype, merged):
         """Returns the `Plan` of a forward pass that computes nothing else.
 
         Args:
           folded: names of the normalisations and scales folded into linear maps.
           dtype: of spikes and kernels.
+          merged: a `merging.Merged`.
         """
         steps, computed = {}, {}
         for number, node in enumerate(self.tracer.nodes):
             table = steps if node.operation == "neuron" else computed
             if node.path:
                 table[node.path] = self.computed(number)
-        return Plan(steps, computed, frozenset(folded), dtype)
+        folded = frozenset(folded)
+        return Plan(steps, computed, folded, dtype, merged.functions, merged.away)
 
 
 def trace(model, variables, image_shape):

@@ -99,7 +99,7 @@ def _of_node(effects, number, node, kernels, plan):
         for key, value in node.about["weights"].items():
             yield f"{node.path}/{key}", ("params", *path, key), np.asarray(value), "wide"
         return
-    if not effects.computed(number):
+    if not effects.computed(number) or node.path in plan.away:
         return
     if node.operation == "linear":
         yield f"{node.path}/kernel", ("params", *path, "kernel"), kernels[node.path], "kernel"

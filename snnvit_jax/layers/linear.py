@@ -187,7 +187,10 @@ def _apply(module, x, function, kernel_shape):
 
 def _apply_planned(module, x, function, kernel_shape):
     """At the steps that have an effect; the bias is part of the constant of whoever reads it."""
-    dtype = x.plan.dtype
+    dtype, name = x.plan.dtype, "/".join(module.path)
+    if name in x.plan.away:
+        return x
+    function, kernel_shape = x.plan.merged.get(name, (function, kernel_shape))
     if not x.steps or not x.plan.wanted(module.path):
         image = jax.ShapeDtypeStruct((x.shape[0], 1, *x.shape[2:]), dtype)
         kernel = jax.ShapeDtypeStruct(kernel_shape, dtype)

@@ -1,6 +1,7 @@
 """`Plan`: a forward pass with a fixed schedule, as its layers need to know it."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax.numpy as jnp
 
@@ -13,6 +14,9 @@ class Plan:
       steps: {spiking layer: time steps at which it emits}, ascending.
       computed: {any other layer: time steps at which its output is needed and not constant}.
       folded: names of the normalisations and scales that are part of a linear map before them.
+      merged: {linear map: (function of it and of those that follow it, as one, shape of its
+        kernel)}.
+      away: names of the layers that are part of an earlier linear map: they hand on what they read.
       dtype: of spikes and kernels; currents and membrane potentials have at least float32.
     """
 
@@ -20,6 +24,8 @@ class Plan:
     computed: dict[str, tuple[int, ...]]
     folded: frozenset[str]
     dtype: jnp.dtype
+    merged: dict[str, tuple[Callable, tuple]] = dataclasses.field(default_factory=dict)
+    away: frozenset[str] = frozenset()
 
     def emitted(self, name):
         """Returns the steps at which a spiking layer emits.

@@ -240,6 +240,20 @@ def test_deployed_it_equals_the_masked_model(masked, x64):
         assert_deployed_equals_masked(masked, schedule)
 
 
+def test_merged_it_equals_the_masked_model_and_reads_spikes_alone(masked, x64):
+    for schedule in schedules(masked.names, 3, 2, seed=1):
+        assert_deployed_equals_masked(masked, schedule, merge=True)
+    deployed = snn.deploy(masked.model, masked.variables, merge=True)
+    kernels = {n: w.shape for n, w in deployed.weights.items() if n.endswith("/kernel")}
+    assert kernels["block3_0/attn/q_conv_0/body_0/kernel"] == (3, 3, 8, 8)
+    assert kernels["ConvBlock1_2_0/Conv/dwconv/kernel"] == (7, 7, 8, 4)
+    assert not any("body_2" in name or "pwconv2" in name for name in kernels)
+    spiking = len(masked.names)
+    # One map behind each neuron, and that of the image. In each of the two blocks three neurons are
+    # read by the product alone, and one by two more maps.
+    assert len(kernels) == spiking + 1 - 2
+
+
 def test_constants_flow_through_silent_layers(masked, x64):
     # Nothing but biases, also of chains, which pad with the constant of their normalisation.
     silent = snn.TimeStepSchedule(
