@@ -295,12 +295,22 @@ def brute_force(spikes):
     return ac
 
 
+def quieter(variables):
+    """Variables without layers that fire always: the biases of normalisations are lower."""
+    flat = traverse_util.flatten_dict(variables)
+    for path in flat:
+        if path[-2].endswith("_bn") and path[-1] == "bias":
+            flat[path] = flat[path] - 1.0
+    return traverse_util.unflatten_dict(flat)
+
+
 def test_energy_is_that_of_a_count_one_by_one(lively):
     model, variables, images, _ = small(lively)
+    variables = quieter(variables)
     report = snn.energy_report(model, variables, images)
     _, seen = quickly(lambda v: model.apply(v, images, mutable=["spikes"]), variables)
     spikes = {name: np.asarray(s, np.int64) for name, s in snn.spikes(seen).items()}
-    assert all(0 < s.mean() < 1 for s in spikes.values())
+    assert {name for name, s in spikes.items() if not 0 < s.mean() < 1} == set()
     expected = {name: n / 3 for name, n in brute_force(spikes).items()}
     assert report.not_spiking == ["patch_embed1/proj_conv", "head"]
     real = {"patch_embed1/proj_conv": 64 * 27 * 4, "head": 32 * 3}
