@@ -337,7 +337,7 @@ class _Gate:
 
 
 class _HeadSum:
-    """The sum over a head's channels adds 1 for each spike (QKFormer, NeurIPS 2024)."""
+    """The sum over a head's channels adds 1 for each spike (Zhou et al., arXiv 2403.16552)."""
 
     operands = ("q",)
 

@@ -50,7 +50,7 @@ def sum_of_channels(x):
 
 
 class HeadSum(nn.Module):
-    """The sum over each head's channels: how many of them spike (QKFormer's token QK attention).
+    """The sum over each head's channels: how many of them spike (Zhou et al., arXiv 2403.16552).
 
     A layer without parameters, so that its additions can be counted.
     """
