@@ -50,6 +50,9 @@ FILES = {
 META = {"embed_dim": (16, 32, 48, 64), "num_heads": 4, "depth": (2, 1), "image_size": 64}
 OTHERS = {
     "metaspikeformer_small": File("metaspikeformer_8_512_imagenet", META, tokens=False),
+    "qkformer_fixed_small": File(
+        "qkformer_4_384", {"embed_dim": 64, "num_heads": 8, "depth": 4, "mlp_ratio": 4.0}
+    ),
 }
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from snnvit_jax.energy import convolution
-from snnvit_jax.layers import Conv, Gate, Head, Linear, Product, SpikingAttention, TokenSum
+from snnvit_jax.layers import Conv, Gate, Head, HeadSum, Linear, Product, SpikingAttention, TokenSum
 from snnvit_jax.signals import Signal
 
 
@@ -336,6 +336,20 @@ class _Gate:
         return _elementwise({"q": q, "x": x}, size)
 
 
+class _HeadSum:
+    """The sum over a head's channels adds 1 for each spike (Zhou et al., arXiv 2403.16552)."""
+
+    operands = ("q",)
+
+    @staticmethod
+    def units(module, q):
+        return _sum_per_step(q)
+
+    @staticmethod
+    def shape(module, q):
+        return dataclasses.replace(_elementwise({"q": q}, _size(q)), primitives=())
+
+
 def _elementwise(operands, size):
     first = next(iter(operands.values()))
     return LayerShape(
@@ -356,6 +370,7 @@ OPERATIONS = {
     SpikingAttention: _Attention,
     TokenSum: _TokenSum,
     Gate: _Gate,
+    HeadSum: _HeadSum,
     nn.Dense: _Dense,
     nn.Conv: _Conv,
 }

@@ -6,6 +6,7 @@ Imports `signals` and `xla`.
 from snnvit_jax.layers.attention import Gate, Product, SpikingAttention, TokenSum, spiking_attention
 from snnvit_jax.layers.drop_path import drop_path
 from snnvit_jax.layers.head import Head
+from snnvit_jax.layers.heads import HeadSum, SplitHeads, as_heads, merge_heads
 from snnvit_jax.layers.linear import Conv, Convolution, Linear, MatrixProduct, uniform_fan_in
 from snnvit_jax.layers.normalisation import (
     EPSILON,
@@ -24,15 +25,19 @@ __all__ = [
     "Convolution",
     "Gate",
     "Head",
+    "HeadSum",
     "Linear",
     "MatrixProduct",
     "Product",
     "SpikingAttention",
+    "SplitHeads",
     "TokenSum",
+    "as_heads",
     "batch_statistics",
     "drop_path",
     "max_pool",
     "mean_over_space",
+    "merge_heads",
     "normalize",
     "spiking_attention",
     "uniform_fan_in",

@@ -3,7 +3,7 @@
 Imports `layers`, `neurons`, `signals` and `time_steps`.
 """
 
-from snnvit_jax.models import metaspikeformer, sdt, spikformer, spikingformer
+from snnvit_jax.models import metaspikeformer, qkformer, sdt, spikformer, spikingformer
 from snnvit_jax.models.family import Family
 from snnvit_jax.models.registry import (
     FAMILIES,
@@ -20,6 +20,7 @@ for _family in (
     spikingformer.FAMILY,
     sdt.FAMILY,
     metaspikeformer.FAMILY,
+    qkformer.FAMILY,
 ):
     register(_family)
 
