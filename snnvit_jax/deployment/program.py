@@ -83,6 +83,8 @@ def collect_weights(effects, kernels, plan, dtype):
                     f"{name!r} is not finite once normalisations are folded in: the model holds a "
                     "NaN, an infinity or a negative variance"
                 )
+            if name in found:  # a second neuron behind the same linear map
+                name = f"{node.path}/current"
             found[name] = path, jnp.asarray(array, dtype if kind == "kernel" else wide)
     weights = {name: array for name, (_, array) in found.items()}
     return weights, {name: path for name, (path, _) in found.items()}
@@ -95,7 +97,8 @@ def _of_node(effects, number, node, kernels, plan):
     path = tuple(node.path.split("/"))
     if node.operation == "readout":
         constant = _vector(effects.constants[number])
-        yield f"{node.path}/features", ("constants", *path, "features"), constant, "wide"
+        if constant.any():
+            yield f"{node.path}/features", ("constants", *path, "features"), constant, "wide"
         for key, value in node.about["weights"].items():
             yield f"{node.path}/{key}", ("params", *path, key), np.asarray(value), "wide"
         return
@@ -114,7 +117,8 @@ def _of_node(effects, number, node, kernels, plan):
     elif node.operation == "neuron":
         constant = _vector(effects.constants[node.inputs[0]])
         name = _name_of_current(effects, node, plan)
-        yield name, ("constants", *path, "current"), constant, "wide"
+        if constant.any() or not name.endswith("/current"):
+            yield name, ("constants", *path, "current"), constant, "wide"
         for key, value in node.about["parameters"].items():
             yield f"{node.path}/{key}", ("params", *path, key), np.asarray(value), "wide"
 

@@ -53,7 +53,7 @@ class Head(nn.Module):
         """Returns the mean over time and tokens, [B, C], at least float32."""
         if not x.plan:
             return jnp.mean(wide(x.values), axis=tuple(range(1, len(x.shape) - 1)))
-        constant = self.get_variable("constants", "features")
+        constant = self.get_variable("constants", "features", 0.0)
         weight = x.time_steps if x.static else 1
         total = jnp.sum(token_mean(x.values), axis=1) * weight
         return total / x.time_steps + constant

@@ -64,7 +64,8 @@ class LIF(nn.Module):
         steps = current.plan.emitted("/".join(self.path))
         if not steps:
             return current.silent()
-        constant = self.get_variable("constants", "current")
+        wide = jnp.promote_types(current.plan.dtype, jnp.float32)
+        constant = self.get_variable("constants", "current", jnp.zeros((), wide))
         values = current.values.astype(constant.dtype)
         shape = (values.shape[0], *values.shape[2:])
 

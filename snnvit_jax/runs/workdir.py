@@ -85,10 +85,10 @@ class Workdir:
           config: a ConfigDict.
           step: training steps done; the old configuration becomes config-until-step-STEP.json.
         """
-        text = config_lib.to_json(config)
-        old = self.config.read_text() if self.config.exists() else text
-        if old != text:
-            files.write_text(self.path / f"config-until-step-{step}.json", old)
+        text, old = config_lib.to_json(config), self.read_config()
+        if old is not None and config_lib.differences(old, config):
+            until = self.path / f"config-until-step-{step}.json"
+            files.write_text(until, self.config.read_text())
         files.write_text(self.config, text)
 
     @contextlib.contextmanager
