@@ -160,8 +160,8 @@ def test_a_new_folder_is_on_disk_with_all_above_it(tmp_path, watched):
 # What is no file that is written whole: files that grow by lines, the lock, an archive without a
 # name, and the probe whether a folder can be written.
 ALLOWED = {
-    ("files.py", "os.replace"),
-    ("files.py", "temporary.open"),
+    ("common/files.py", "os.replace"),
+    ("common/files.py", "temporary.open"),
     ("runs/carry.py", "tarfile.open"),
     ("runs/logs.py", "workdir.metrics.open"),
     ("runs/workdir.py", "(self.path / '.lock').open"),

@@ -73,11 +73,12 @@ TIMES = {
         (name, size): {**PUBLISHED, "end": 310, "mixing_end": off}
         for name, off in (("cifar10", 200), ("cifar100", 200), ("imagenet", None))
         for size in module(name).PUBLISHED
+        if size.startswith("spikformer")  # of the others, tests/test_recipes.py
     },
 }
 
 
-@pytest.mark.parametrize(("name", "variant"), ALL)
+@pytest.mark.parametrize(("name", "variant"), TIMES)
 def test_things_happen_at_the_published_epochs(name, variant):
     found = plan(load(name, variant))
     for key, epoch in TIMES[name, variant].items():
@@ -149,18 +150,21 @@ def test_a_share_of_whole_epochs_gives_whole_epochs(total, data):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"time_step_start": -0.1}, "time_step_start=-0.1 must lie between 0 and 1"),
-        ({"optimizer.warmup": 1.5}, "optimizer.warmup=1.5 must lie between 0 and 1"),
-        ({"optimizer.cooldown_epochs": -1.0}, "optimizer.cooldown_epochs=-1.0 must lie between 0"),
-        ({"mixing.off": float("nan")}, "mixing.off=nan must lie between 0 and 1"),
+        ({"time_step_start": -0.1}, "time_step_start=-0.1 must be a number, at least 0"),
+        ({"optimizer.warmup": 1.5}, "optimizer.warmup=1.5 must be a number, at least 0"),
+        (
+            {"optimizer.cooldown_epochs": -1.0},
+            "optimizer.cooldown_epochs=-1.0 must be None or a number, at least 0",
+        ),
+        ({"mixing.off": float("nan")}, "mixing.off=nan must be None or a number"),
         (
             {"time_step_start": 0.6, "time_step_freeze": 0.5},
             r"from time_step_start=0.6 \(6 epochs\), .* by time_step_freeze=0.5 \(5 epochs\) and",
         ),
-        ({"epochs": 0.0}, "epochs=0.0 must lie between"),
-        ({"epochs": float("nan")}, "epochs=nan must lie between"),
+        ({"epochs": 0.0}, "epochs=0.0 must be a number, above 0"),
+        ({"epochs": float("nan")}, "epochs=nan must be a number, above 0"),
         ({"schedule_start_epoch": 10.0}, "schedule_start_epoch=10.0 must be below epochs=10.0"),
-        ({"schedule_epochs": 0.0}, "schedule_epochs=0.0 must lie between"),
+        ({"schedule_epochs": 0.0}, "schedule_epochs=0.0 must be None or a number, above 0"),
         ({"extend": "more"}, "extend='more' must be one of final_rate, restart_schedule, stretch"),
     ],
 )
