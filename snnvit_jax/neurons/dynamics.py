@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from snnvit_jax.neurons.surrogates import fire
-from snnvit_jax.xla.scan import scan_steps, write_out
+from snnvit_jax.xla.rematerialisation import write_out
+from snnvit_jax.xla.scan import scan_steps
 
 RESETS = {
     "hard": lambda h, o, threshold: h * (1 - o),

@@ -3,8 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from snnvit_jax.xla.rematerialisation import write_out
-
 # So many steps are written out: XLA then compiles a forward pass into one fusion, which reads the
 # current once and keeps the membrane in registers. More would only take longer to compile.
 UNROLL = 16
@@ -25,6 +23,3 @@ def scan_steps(step, initial, xs, axis=0):
     moved = jnp.moveaxis(xs, axis, 0)
     last, ys = jax.lax.scan(step, initial, moved, unroll=min(len(moved), UNROLL))
     return last, jax.tree.map(lambda y: jnp.moveaxis(y, 0, axis), ys)
-
-
-__all__ = ["UNROLL", "scan_steps", "write_out"]
