@@ -1,5 +1,7 @@
 """What the models of all families do alike."""
 
+import numbers
+
 import flax.linen as nn
 import numpy as np
 
@@ -54,3 +56,39 @@ def rematerialised(block, remat, train):
       train: whether the block is trained.
     """
     return nn.remat(block, static_argnums=(2,)) if train and remat == "block" else block
+
+
+def check_whole_numbers(config, names):
+    """Raises ValueError for a setting that is no whole number of at least 1.
+
+    Args:
+      config: of a model.
+      names: of the settings.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+            raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+
+
+def check_training_settings(config):
+    """Raises ValueError for a `drop_path` outside [0, 1) or an unknown `remat`.
+
+    Args:
+      config: of a model.
+    """
+    if not 0 <= config.drop_path < 1:
+        raise ValueError(f"drop_path={config.drop_path} must lie in [0, 1)")
+    if config.remat not in ("none", "block"):
+        raise ValueError(f"remat={config.remat!r} must be one of none, block")
+
+
+def drop_path_of(config, block, blocks):
+    """Returns the probability of leaving out a branch of a block: it grows from 0 in the first.
+
+    Args:
+      config: of a model; its `drop_path` is that of the last block.
+      block: its number, from 0.
+      blocks: how many there are.
+    """
+    return config.drop_path * block / max(blocks - 1, 1)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from snnvit_jax import layers
+from snnvit_jax.models import parts
 from snnvit_jax.neurons import LIFNeuron, Neuron
 from snnvit_jax.time_steps import masks
 
@@ -62,10 +63,7 @@ class SingleStageConfig:
 
     def __post_init__(self):
         masks.check_time_steps(self.time_steps)
-        for name in ("num_classes", "embed_dim", "num_heads", "depth"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-                raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+        parts.check_whole_numbers(self, ("num_classes", "embed_dim", "num_heads", "depth"))
         if not all(isinstance(side, numbers.Integral) for side in self.image_size):
             raise ValueError(f"image_size={self.image_size} must be whole numbers of pixels")
         if len(self.pool) != 4:
@@ -81,10 +79,7 @@ class SingleStageConfig:
             )
         if self.embed_dim % 8:
             raise ValueError(f"embed_dim={self.embed_dim} must be divisible by 8")
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"drop_path={self.drop_path} must lie in [0, 1)")
-        if self.remat not in ("none", "block"):
-            raise ValueError(f"remat={self.remat!r} must be one of none, block")
+        parts.check_training_settings(self)
         if self.hidden_dim < 1:
             raise ValueError(f"mlp_ratio={self.mlp_ratio} leaves the MLP without hidden channels")
 
@@ -109,7 +104,7 @@ class SingleStageConfig:
         Args:
           block: its number, from 0.
         """
-        return self.drop_path * block / max(self.depth - 1, 1)
+        return parts.drop_path_of(self, block, self.depth)
 
 
 def settings(image_size, **sizes):

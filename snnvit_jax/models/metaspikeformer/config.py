@@ -8,6 +8,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from snnvit_jax.models import parts
 from snnvit_jax.neurons import LIFNeuron, Neuron
 from snnvit_jax.time_steps import masks
 
@@ -82,10 +83,7 @@ class MetaSpikeformerConfig:
             raise ValueError(
                 f"head_input={self.head_input!r} must be one of {', '.join(HEAD_INPUTS)}"
             )
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"drop_path={self.drop_path} must lie in [0, 1)")
-        if self.remat not in ("none", "block"):
-            raise ValueError(f"remat={self.remat!r} must be one of none, block")
+        parts.check_training_settings(self)
 
     @property
     def all_widths(self):
@@ -111,7 +109,7 @@ class MetaSpikeformerConfig:
         Args:
           block: its number, from 0, counted over both stages.
         """
-        return self.drop_path * block / max(sum(self.depth) - 1, 1)
+        return parts.drop_path_of(self, block, sum(self.depth))
 
 
 def _check_whole(name, value, count):

@@ -8,6 +8,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from snnvit_jax.models import parts
 from snnvit_jax.neurons import LIFNeuron, Neuron
 from snnvit_jax.time_steps import masks
 
@@ -78,10 +79,7 @@ class QKFormerConfig:
 
     def __post_init__(self):
         masks.check_time_steps(self.time_steps)
-        for name in ("num_classes", "embed_dim", "num_heads", "depth"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-                raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+        parts.check_whole_numbers(self, ("num_classes", "embed_dim", "num_heads", "depth"))
         stride = self.patch_stride
         if any(
             not isinstance(side, numbers.Integral) or side < 1 or side % stride
@@ -101,10 +99,7 @@ class QKFormerConfig:
                 f"depth={self.depth} must be at least {sum(self.form.blocks) + 1}: the first two "
                 f"stages have {self.form.blocks} blocks, the last the rest"
             )
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"drop_path={self.drop_path} must lie in [0, 1)")
-        if self.remat not in ("none", "block"):
-            raise ValueError(f"remat={self.remat!r} must be one of none, block")
+        parts.check_training_settings(self)
         if int(self.widths[0] * self.mlp_ratio) < 1:
             raise ValueError(f"mlp_ratio={self.mlp_ratio} leaves the MLP without hidden channels")
 
@@ -134,4 +129,4 @@ class QKFormerConfig:
         Args:
           block: its number among all blocks, from 0.
         """
-        return self.drop_path * block / max(self.depth - 1, 1)
+        return parts.drop_path_of(self, block, self.depth)
