@@ -14,6 +14,7 @@ from snnvit_jax.layers import MatrixProduct, max_pool, normalize
 from snnvit_jax.layers.head import token_mean
 from snnvit_jax.neurons import LIF, LIFNeuron, create_neuron
 from snnvit_jax.signals import Plan, Signal, Tracer
+from snnvit_jax.signals.signal import OfImages
 
 T = 5
 
@@ -181,6 +182,39 @@ def test_a_map_that_somebody_else_reads_is_not_folded():
     kernels, folded = folding.fold_kernels(tracer)
     assert folded == set()
     np.testing.assert_array_equal(kernels["linear"], one[None])
+
+
+def pooled_current(function, constant, shape):
+    """The trace of an image, a linear map with a constant, and a map of its current."""
+    tracer = Tracer()
+    image = tracer.add("image", (), (), constant.shape, {})
+    about = {"function": MatrixProduct(), "kernel": np.eye(2), "bias": constant}
+    linear = tracer.add("linear", ("linear",), (image,), constant.shape, about)
+    tracer.add("map", (), (linear,), shape, {"function": OfImages(function)})
+    return tracer
+
+
+def mean_pool(x):
+    return x.reshape(len(x), 2, 2, 2, 2, 2).mean((2, 4))
+
+
+UNEVEN = np.random.default_rng(0).normal(size=(4, 4, 2))
+EVEN = np.broadcast_to([0.5, -2.0], (4, 4, 2))
+
+
+@pytest.mark.parametrize(
+    ("function", "constant"),
+    [(max_pool, EVEN), (max_pool, np.zeros((4, 4, 2))), (mean_pool, UNEVEN)],
+)
+def test_a_map_that_leaves_constants_apart_is_deployed(function, constant, x64):
+    found = planning.effects(pooled_current(function, constant, (2, 2, 2)), {}, T)
+    expected = function(jnp.asarray(constant)[None])[0]
+    np.testing.assert_allclose(found.constants[-1], expected, rtol=1e-12)
+
+
+def test_a_maximum_among_uneven_constants_is_refused():
+    with pytest.raises(ValueError, match="max_pool.*map the spikes after the neuron"):
+        planning.effects(pooled_current(max_pool, UNEVEN, (2, 2, 2)), {}, T)
 
 
 # ---------------------------------------------------------------- which steps have an effect

@@ -136,8 +136,28 @@ def _constant(node, inputs):
     if node.operation == "product":
         silent = any(not x.any() for x in inputs)
         return np.zeros(shape) if silent else _applied(about["function"], inputs, shape)
-    shape = shape if node.operation == "map" else shape[-1:]  # or a readout: the mean over space
-    return _applied(about["function"], inputs[0], shape)
+    if node.operation == "map":
+        return _mapped(about["function"], inputs[0], shape)
+    return _applied(about["function"], inputs[0], shape[-1:])  # a readout: the mean over space
+
+
+def _mapped(function, constant, shape):
+    """A mapped constant, if values and constants may be mapped one by one.
+
+    A maximum may not, where the constant differs between the values it chooses from.
+    """
+    mapped = _applied(function, constant, shape)
+    if constant.any():
+        values = np.random.default_rng(97).normal(size=constant.shape) * np.abs(constant).max()
+        apart = _applied(function, values, shape) + mapped
+        if not np.allclose(_applied(function, values + constant, shape), apart, atol=1e-9):
+            raise ValueError(
+                f"{getattr(function, 'function', function)!r} maps a current of shape"
+                f" {constant.shape} whose constant part differs between the places it chooses from,"
+                " so that silent steps cannot be left out: map the spikes after the neuron, or a"
+                " current that no padded convolution of another constant gives"
+            )
+    return mapped
 
 
 def _framed(inside, border, shape):
