@@ -5,6 +5,7 @@ import json
 import re
 import types
 import zipfile
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -81,6 +82,13 @@ def test_loading_and_calling_need_no_model_code(saved, tiny, deployed, monkeypat
 
 def test_one_file_serves_three_platforms(loaded):
     assert set(loaded._exported.platforms) == {"cpu", "cuda", "tpu"}
+
+
+def test_the_program_does_not_say_where_it_was_made(saved):
+    with zipfile.ZipFile(saved) as file:
+        program = file.read("program.jax")
+    assert b"deployed.py" in program or b"program.py" in program  # names without folders
+    assert str(Path(snn.__file__).parent).encode() not in program
 
 
 def test_the_file_can_be_read_without_this_library(saved, deployed):

@@ -127,7 +127,8 @@ class Deployed:
         shape = ", ".join(["batch", *map(str, self.about["image_shape"])])
         images = jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape), self._image_dtype)
         program = jax.jit(self._function)  # for every platform: no options of this one
-        return jax.export.export(program, platforms=PLATFORMS)(self.weights, images)
+        with backends.without_folders():
+            return jax.export.export(program, platforms=PLATFORMS)(self.weights, images)
 
 
 def load_deployed(path):

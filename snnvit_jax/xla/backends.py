@@ -1,5 +1,6 @@
 """`jit` with the options that a backend's compiler needs (measured: experiments/benchmarks)."""
 
+import contextlib
 import functools
 import logging
 
@@ -46,6 +47,22 @@ def jit(function, **options):
 
     call.lower = lambda *args, **kwargs: compiled().lower(*args, **kwargs)
     return call
+
+
+@contextlib.contextmanager
+def without_folders():
+    """Leaves the folders of source files out of the programs lowered in this context.
+
+    (A program names, for error messages, the files that it comes from: whoever gets it need not
+    know where they lie, and the same program is then the same bytes wherever it was made.)
+    """
+    key = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, key)
+    jax.config.update(key, ".*/")
+    try:
+        yield
+    finally:
+        jax.config.update(key, before)
 
 
 def _inside_a_program(args, kwargs):
