@@ -21,12 +21,13 @@ try:
         from ml_collections import config_flags
 
         from snnvit_jax.data.loader import WorkerDiedError
-        from snnvit_jax.runs import loop, restart
+        from snnvit_jax.runs import commands, loop, restart
         from snnvit_jax.runs.workdir import Workdir, claim
 except extras.MissingExtraError as missing:
     sys.exit(f"error: {missing}")
 
-MODES = ("train", "evaluate", "report", "export")
+MODES = ("train", "evaluate", "report", "export", "predict")
+FORMATS = {"predict": ("table", "json")}
 USAGE = """\
 snnvit_jax trains spiking vision transformers whose layers learn how many time steps they need.
 
@@ -37,6 +38,9 @@ snnvit_jax trains spiking vision transformers whose layers learn how many time s
   python -m snnvit_jax.main --workdir=DIR --mode=evaluate           evaluate what DIR holds
   python -m snnvit_jax.main --workdir=DIR --mode=report             draw its report again
   python -m snnvit_jax.main --workdir=DIR --mode=export             write it as one file
+  python -m snnvit_jax.main --model=DIR --mode=predict PATH...      predict images or recordings
+      --model=FILE.snn           by an exported model
+      --format=json              a line of JSON for each file
 
 Several processes share a run if each runs the same command (docs/sharding.md): under srun, mpirun
 or on GKE as it is, on a TPU pod with --distributed, elsewhere with
@@ -63,6 +67,8 @@ _RESTART = flags.DEFINE_integer(
     lower_bound=0,
 )
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+_MODEL = flags.DEFINE_string("model", None, "A run's folder or an exported file, to predict with.")
+_FORMAT = flags.DEFINE_string("format", None, "How to write what a mode writes.")
 
 
 # How messages of JAX's runtime begin.
@@ -78,15 +84,19 @@ def main(argv):
       argv: what absl left over; the program's name first.
     """
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file otherwise
-    if len(argv) > 1:
+    takes_paths = _MODE.value in _ON_PATHS
+    if len(argv) > 1 and not takes_paths:
         return _fail(f"unexpected arguments {argv[1:]}; flags start with --")
-    if _CONFIG.value is None and _WORKDIR.value is None:
+    if _CONFIG.value is None and _WORKDIR.value is None and not takes_paths:
         print(USAGE)
         return 0 if len(sys.argv) == 1 else 2
     try:
         if _RESTART.value:
             return _restart()
+        form = _format()
         compilation_cache.use()
+        if takes_paths:
+            return _ON_PATHS[_MODE.value](argv[1:], form)
         _join()
         actions = {"train": _train, "evaluate": _evaluate, "report": _report, "export": _export}
         with _workdir() as workdir:
@@ -256,14 +266,37 @@ def _evaluate(run, writes_report=False):
 
 def _export(run):
     deployed, path = run.export()
-    model, channels = run.experiment.model, run.experiment.image_shape[-1]
-    before, after = model_flops(model, run.state.eval_variables, 1, channels), deployed.flops(1)
+    model, shape = run.experiment.model, run.experiment.image_shape
+    before, after = model_flops(model, run.state.eval_variables, 1, shape), deployed.flops(1)
     _say(
         f"average time steps {deployed.schedule.average:.2f} of {deployed.schedule.time_steps}, "
         f"{after / 1e6:.4g} MFLOPs an image, {after / before:.3f} of the masked model's\n"
         f"deployed {path}\nweights  {path.with_suffix('.safetensors')}"
     )
     return 0
+
+
+def _predict(paths, form):
+    place = _MODEL.value or _WORKDIR.value
+    if place is None:
+        raise ValueError("--mode=predict needs --model=PATH: a run's folder or an exported file")
+    return commands.predict(place, paths, form)
+
+
+def _format():
+    """The format given, or the first that the mode knows; None for a mode without any."""
+    known = FORMATS.get(_MODE.value, ())
+    if _FORMAT.value is None:
+        return known[0] if known else None
+    if _FORMAT.value not in known:
+        raise ValueError(
+            f"--format={_FORMAT.value!r} is none of --mode={_MODE.value}: "
+            f"{', '.join(known) or 'it has none'}"
+        )
+    return _FORMAT.value
+
+
+_ON_PATHS = {"predict": _predict}
 
 
 def _print_accuracy(summary):

@@ -18,6 +18,7 @@ from snnvit_jax.deployment import container, program
 from snnvit_jax.distributed.mesh import create_mesh
 from snnvit_jax.models import registry
 from snnvit_jax.neurons import KINDS
+from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs import loop
 from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.xla.flops import compiled_flops, model_flops
@@ -271,6 +272,7 @@ def test_a_run_is_exported(tiny, names, tmp_path, capsys):
     variables = snn.with_schedule(tiny.variables, snn.TimeStepSchedule(masks))
     run = object.__new__(loop.Run)  # as it stands after training
     run.experiment = types.SimpleNamespace(
+        config=config_lib.default_config(),
         model=tiny.model,
         image_shape=(16, 16, 3),
         train_source=types.SimpleNamespace(class_names=("ant", "bee", "cat")),

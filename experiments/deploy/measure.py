@@ -56,8 +56,7 @@ def measure(folder, batch_size, duration):
         "deployed, all steps": everything,
         "deployed, learned steps": learned,
     }
-    channels = run.experiment.image_shape[-1]
-    flops = [model_flops(model, variables, batch_size, channels)]
+    flops = [model_flops(model, variables, batch_size, run.experiment.image_shape)]
     flops += [program.flops(batch_size) for program in (everything, learned)]
     seconds = interleaved_calls(programs.values(), batches[0]["image"], duration)
     return {

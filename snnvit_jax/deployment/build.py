@@ -26,7 +26,14 @@ from snnvit_jax.version import __version__
 
 
 def deploy(
-    model, variables, schedule=None, dtype=None, recordings=False, classes=None, merge=False
+    model,
+    variables,
+    schedule=None,
+    dtype=None,
+    recordings=False,
+    classes=None,
+    merge=False,
+    reading=None,
 ):
     """Compiles a finished model's time steps away.
 
@@ -46,6 +53,8 @@ def deploy(
       merge: whether linear maps without a neuron between them become one, which then reads spikes
         (`merging`): for hardware that only accumulates. A map of channels and a convolution of each
         channel by itself, as Meta-SpikeFormer has them, cost more FLOPs as one.
+      reading: how files become what it reads, as plain values that JSON can hold, to be kept with
+        the model (`about["reading"]`, see `data.inputs`); None for nothing.
 
     Returns:
       A `Deployed`.
@@ -72,6 +81,8 @@ def deploy(
     weights, places = collect_weights(effects, merged.kernels, plan, dtype)
     about = _about(model, image_shape, dtype, plan.steps) | _about_classes(model, classes)
     about["merged"] = sorted(merged.away)
+    if reading is not None:
+        about["reading"] = reading
     return Deployed(Program(model, plan, places), weights, schedule, about)
 
 

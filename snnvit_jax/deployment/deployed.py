@@ -35,8 +35,8 @@ class Deployed:
       steps: {layer name: steps that are computed}, those of the schedule that have an effect.
       weights: {name: array}, what is left of the model's, normalisations folded in.
       about: what else is known of it, as plain values: "model", "config", "image_shape", "dtype",
-        "jax" and "snnvit_jax" (versions that made it), and "classes" (names in the order of the
-        logits) if they were given.
+        "jax" and "snnvit_jax" (versions that made it), and, if they were given, "classes" (names in
+        the order of the logits) and "reading" (how files become images).
     """
 
     def __init__(self, function, weights, schedule, about, exported=None):

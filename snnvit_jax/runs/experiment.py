@@ -247,7 +247,7 @@ def build(config, to_train=True, workdir=None):
     num_classes, class_names = train_source.num_classes, train_source.class_names
     teacher = config.distillation.teacher if to_train else None
     teacher = teacher and teachers.find(teacher, workdir)
-    model = _create_model(config.model, num_classes, data.image_size)
+    model = model_of(config.model, num_classes, data.image_size)
     check_model(model.config, placement, family.divided)
     _check_multipliers(config.optimizer.multipliers, model, image_shape)
     procedure = training.Procedure(
@@ -343,11 +343,21 @@ def _create_distillation(config, teacher, class_names):
     if teacher is None:
         return None
     model = teachers.read_config(teacher, data, class_names).model
-    model = _create_model(model, len(class_names), data.image_size)
+    model = model_of(model, len(class_names), data.image_size)
     return distillation.Distillation(model, settings.weight, settings.temperature)
 
 
-def _create_model(settings, num_classes, image_size):
+def model_of(settings, num_classes, image_size):
+    """Returns the model of a configuration.
+
+    Args:
+      settings: `config.model`, validated.
+      num_classes: outputs.
+      image_size: side in pixels.
+
+    Raises:
+      ValueError: naming a setting that does not fit.
+    """
     settings = config_lib.family_settings(settings)
     settings["dtype"] = jnp.dtype(settings["dtype"])
     return create_model(

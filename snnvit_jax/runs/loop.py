@@ -11,11 +11,10 @@ from snnvit_jax import evaluation, report, training
 from snnvit_jax.checkpoints.checkpoints import Checkpoints, add_accuracy, restore
 from snnvit_jax.common import files
 from snnvit_jax.data import loader
-from snnvit_jax.deployment import deploy
 from snnvit_jax.distributed import CommonStop, is_writer, same_for_all
 from snnvit_jax.distributed.sharding import shard_batch, to_host
 from snnvit_jax.models import layer_names, variable_shapes
-from snnvit_jax.runs import classes, continuing, results, start, teachers
+from snnvit_jax.runs import classes, continuing, networks, results, start, teachers
 from snnvit_jax.runs.clock import StepClock
 from snnvit_jax.runs.experiment import build, learning_rate
 from snnvit_jax.runs.interrupts import StopRequest
@@ -274,10 +273,11 @@ class Run:
         Returns:
           (deployed, path): a `deploy.Deployed` and the file that `load_deployed` reads.
         """
-        deployed = deploy(
+        deployed = networks.deploy_run(
+            self.experiment.config,
             self.experiment.model,
             to_host(self.state.eval_variables, self.experiment.mesh),
-            classes=self.experiment.train_source.class_names,
+            self.experiment.train_source.class_names,
         )
         path = self.workdir.path / "deployed.snn"
         if is_writer():

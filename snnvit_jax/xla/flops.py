@@ -20,14 +20,15 @@ def compiled_flops(function, *arguments):
     return float(jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"])
 
 
-def model_flops(model, variables, batch_size, channels=3):
+def model_flops(model, variables, batch_size, image_shape=None):
     """Returns the floating-point operations of the masked model itself, `model.apply`.
 
     Args:
       model: from `create_model`.
       variables: {"params", "batch_stats"} of the model.
       batch_size: number of images, >= 1.
-      channels: of the images.
+      image_shape: (H, W, C) of an image, or (T, H, W, C) of a recording; None for RGB images.
     """
-    images = jax.ShapeDtypeStruct((batch_size, *model.config.image_size, channels), "float32")
+    shape = image_shape or (*model.config.image_size, 3)
+    images = jax.ShapeDtypeStruct((batch_size, *shape), "float32")
     return compiled_flops(model.apply, variables, images)
