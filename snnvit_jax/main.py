@@ -26,7 +26,7 @@ try:
 except extras.MissingExtraError as missing:
     sys.exit(f"error: {missing}")
 
-MODES = ("train", "evaluate", "report", "export", "predict")
+MODES = ("train", "evaluate", "report", "export", "predict", "compare")
 FORMATS = {"predict": ("table", "json")}
 USAGE = """\
 snnvit_jax trains spiking vision transformers whose layers learn how many time steps they need.
@@ -41,6 +41,8 @@ snnvit_jax trains spiking vision transformers whose layers learn how many time s
   python -m snnvit_jax.main --model=DIR --mode=predict PATH...      predict images or recordings
       --model=FILE.snn           by an exported model
       --format=json              a line of JSON for each file
+  python -m snnvit_jax.main --mode=compare DIR DIR...               one page on several runs
+      --output=FILE              where to write it; default comparison.html
 
 Several processes share a run if each runs the same command (docs/sharding.md): under srun, mpirun
 or on GKE as it is, on a TPU pod with --distributed, elsewhere with
@@ -68,6 +70,7 @@ _RESTART = flags.DEFINE_integer(
 )
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _MODEL = flags.DEFINE_string("model", None, "A run's folder or an exported file, to predict with.")
+_OUTPUT = flags.DEFINE_string("output", "comparison.html", "The page that compare writes.")
 _FORMAT = flags.DEFINE_string("format", None, "How to write what a mode writes.")
 
 
@@ -296,7 +299,11 @@ def _format():
     return _FORMAT.value
 
 
-_ON_PATHS = {"predict": _predict}
+def _compare(folders, _):
+    return commands.compare(folders, _OUTPUT.value)
+
+
+_ON_PATHS = {"predict": _predict, "compare": _compare}
 
 
 def _print_accuracy(summary):

@@ -8,6 +8,7 @@ from snnvit_jax.models.family import Family
 from snnvit_jax.models.registry import (
     FAMILIES,
     create_model,
+    describe,
     family_of,
     layer_names,
     list_models,
@@ -31,6 +32,7 @@ __all__ = [
     "FAMILIES",
     "Family",
     "create_model",
+    "describe",
     "family_of",
     "layer_names",
     "list_models",

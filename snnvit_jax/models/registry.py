@@ -83,6 +83,23 @@ def create_model(name, num_classes=10, image_size=None, time_steps=4, **override
     return family_of(name).create(name, num_classes, image_size, time_steps, overrides)
 
 
+def describe(model):
+    """Returns what a model is in words: its class, blocks and channels, as far as it has them.
+
+    Args:
+      model: from `create_model`; settings called `depth` and `embed_dim` say the latter two, of
+        several stages one number each.
+    """
+    words = [type(model).__name__]
+    for setting, unit in (("depth", "blocks"), ("embed_dim", "channels")):
+        value = getattr(model.config, setting, None)
+        if value is not None:
+            numbers = value if isinstance(value, tuple) else (value,)
+            unit = unit[:-1] if numbers == (1,) else unit
+            words.append(f"{'+'.join(map(str, numbers))} {unit}")
+    return " ".join(words[:1]) + (f" with {' and '.join(words[1:])}" if words[1:] else "")
+
+
 def variable_shapes(model, image_shape):
     """Returns {"params", "batch_stats"} of a model as shapes, without computing anything.
 

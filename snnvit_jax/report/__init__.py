@@ -1,11 +1,12 @@
 """Figures and the page of a finished run.
 
-Imports `common` and `energy`.
+Imports `common`, `energy` and `time_steps`.
 """
 
 from snnvit_jax.extras import needed
 
 with needed("train"):
+    from snnvit_jax.report.comparison import render as comparison_page
     from snnvit_jax.report.report import write
 
-__all__ = ["write"]
+__all__ = ["comparison_page", "write"]

@@ -1,12 +1,10 @@
-"""report.html: one self-contained page that reads on paper and on a phone."""
+"""report.html: the page of one run."""
 
-import base64
 import html
-import struct
 
 from ml_collections import config_dict
 
-from snnvit_jax.report import page_tables
+from snnvit_jax.report import layout, page_tables
 
 # file name without .png -> (title, caption); those of a finished run, then what experiments add
 FIGURES = {
@@ -51,59 +49,8 @@ FIGURES = {
 }
 ADDED = ("recordings", "early_exit", "activation_histograms", "sensitivity")
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light; }}
-* {{ box-sizing: border-box; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #1b2733; background: white; max-width: 52rem;
-       margin: 1.5rem auto; padding: 0 1rem; }}
-h1 {{ font-size: 1.5rem; line-height: 1.25; overflow-wrap: anywhere; }}
-h2 {{ font-size: 1.15rem; margin: 2.2rem 0 .3rem; }}
-p {{ margin: .3rem 0 .8rem; }}
-figure {{ margin: 0; }}
-img {{ display: block; max-width: 100%; height: auto; }}
-dl {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(7.4rem, 1fr)); gap: 1rem;
-     align-items: end; }}
-dt {{ font-size: .8rem; color: #5b6875; }}
-dd {{ margin: 0; font-size: 1.25rem; }}
-table {{ border-collapse: collapse; margin: .5rem 0 1rem; font-size: .9rem; }}
-td, th {{ padding: .2rem 1.2rem .2rem 0; text-align: left; vertical-align: top;
-         border-bottom: 1px solid #e6eaee; }}
-th {{ font-weight: 600; color: #5b6875; }}
-.n {{ text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }}
-td:last-child, th:last-child {{ padding-right: 0; }}
-.small {{ font-size: .8rem; color: #5b6875; }}
-pre {{ columns: 20rem; column-gap: 2rem; white-space: pre-wrap; overflow-wrap: anywhere;
-      font-size: .75rem; line-height: 1.4; }}
-@media (max-width: 40rem) {{
-  table {{ width: 100%; font-size: .8rem; }}
-  td, th {{ padding-right: .5rem; }}
-  th.n {{ white-space: normal; }}
-  .wide {{ display: none; }}
-}}
-@media print {{
-  @page {{ margin: 16mm 14mm; }}
-  body {{ font-size: 10pt; max-width: none; margin: 0; padding: 0; }}
-  h2 {{ break-after: avoid; margin-top: 1.4rem; }}
-  .figure, tr, dl, p, pre {{ break-inside: avoid; }}
-  h2 + p {{ break-after: avoid; }}
-  img {{ max-height: 21cm; max-width: min(100%, 15cm); print-color-adjust: exact; }}
-  thead {{ display: table-header-group; }}
-}}
-</style>
-<h1>{title}</h1>
-<dl>{facts}</dl>
-{sections}
-<section><h2>Configuration</h2><pre>{config}</pre></section>
-</html>
-"""
 
-
-def render(result, images, narrow, config, folder):
+def render(result, images, narrow, config, folder, network):
     """Returns the report of a run as an HTML page.
 
     Args:
@@ -114,6 +61,7 @@ def render(result, images, narrow, config, folder):
       config: the run's configuration.
       folder: of the run; what experiments left there is shown too. The page says so if something of
         that cannot be shown: the run itself is none the worse for it.
+      network: what it is, in words.
     """
     shown = {name: _figure(name, png, narrow.get(name)) for name, png in images.items()}
     shown |= {name: _added(name, folder / f"{name}.png") for name in ADDED}
@@ -124,13 +72,11 @@ def render(result, images, narrow, config, folder):
         _deployment(folder / "deployed.json"),
         *(shown[name] for name in (*ADDED, "curves", "confusion")),
     )
-    facts = _facts(result).items()
-    return _PAGE.format(
-        title=html.escape(f"{config.model.name} on {config.data.name}"),
-        facts="".join(f"<div><dt>{html.escape(k)}<dd>{v}</div>" for k, v in facts),
-        sections="\n".join(sections),
-        config=html.escape("\n".join(f"{k} = {v}" for k, v in _flat(config))),
-    )
+    facts = "".join(f"<div><dt>{html.escape(k)}<dd>{v}</div>" for k, v in _facts(result).items())
+    settings = html.escape("\n".join(f"{k} = {v}" for k, v in _flat(config)))
+    sections = (*sections, layout.section("Configuration", f"<pre>{settings}</pre>"))
+    body = f"<dl>{facts}</dl>\n" + "\n".join(sections)
+    return layout.document(f"{network} on {config.data.name}", body)
 
 
 def _energy(energy, figure):
@@ -176,30 +122,13 @@ def _added(name, path):
 
 
 def _not_shown(title, reason):
-    return f"<section><h2>{title}</h2><p>Not shown: {html.escape(str(reason))}</p></section>"
+    return layout.section(title, f"<p>Not shown: {html.escape(str(reason))}</p>")
 
 
 def _figure(name, png, narrow):
     title, caption = FIGURES[name]
-    source = (
-        "" if narrow is None else f'<source media="(max-width: 40rem)" srcset="{_data(narrow)}">'
-    )
-    return (
-        f'<section class="figure"><h2>{title}</h2><p>{caption}</p><figure><picture>{source}'
-        f'<img width="{_width(png)}" alt="{title}" src="{_data(png)}"></picture></figure></section>'
-    )
-
-
-def _width(png):
-    """Width on a screen in pixels: figures of 150 dots an inch at about the size of the text."""
-    if not png.startswith(b"\x89PNG\r\n\x1a\n") or len(png) < 20:
-        raise ValueError(f"not a PNG file, begins with {png[:8]!r}")
-    (pixels,) = struct.unpack(">I", png[16:20])
-    return round(0.75 * pixels)
-
-
-def _data(png):
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    body = f"<p>{caption}</p>{layout.picture(png, title, narrow)}"
+    return layout.section(title, body, "figure")
 
 
 def _flat(config, prefix=""):

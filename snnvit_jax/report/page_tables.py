@@ -67,12 +67,10 @@ def energy_totals(energy):
     }
     plain = energy.plain_microjoule
     rows = [
-        (name, _count(r.accumulates), _count(r.macs), _three_digits(r.microjoule), _share(r, plain))
+        (name, _count(r.accumulates), _count(r.macs), three_digits(r.microjoule), _share(r, plain))
         for name, r in (reports | repeated).items()
     ]
-    rows.append(
-        ("plain transformer", "0", _count(energy.plain_macs), _three_digits(plain), "100 %")
-    )
+    rows.append(("plain transformer", "0", _count(energy.plain_macs), three_digits(plain), "100 %"))
     head = ("convention", "~>additions", "~>multiply-adds", ">µJ", ">of plain")
     return _section(
         "Operations and energy of one image",
@@ -84,7 +82,7 @@ def energy_totals(energy):
         "Normalisation, pooling and residual additions are not counted.</p>"
         + table(head, rows)
         + f"<p>Besides, {_count(energy.membrane_updates)} membrane updates, "
-        f"{_three_digits(energy.membrane_microjoule)} µJ, which published figures leave out.</p>"
+        f"{three_digits(energy.membrane_microjoule)} µJ, which published figures leave out.</p>"
         + _remarks(energy),
     )
 
@@ -139,8 +137,8 @@ def layers(energy):
             name,
             "" if layer.kind == "real" else f"{mean_rate(layer):.3f}",
             f"{_count(layer.macs)} MAC" if layer.macs else f"{_count(layer.accumulates.sum())} AC",
-            _three_digits(layer.picojoule * 1e-3),
-            _three_digits(multiplying[name].picojoule * 1e-3),
+            three_digits(layer.picojoule * 1e-3),
+            three_digits(multiplying[name].picojoule * 1e-3),
         )
         for name, layer in energy.layers.items()
     ]
@@ -195,14 +193,23 @@ def _measurement(*, programs, batch_size, **others):
     )
 
 
+def three_digits(number):
+    """Returns a number with at least three digits, without an exponent unless it is tiny.
+
+    Args:
+      number: >= 0.
+    """
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
 def _program_rows(programs, images):
     first = next(iter(programs.values()))
     return [
         (
             name,
-            _three_digits(cost["flops"] / images / 1e6),
+            three_digits(cost["flops"] / images / 1e6),
             f"{100 * cost['flops'] / first['flops']:.1f} %",
-            _three_digits(1e3 * cost["seconds"]),
+            three_digits(1e3 * cost["seconds"]),
             f"{100 * cost['seconds'] / first['seconds']:.1f} %",
         )
         for name, cost in programs.items()
@@ -232,13 +239,8 @@ def _count(number):
     """A number of operations with about three digits: 1.23 M."""
     for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if number >= size:
-            return _three_digits(number / size) + letter
-    return _three_digits(number)
-
-
-def _three_digits(number):
-    """At least three digits, without an exponent unless it is tiny."""
-    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+            return three_digits(number / size) + letter
+    return three_digits(number)
 
 
 def _share(report, plain):

@@ -2,8 +2,8 @@
 
 import sys
 
-from snnvit_jax.report import predictions
-from snnvit_jax.runs import networks, predicting
+from snnvit_jax.report import comparison, predictions
+from snnvit_jax.runs import comparing, networks, predicting
 
 TABLE, JSON = "table", "json"
 
@@ -34,6 +34,25 @@ def predict(place, paths, form=TABLE):
     widths = [max(map(len, column)) for column in ((*files, "file"), (*names, "damaged"))]
     print(predictions.table_head(widths))
     return _show(found, lambda x: predictions.table_line(x, network.schedule, widths))
+
+
+def compare(folders, output):
+    """Writes the page that compares runs, and prints its figures.
+
+    Args:
+      folders: of at least two runs that have ended.
+      output: file to write.
+
+    Returns:
+      The exit status, 0.
+
+    Raises:
+      ValueError: see `comparing.compare`.
+      OSError: if the page cannot be written.
+    """
+    print(comparison.text(comparing.compare(folders, output)))
+    print(f"page {output}")
+    return 0
 
 
 def _show(found, line_of):

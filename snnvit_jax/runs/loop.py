@@ -13,7 +13,7 @@ from snnvit_jax.common import files
 from snnvit_jax.data import loader
 from snnvit_jax.distributed import CommonStop, is_writer, same_for_all
 from snnvit_jax.distributed.sharding import shard_batch, to_host
-from snnvit_jax.models import layer_names, variable_shapes
+from snnvit_jax.models import describe, layer_names, variable_shapes
 from snnvit_jax.runs import classes, continuing, networks, results, start, teachers
 from snnvit_jax.runs.clock import StepClock
 from snnvit_jax.runs.experiment import build, learning_rate
@@ -264,6 +264,7 @@ class Run:
             result,
             class_names=self.experiment.eval_source.class_names,
             config=self.experiment.config,
+            network=describe(self.experiment.model),
             recordings=self.experiment.some_recordings(),
         )
 
