@@ -11,6 +11,7 @@ LAYOUTS = {
     "replicate": {"mesh.data": 8},
     "fsdp": {"sharding": "fsdp"},
     "tensor": {"sharding": "tensor", "mesh.data": 4, "mesh.model": 2},
+    "fsdp_tensor": {"sharding": "fsdp_tensor", "mesh.data": 4, "mesh.model": 2},
 }
 STEPS = 3
 

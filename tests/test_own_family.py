@@ -245,6 +245,7 @@ def test_weights_lie_where_its_rules_say(eight):
     assert eight["replicate"]["q"] == []
     assert "model" in eight["tensor"]["q"]
     assert "data" in eight["fsdp"]["q"]
+    assert {"data", "model"} <= set(eight["fsdp_tensor"]["q"])
 
 
 def test_a_width_that_does_not_divide_is_named(model):
