@@ -55,6 +55,17 @@ def test_only_scores_are_trained_if_wanted(settings):
         assert update.any() == (path[-1].key == masks.SCORE), path
 
 
+@pytest.mark.parametrize("trainable", ["all", "scores"])
+def test_gradients_are_clipped_by_the_norm_of_what_is_trained(settings, trainable):
+    settings.clip_norm = 1.0
+    gradients = jax.tree.map(lambda x: 3 * jnp.ones_like(x), PARAMS)
+    transformation = optimizer.create_optimizer(settings, 0.1, trainable)
+    _, state = transformation.update(gradients, transformation.init(PARAMS), PARAMS)
+    trained = 2 if trainable == "scores" else 2 + 6 + 3 + 6
+    mean = state[1].mu["block_0"]["q_lif"][masks.SCORE]  # 1 - 0.9 of the clipped gradient
+    np.testing.assert_allclose(mean, 0.1 / np.sqrt(trained), rtol=1e-5)
+
+
 def test_multipliers_go_by_the_first_pattern_that_matches(settings):
     gradients = jax.tree.map(jnp.ones_like, PARAMS)
     plain = updates_of(optimizer.create_optimizer(settings, 0.1), gradients)

@@ -102,7 +102,10 @@ def create_optimizer(settings, learning_rate, trainable="all"):
 
     def update(gradients, state, params=None, *, step=None, **_):
         step = state[_ADAM].count if step is None else step
-        updates, state = direction.update(gradients, state, params)
+        moved = jax.tree_util.tree_map_with_path(  # what stays takes no part in the norm
+            lambda path, g: _scaled(g, float(bool(factor_of(path)))), gradients
+        )
+        updates, state = direction.update(moved, state, params)
         rate = rate_at(step)
         return jax.tree_util.tree_map_with_path(
             lambda path, u: _scaled(-rate * u, factor_of(path)), updates
@@ -153,6 +156,8 @@ def _compiled(multipliers):
 
 
 def _scaled(update, factor):
+    if factor == 1.0:
+        return update
     return update * factor if factor else jnp.zeros_like(update)
 
 
