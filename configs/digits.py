@@ -3,18 +3,27 @@
 Data: the 1,797 real 8x8 images that come with scikit-learn (Alpaydin & Kaynak, 1998); a fixed
 stratified test split of 360. Nothing is downloaded.
 
-    python -m snnvit_jax.main --config=configs/digits.py[:spikingformer or :sdt]
+    python -m snnvit_jax.main --config=configs/digits.py[:FAMILY, a key of MODELS]
 
-Measured results, with seeds and hardware: experiments/digits/README.md.
+Measured results, with seeds and hardware: experiments/digits/README.md, and those of all families:
+experiments/families/README.md.
 """
 
-from snnvit_jax.config import default_config
+from snnvit_jax.config import default_config, use_model
 
-# A small form of each: embed_dim, num_heads and depth are below.
+ONE_STAGE = {"embed_dim": 80, "num_heads": 4, "depth": 2}
+# Family -> (model, a small form of it, side of the images).
 MODELS = {
-    "spikformer": "spikformer_4_384",
-    "spikingformer": "spikingformer_4_384",
-    "sdt": "sdt_2_512",
+    "spikformer": ("spikformer_4_384", ONE_STAGE, 8),
+    "spikingformer": ("spikingformer_4_384", ONE_STAGE, 8),
+    "sdt": ("sdt_2_512", ONE_STAGE, 8),
+    "qkformer": ("qkformer_4_384", {"embed_dim": 128, "num_heads": 4, "depth": 3}, 8),
+    # Its 16 pixels to a token are more than a digit has: they are enlarged.
+    "metaspikeformer": (
+        "metaspikeformer_8_384_imagenet",
+        {"embed_dim": (16, 32, 64, 80), "num_heads": 4, "depth": (1, 1), "mlp_ratio": 2.0},
+        32,
+    ),
 }
 
 
@@ -29,8 +38,10 @@ def get_config(family="spikformer"):
     """
     if family not in MODELS:
         raise ValueError(f"unknown {family=} of configs/digits.py; use {', '.join(MODELS)}")
+    name, sizes, side = MODELS[family]
     config = default_config()
-    config.model.name = MODELS[family]
+    use_model(config, name)
+    config.model.update(sizes)
     config.epochs = 72
     config.batch_size = 64
     config.eval_every_epochs = 4.0
@@ -44,13 +55,9 @@ def get_config(family="spikformer"):
     config.time_step_anneal = 27 / 72
     config.time_step_freeze = 46 / 72
 
-    config.model.embed_dim = 80
-    config.model.num_heads = 4
-    config.model.depth = 2
-
     config.data.name = "digits"
-    config.data.image_size = 8
-    config.data.crop_padding = 1
+    config.data.image_size = side
+    config.data.crop_padding = side // 8
     config.data.randaugment.num_ops = 2  # mild: a digit stays what it is
     config.data.randaugment.magnitude = 4.0
     config.data.randaugment.probability = 0.7

@@ -3,14 +3,26 @@
 Lengths are shares of the training, so that all of them follow `config.epochs`.
 
 Sources: the authors' public repositories, github.com/ZK-Zhou/spikformer (cifar10/cifar10.yml,
-imagenet/imagenet.yml), zhouchenlin2096/Spikingformer (the same two, and cifar100/cifar100.yml) and
-BICLab/Spike-Driven-Transformer (conf/), run by timm training scripts. The time-step phases are this
-project's: the published models keep all of their steps.
+imagenet/imagenet.yml), zhouchenlin2096/Spikingformer (the same two, and cifar100/cifar100.yml),
+BICLab/Spike-Driven-Transformer (conf/) and zhouchenlin2096/QKFormer (cifar10/cifar10.yml,
+cifar100/cifar100.yml), run by timm training scripts; QKFormer's imagenet/train.py and
+BICLab/Spike-Driven-Transformer-V2 (classification/), run by scripts made from that of masked
+autoencoders. The time-step phases are this project's: the published models keep all of their steps.
 """
+
+from snnvit_jax.config import use_model
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+_WEIGHTS = "WEIGHTS"  # no such file: the error says which key to set
+# Of the models that `smoke` trains. A QKFormer has blocks in each of three stages.
+_SMALL = {
+    None: {"embed_dim": 64, "num_heads": 2, "depth": 1},
+    "qkformer": {"embed_dim": 64, "num_heads": 2, "depth": 4},
+    "metaspikeformer": {"embed_dim": (8, 16, 32, 32), "num_heads": 2, "depth": (1, 1)},
+}
 
 
 def spikformer_cifar(config):
@@ -95,17 +107,19 @@ def sdt_cifar(config):
     config.data.erasing_probability = 0.0
 
 
-def sdt_imagenet(config, large=False):
+def sdt_imagenet(config):
     """Sets the published recipe of the Spike-driven Transformer on ImageNet: 300 epochs and 10.
 
     Args:
-      config: a ConfigDict with the keys of `config.default_config`; changed in place.
-      large: whether it is that of 8-768.
+      config: a ConfigDict with the keys of `config.default_config`; changed in place. That of 8-768
+        differs from that of the other models.
     """
+    large = config.model.name.startswith("sdt_8_768")
     spikformer_imagenet(config)
     config.batch_size = 288 if large else 384  # 36 or 48 on each of 8 GPUs
     _epoch_cosine(config, warmup_learning_rate=1e-5, weight_decay=0.01)
     config.optimizer.name = "lamb"
+    config.optimizer.clip_norm = 1.0  # as timm's LAMB does by itself
     config.optimizer.learning_rate = 1e-3 if large else 1.5e-3
     config.optimizer.min_learning_rate = 2e-5 if large else 1.5e-5
     config.mixing.mixup_alpha = 0.2
@@ -117,30 +131,113 @@ def sdt_imagenet(config, large=False):
     config.data.repeats = 3
 
 
+def qkformer_cifar(config):
+    """Sets the published recipe of QKFormer on CIFAR: 400 epochs and 10 to cool down.
+
+    Args:
+      config: a ConfigDict with the keys of `config.default_config`; changed in place.
+    """
+    spikingformer_cifar(config)
+    config.optimizer.learning_rate = 1e-3
+
+
+def qkformer_imagenet(config):
+    """Sets the published recipe of QKFormer on ImageNet: 200 epochs.
+
+    Args:
+      config: a ConfigDict with the keys of `config.default_config`; changed in place.
+    """
+    _imagenet_by_steps(config, epochs=200, warmup_epochs=5)
+    config.batch_size = 512  # 32 on each of 8 GPUs, twice
+    config.optimizer.learning_rate = 6e-4 * 512 / 256
+
+
+def metaspikeformer_imagenet(config):
+    """Sets the published recipe of Meta-SpikeFormer on ImageNet from scratch: 200 epochs of T = 1.
+
+    There are no time steps to learn: those come with `metaspikeformer_finetune`.
+
+    Args:
+      config: a ConfigDict with the keys of `config.default_config`; changed in place.
+    """
+    _imagenet_by_steps(config, epochs=200, warmup_epochs=10)
+    config.model.time_steps = 1
+    config.batch_size = 1024  # 128 on each of 8 GPUs
+    config.optimizer.learning_rate = 6e-4 * 1024 / 256
+    config.optimizer.name = "lamb"
+    config.optimizer.clip_norm = 1.0  # as timm's LAMB does by itself
+    config.optimizer.trust_clip = True
+
+
+def metaspikeformer_finetune(config, target):
+    """Sets the second stage of the published recipe: 50 epochs of T = 4 from weights of T = 1.
+
+    It is here where time steps are learned. The authors follow, besides the labels, the hard labels
+    of a CAFormer-B36; `distillation.teacher` takes the folder of a run of this project, whose soft
+    labels are followed.
+
+    Args:
+      config: a ConfigDict with the recipe of the first stage; changed in place.
+      target: average number of time steps to end at, in [1, 4].
+    """
+    config.init_from = _WEIGHTS
+    config.epochs = 50
+    config.batch_size = 192  # 24 on each of 8 GPUs
+    config.model.time_steps = 4
+    config.optimizer.learning_rate = 1.5e-5  # 2e-5 for 256 images
+    config.optimizer.warmup = 5 / 50
+    learn_time_steps(config, target)
+    config.time_step_start = 5 / 50
+
+
+# By family and data set. The authors of Meta-SpikeFormer publish none for CIFAR.
+CIFAR = {
+    "spikformer": spikformer_cifar,
+    "spikingformer": spikingformer_cifar,
+    "sdt": sdt_cifar,
+    "qkformer": qkformer_cifar,
+}
+IMAGENET = {
+    "spikformer": spikformer_imagenet,
+    "spikingformer": spikingformer_imagenet,
+    "sdt": sdt_imagenet,
+    "qkformer": qkformer_imagenet,
+    "metaspikeformer": metaspikeformer_imagenet,
+}
+
+
 def published_cifar(config, name):
-    """Sets the published recipe of a model on CIFAR.
+    """Chooses a model and sets its published recipe on CIFAR.
 
     Args:
       config: a ConfigDict with the keys of `config.default_config`; changed in place.
       name: of the model.
+
+    Raises:
+      ValueError: for a model that has none.
     """
-    families = {"spikingformer": spikingformer_cifar, "sdt": sdt_cifar}
-    families.get(name.split("_")[0], spikformer_cifar)(config)
+    _published(config, name, CIFAR, "CIFAR")
 
 
 def published_imagenet(config, name):
-    """Sets the published recipe of a model on ImageNet.
+    """Chooses a model and sets its published recipe on ImageNet.
 
     Args:
       config: a ConfigDict with the keys of `config.default_config`; changed in place.
       name: of the model.
+
+    Raises:
+      ValueError: for a model that has none.
     """
-    if name.startswith("sdt"):
-        sdt_imagenet(config, large="768" in name)
-    elif name.startswith("spikingformer"):
-        spikingformer_imagenet(config)
-    else:
-        spikformer_imagenet(config)
+    _published(config, name, IMAGENET, "ImageNet")
+
+
+def _published(config, name, recipes, data):
+    family = name.partition("_")[0]
+    if family not in recipes:
+        raise ValueError(f"{name=} has no recipe for {data}; {', '.join(recipes)} have")
+    use_model(config, name)
+    recipes[family](config)
 
 
 def learn_time_steps(config, target):
@@ -161,13 +258,17 @@ def finetune_time_steps(config, target):
     """Turns a recipe into one that teaches a trained model to give up time steps.
 
     A tenth of the epochs at a fifth of the learning rate; all weights adapt. The weights to start
-    from are to be given as `init_from`.
+    from are to be given as `init_from`. For a model that is published in two stages, it is the
+    second of them.
 
     Args:
       config: a ConfigDict with a recipe; changed in place.
       target: average number of time steps to end at, in [1, T].
     """
-    config.init_from = "WEIGHTS"  # no such file: the error says which key to set
+    if config.model.name.startswith("metaspikeformer"):
+        metaspikeformer_finetune(config, target)
+        return
+    config.init_from = _WEIGHTS
     config.epochs = 31
     config.optimizer.learning_rate /= 5
     config.optimizer.warmup = 1 / 31
@@ -194,12 +295,11 @@ def smoke(config, image_size, batch_size):
     config.optimizer.cooldown = 0.25
     if config.mixing.off is not None:
         config.mixing.off = 0.75
-    learn_time_steps(config, target=3.0)
-    config.time_step_penalty = 20.0
-    config.optimizer.score_multiplier = 100.0  # there are a few dozen steps only
-    config.model.embed_dim = 64
-    config.model.num_heads = 2
-    config.model.depth = 1
+    if config.model.time_steps > 1:
+        learn_time_steps(config, target=3.0)
+        config.time_step_penalty = 20.0
+        config.optimizer.score_multiplier = 100.0  # there are a few dozen steps only
+    config.model.update(_SMALL.get(config.model.name.partition("_")[0], _SMALL[None]))
     config.data.image_size = image_size
 
 
@@ -214,3 +314,24 @@ def _epoch_cosine(config, warmup_learning_rate, weight_decay):
     optimizer.cooldown = 10 / epochs
     optimizer.weight_decay = weight_decay
     optimizer.label_smoothing = 0.1
+
+
+def _imagenet_by_steps(config, epochs, warmup_epochs):
+    """What the recipes that come from masked autoencoders share: the rate follows the step."""
+    config.epochs = epochs
+    optimizer = config.optimizer
+    optimizer.min_learning_rate = 1e-6
+    optimizer.warmup_learning_rate = 0.0
+    optimizer.warmup = warmup_epochs / epochs
+    optimizer.schedule = "cosine"
+    optimizer.weight_decay = 0.05
+    optimizer.label_smoothing = 0.1
+    config.data.image_size = 224
+    config.data.random_resized_crop = True
+    config.data.crop_fraction = 224 / 256
+    config.data.flip = True
+    config.data.randaugment.num_ops = 2
+    config.data.randaugment.magnitude_std = 0.5
+    config.data.erasing_probability = 0.25
+    config.data.erasing_fill = "noise"
+    config.data.mean, config.data.std = IMAGENET_MEAN, IMAGENET_STD

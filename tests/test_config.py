@@ -4,11 +4,13 @@ import pathlib
 import hypothesis
 import numpy as np
 import pytest
+from absl import flags
 from hypothesis import strategies as st
-from ml_collections import config_dict
+from ml_collections import config_dict, config_flags
 
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs import experiment, validation
+from snnvit_jax.runs.model_settings import Setting
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -64,6 +66,7 @@ def test_tuples_within_tuples_come_back(value):
 
 def test_every_key_comes_back_with_another_value():
     other = {float: 0.5, int: 3, str: "other", bool: True, tuple: ((("a", 0.5), 1), ())}
+    other[Setting] = (3, 5)
     config = config_lib.default_config()
     for key, value in config_dict_flat(config).items():
         kind = type(value) if value is not None else config_type(config, key)
@@ -88,6 +91,42 @@ def config_type(config, key):
     for part in parts:
         config = config[part]
     return config.get_type(last)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "embed_dim"),
+    [
+        (["--config.model.embed_dim=(8, 16, 24, 24)"], (8, 16, 24, 24)),
+        (["--config.model.embed_dim=8,16,24,24"], (8, 16, 24, 24)),
+        (["--config.model.embed_dim", "[8, 16, 24, 24]"], (8, 16, 24, 24)),
+        (["--config.model.embed_dim=32"], 32),
+    ],
+)
+def test_tuples_come_from_the_command_line_and_through_a_folder(arguments, embed_dim):
+    given = flags.FlagValues()
+    path = f"--config={CONFIGS}/digits.py:metaspikeformer"
+    argv = ["main", path, "--config.model.head_input=currents", *arguments]
+    config_flags.DEFINE_config_file("config", flag_values=given, sys_argv=argv)
+    given(argv)
+    config = config_lib.from_json(config_lib.to_json(given.config))
+    assert config_lib.differences(given.config, config) == []
+    held = config.model.embed_dim
+    assert (held if isinstance(held, int) else tuple(held)) == embed_dim
+    if embed_dim == 32:
+        with pytest.raises(ValueError, match="embed_dim=32 must be 4 whole numbers"):
+            experiment.build(config)
+    else:
+        built = experiment.build(config).model.config
+        assert (built.embed_dim, built.head_input) == (embed_dim, "currents")
+
+
+def test_a_setting_of_another_family_is_refused_unless_it_is_left_open():
+    config = load("digits", "metaspikeformer")
+    config.model.update({"name": "sdt_2_256", "embed_dim": 64, "depth": 1})
+    config_lib.validate(config)
+    config.model.head_input = "spikes"
+    with pytest.raises(ValueError, match=r"model.head_input='spikes': not among.*'sdt_2_256'"):
+        config_lib.validate(config)
 
 
 def test_differences_are_named():
@@ -165,7 +204,7 @@ CHOICES = (
     *("on_nonfinite", "sharding", "trainable", "model.dtype", "model.remat", "data.on_damaged"),
     *("data.randaugment.operations", "optimizer.name", "optimizer.schedule", "extend"),
     *("data.events.split_by", "data.events.split_order", "data.events.operations"),
-    *("data.events.split_by", "data.events.split_order", "data.events.operations"),
+    "data.erasing_fill",
 )
 WHOLE = (
     *("seed", "batch_size", "accumulate", "mesh.data", "mesh.model", "min_time_steps"),
@@ -176,7 +215,7 @@ WHOLE = (
 )
 FLAGS = (
     *("model.neuron.detach_reset", "data.random_resized_crop", "data.flip"),
-    *("data.events.sort", "data.events.sum_channel"),
+    *("data.events.sort", "data.events.sum_channel", "optimizer.trust_clip"),
 )
 AT_LEAST_ONE = (
     *("batch_size", "accumulate", "mesh.data", "model.time_steps", "model.embed_dim"),

@@ -100,7 +100,8 @@ def test_every_training_takes_another_length_by_one_key(from_command_line, name,
         assert new == (None if old is None else pytest.approx(old * factor)), key
     for steps_per_epoch in (0.9, 1437 / 64, 5000.5):
         rate = experiment.learning_rate(config, steps_per_epoch)
-        assert 0 < rate(0) <= config.optimizer.learning_rate
+        assert 0 <= rate(0) <= config.optimizer.learning_rate
+        assert 0 < rate(1) <= config.optimizer.learning_rate
 
 
 @pytest.mark.parametrize("epochs", ["6", "0.5", "720"])

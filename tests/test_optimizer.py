@@ -134,6 +134,26 @@ def test_the_update_is_that_of_optax(settings):
         np.testing.assert_allclose(other, factor * update, rtol=1e-6)
 
 
+@pytest.mark.parametrize("clip", [False, True])
+def test_lamb_scales_what_is_decayed_by_its_trust_ratio(settings, clip):
+    settings.weight_decay, settings.trust_clip = 0.1, clip
+    gradients = jax.tree.map(jnp.ones_like, PARAMS)
+    adam = updates_of(optimizer.create_optimizer(settings, 1.0), gradients)
+    settings.name = "lamb"
+    lamb = updates_of(optimizer.create_optimizer(settings, 1.0), gradients)
+    before, after, weights = (x["block_0"]["q_linear"] for x in (adam, lamb, PARAMS))
+    np.testing.assert_allclose(after["bias"], before["bias"], rtol=1e-4)
+    size = np.linalg.norm(weights["kernel"])
+    ratio = size / np.linalg.norm(before["kernel"])
+    expected = before["kernel"] * (min(ratio, 1) if clip else ratio)
+    np.testing.assert_allclose(after["kernel"], expected, rtol=1e-4)
+    # What has no norm yet moves like Adam.
+    zeros = jax.tree.map(jnp.zeros_like, PARAMS)
+    transformation = optimizer.create_optimizer(settings, 1.0)
+    moved = transformation.update(gradients, transformation.init(zeros), zeros)[0]
+    np.testing.assert_allclose(moved["block_0"]["q_linear"]["kernel"], -1, rtol=1e-4)
+
+
 def test_gradients_are_clipped_by_their_global_norm(settings):
     settings.clip_norm = 1.0
     transformation = optimizer.create_optimizer(settings, 0.1)

@@ -9,10 +9,13 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+import snnvit_jax as snn
+from snnvit_jax import recipes
 from snnvit_jax.checkpoints.checkpoints import load_variables
 from snnvit_jax.runs import experiment, loop
 from snnvit_jax.time_steps import masks
 
+FAMILIES = dict(snn.models.FAMILIES)  # without what tests register
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
 
@@ -135,28 +138,46 @@ def test_the_published_settings():
     assert (imagenet.data.randaugment.num_ops, imagenet.data.randaugment.operations) == (2, "all")
 
 
-# name -> (epochs, batch, optimiser, rates from warm-up to the last, weight decay, RandAugment's
-# operations, number, magnitude, erasing, mixup and its share, cutmix, crop, repeats)
+# name -> (epochs, of warm-up and cool-down, batch, optimiser, rates from warm-up to the last, what
+# is clipped, weight decay, RandAugment's operations, number, magnitude and noise, erasing, mixup and
+# its share, cutmix, epoch after them, crop, repeats, share that evaluation sees, T)
+TIMM, CLIPPED = (20, 10), (1.0, False)
 OTHERS = {
     ("cifar10", "spikingformer_4_384"): (
-        *(410, 64, "adamw", (1e-5, 5e-4, 1e-5), 0.06, ("all", 1, 9.0), 0.25, (0.5, 1.0, 0.0)),
-        *(False, 1),
+        *(410, TIMM, 64, "adamw", (1e-5, 5e-4, 1e-5), (None, False), 0.06),
+        *(("all", 1, 9.0, 0.4), (0.25, "zero"), (0.5, 1.0, 0.0, 200), False, 1, None, 4),
     ),
     ("cifar100", "sdt_2_512"): (
-        *(310, 64, "adamw", (1e-6, 3e-4, 1e-5), 0.06, ("all", 1, 9.0), 0.0, (0.5, 1.0, 0.0)),
-        *(False, 1),
+        *(310, TIMM, 64, "adamw", (1e-6, 3e-4, 1e-5), (None, False), 0.06),
+        *(("all", 1, 9.0, 0.4), (0.0, "zero"), (0.5, 1.0, 0.0, 200), False, 1, None, 4),
+    ),
+    ("cifar10", "qkformer_4_384"): (
+        *(410, TIMM, 64, "adamw", (1e-5, 1e-3, 1e-5), (None, False), 0.06),
+        *(("all", 1, 9.0, 0.4), (0.25, "zero"), (0.5, 1.0, 0.0, 200), False, 1, None, 4),
     ),
     ("imagenet", "spikingformer_8_768"): (
-        *(310, 288, "adamw", (1e-6, 5e-4, 1e-5), 0.05, ("all", 2, 9.0), 0.25, (0.8, 1.0, 1.0)),
-        *((1.0, 1.0), 1),
+        *(310, TIMM, 288, "adamw", (1e-6, 5e-4, 1e-5), (None, False), 0.05),
+        *(("all", 2, 9.0, 0.5), (0.25, "zero"), (0.8, 1.0, 1.0, None), (1.0, 1.0), 1, 1.0, 4),
     ),
     ("imagenet", "sdt_8_512"): (
-        *(310, 384, "lamb", (1e-5, 1.5e-3, 1.5e-5), 0.01, ("all", 2, 5.0), 0.0, (0.2, 0.6, 1.0)),
-        *((0.2, 1.0), 3),
+        *(310, TIMM, 384, "lamb", (1e-5, 1.5e-3, 1.5e-5), CLIPPED, 0.01),
+        *(("all", 2, 5.0, 0.5), (0.0, "zero"), (0.2, 0.6, 1.0, None), (0.2, 1.0), 3, 0.95, 4),
     ),
     ("imagenet", "sdt_8_768"): (
-        *(310, 288, "lamb", (1e-5, 1e-3, 2e-5), 0.01, ("all", 2, 7.0), 0.0, (0.2, 1.0, 1.0)),
-        *((0.08, 1.0), 3),
+        *(310, TIMM, 288, "lamb", (1e-5, 1e-3, 2e-5), CLIPPED, 0.01),
+        *(("all", 2, 7.0, 0.5), (0.0, "zero"), (0.2, 1.0, 1.0, None), (0.08, 1.0), 3, 0.95, 4),
+    ),
+    ("imagenet", "qkformer_10_384"): (
+        *(200, (5, 0), 512, "adamw", (0.0, 1.2e-3, 1e-6), (None, False), 0.05),
+        *(("all", 2, 9.0, 0.5), (0.25, "noise"), (0.0, 1.0, 0.0, None), (0.08, 1.0), 1, 0.875, 4),
+    ),
+    ("imagenet", "metaspikeformer_8_512"): (
+        *(200, (10, 0), 1024, "lamb", (0.0, 2.4e-3, 1e-6), (1.0, True), 0.05),
+        *(("all", 2, 9.0, 0.5), (0.25, "noise"), (0.0, 1.0, 0.0, None), (0.08, 1.0), 1, 0.875, 1),
+    ),
+    ("imagenet", "metaspikeformer_8_512:finetune_time_steps"): (
+        *(50, (5, 0), 192, "lamb", (0.0, 1.5e-5, 1e-6), (1.0, True), 0.05),
+        *(("all", 2, 9.0, 0.5), (0.25, "noise"), (0.0, 1.0, 0.0, None), (0.08, 1.0), 1, 0.875, 4),
     ),
 }
 
@@ -167,14 +188,32 @@ def test_the_published_settings_of_other_families(file, name):
     o, a, m = c.optimizer, c.data.randaugment, c.mixing
     rates = (o.warmup_learning_rate, o.learning_rate, o.min_learning_rate)
     crop = c.data.random_resized_crop and tuple(c.data.crop_scale)
+    off = None if m.off is None else round(m.off * c.epochs)
+    around = round(o.warmup * c.epochs), round(o.cooldown * c.epochs)
     assert OTHERS[file, name] == (
-        *(c.epochs, c.batch_size, o.name, rates, o.weight_decay),
-        *((a.operations, a.num_ops, a.magnitude), c.data.erasing_probability),
-        *((m.mixup_alpha, m.probability, m.cutmix_alpha), crop, c.data.repeats),
+        *(c.epochs, around, c.batch_size, o.name, rates, (o.clip_norm, o.trust_clip)),
+        *(o.weight_decay, (a.operations, a.num_ops, a.magnitude, a.magnitude_std)),
+        *((c.data.erasing_probability, c.data.erasing_fill),),
+        *((m.mixup_alpha, m.probability, m.cutmix_alpha, off), crop, c.data.repeats),
+        *(c.data.crop_fraction, c.model.time_steps),
     )
-    assert (o.warmup * c.epochs, o.cooldown * c.epochs) == pytest.approx((20, 10))
-    assert m.off is None if file == "imagenet" else m.off * c.epochs == pytest.approx(200)
-    assert c.data.crop_fraction == (0.95 if name.startswith("sdt_8") else 1.0 if crop else None)
+    assert o.schedule == ("epoch_cosine" if around[1] else "cosine")
+    assert (o.label_smoothing, c.data.flip, a.probability) == (0.1, True, 0.5)
+    learned = c.model.time_steps > 1
+    assert (c.target_time_steps == 2.0) == (c.time_step_penalty == 1.0) == learned
+
+
+def test_every_published_size_has_a_recipe():
+    """Of every data set that its authors have one for."""
+    of_file = {file: set(module_of(file).PUBLISHED) for file in ("cifar10", "cifar100", "imagenet")}
+    for family in FAMILIES.values():
+        sizes = {name for name in family.sizes if "_dvs" not in name}
+        imagenet = {name for name in sizes if name.endswith("_imagenet")}
+        assert {name.removesuffix("_imagenet") for name in imagenet} <= of_file["imagenet"]
+        assert sizes - imagenet <= of_file["cifar10"] & of_file["cifar100"]
+    for name in ("metaspikeformer_8_384_imagenet", "drift_16"):
+        with pytest.raises(ValueError, match=f"name='{name}' has no recipe for CIFAR; spikformer,"):
+            recipes.published_cifar(experiment.config_lib.default_config(), name)
 
 
 def module_of(name):
@@ -192,14 +231,19 @@ def test_every_size_has_its_recipe_and_its_short_form(file):
             config = load(file, variant)
             experiment.config_lib.validate(config)
             assert config.model.name == name + ("_imagenet" if file == "imagenet" else "")
-            assert (config.model.embed_dim == 64) == variant.endswith("smoke")
+            assert (config.model.embed_dim is not None) == variant.endswith("smoke")
+            model = experiment._create_model(config.model, 10, config.data.image_size)
+            assert model.config.time_steps == config.model.time_steps
     for unknown in ("sdt", f"{module.PUBLISHED[0]}:small", "sdt_2_512:", ""):
         with pytest.raises(ValueError, match="unknown variant="):
             module.get_config(unknown)
 
 
-@pytest.mark.parametrize("family", ["spikformer", "spikingformer", "sdt"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_digits_are_learned_by_every_family(family):
     config = load("digits", family)
     experiment.config_lib.validate(config)
-    assert config.model.name.startswith(family + "_")
+    assert config.model.name in FAMILIES[family].sizes
+    assert isinstance(experiment.build(config).model, FAMILIES[family].module)
+    with pytest.raises(ValueError, match=r"unknown family='vit'.*spikformer, .*qkformer"):
+        load("digits", "vit")

@@ -4,8 +4,9 @@ import json
 
 from ml_collections import config_dict
 
-from snnvit_jax.models import DEFAULT_MODEL, family_of, list_models
-from snnvit_jax.runs import validation
+from snnvit_jax.models import DEFAULT_MODEL
+from snnvit_jax.runs import model_settings, validation
+from snnvit_jax.runs.model_settings import setting
 from snnvit_jax.time_steps import masks
 from snnvit_jax.training.lengths import described, in_epochs
 
@@ -73,11 +74,11 @@ def default_config():
         "name": DEFAULT_MODEL,
         "time_steps": 4,
         "dtype": "float32",  # of the computation: float32 or bfloat16
-        # Settings of the model's family (docs/own_model.md); a configuration file may set those of
-        # any other family too. None: as published under that name.
-        "embed_dim": optional(int),
-        "num_heads": optional(int),
-        "depth": optional(int),
+        # Settings of the model's family (docs/own_model.md), a number or a tuple with one for each
+        # stage; `use_model` adds those that no other family has. None: as published.
+        "embed_dim": setting(),
+        "num_heads": setting(),
+        "depth": setting(),
         "mlp_ratio": optional(float),
         "pool": optional(tuple),  # stages of the patch embedding that halve the image
         "remat": "none",  # recompute to save memory: none, block (no effect on a CPU)
@@ -115,6 +116,7 @@ def default_config():
             "operations": "all",  # all, cifar (the published subset for small images)
         },
         "erasing_probability": 0.0,  # random erasing
+        "erasing_fill": "zero",  # zero (the mean colour), noise
         "repeats": 1,  # repeated augmentation: times an example comes, close together
         "crop_fraction": optional(float),  # evaluation: resize to size / fraction, crop the centre
         "mean": (0.0,),  # of pixel values in [0, 1], one for all channels or one each
@@ -169,6 +171,7 @@ def default_config():
         # ((pattern of parameter names, learning rate in units of the model's), ...)
         "multipliers": (),
         "clip_norm": optional(float),  # of the gradient, over all parameters
+        "trust_clip": False,  # lamb: no weight moves further than it would with Adam
         "label_smoothing": 0.1,
     }
     config.log_every_steps = 20
@@ -213,16 +216,7 @@ def family_settings(settings):
     Raises:
       ValueError: naming a setting that the family does not know, or an unknown model.
     """
-    known = {"name", "time_steps", *family_of(settings.name).settings}
-    found = settings.to_dict()
-    default = default_config().model.to_dict()
-    unknown = sorted(k for k in set(found) - known if k not in default or found[k] != default[k])
-    if unknown:
-        given = ", ".join(f"model.{key}={found[key]!r}" for key in unknown)
-        raise ValueError(
-            f"{given}: not among the settings of {settings.name!r}: {', '.join(sorted(known))}"
-        )
-    return {key: value for key, value in found.items() if key in known}
+    return model_settings.of_family(settings, default_config().model.to_dict())
 
 
 def schedule_epochs(config):
@@ -251,24 +245,17 @@ def from_json(text):
       ValueError: for a key that is not known.
     """
     values, config = json.loads(text), default_config()
-    _add_settings(config, values.get("model", {}))
+    model_settings.add_known(config, values.get("model", {}))
     _update(config, values, prefix="")
     return config
 
 
 def _default_for(config):
-    """The default configuration, with the settings of the model's own family."""
+    """The default configuration, with those settings of families that the other one has."""
     default = default_config()
     if isinstance(config.get("model"), config_dict.ConfigDict):
-        _add_settings(default, config.model)
+        model_settings.add_known(default, config.model)
     return default
-
-
-def _add_settings(config, model):
-    """Adds keys for what a model's family has besides the usual; an unknown name adds none."""
-    if model.get("name") in list_models():
-        for key in set(family_of(model["name"]).settings) & set(model) - set(config.model):
-            config.model[key] = None
 
 
 def differences(old, new, prefix=""):

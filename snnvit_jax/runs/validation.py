@@ -122,6 +122,7 @@ RULES = {
     "optimizer.score_multiplier": number(0),
     "optimizer.multipliers": _MULTIPLIERS,
     "optimizer.clip_norm": optional(number(1e-12)),
+    "optimizer.trust_clip": flag(),
     "optimizer.label_smoothing": number(0, 1),
     "log_every_steps": whole(1),
     "eval_every_epochs": number(above=0),

@@ -123,8 +123,25 @@ def _update_direction(settings):
         optax.identity() if clip is None else optax.clip_by_global_norm(clip),
         optax.scale_by_adam(eps=epsilon),
         optax.add_decayed_weights(settings.weight_decay, mask=_is_decayed),
-        optax.scale_by_trust_ratio() if is_lamb else optax.identity(),
+        _by_trust_ratio(settings.trust_clip) if is_lamb else optax.identity(),
     )
+
+
+def _by_trust_ratio(clip):
+    """LAMB's layer-wise scale, norm of a weight over norm of its update, where weights are decayed.
+
+    You et al., "Large Batch Optimization for Deep Learning", ICLR 2020, algorithm 2; what is not
+    decayed has no ratio in the scripts that published recipes run. `clip` keeps it below 1.
+    """
+
+    def scaled(update, param):
+        if param.ndim < 2:
+            return update
+        size, wanted = jnp.linalg.norm(update), jnp.linalg.norm(param)
+        ratio = jnp.where((size > 0) & (wanted > 0), wanted / jnp.where(size > 0, size, 1), 1)
+        return update * (jnp.minimum(ratio, 1) if clip else ratio)
+
+    return optax.stateless(lambda updates, params: jax.tree.map(scaled, updates, params))
 
 
 def _update_factors(settings, trainable):

@@ -35,6 +35,7 @@ def settings(**changes):
                 "operations": "all",
             },
             "erasing_probability": 0.0,
+            "erasing_fill": "zero",
         }
     )
     with data.ignore_type():
@@ -60,6 +61,7 @@ RECIPES = {
         "crop_scale": (1.0, 1.0),
         "randaugment.num_ops": 2,
         "erasing_probability": 0.25,
+        "erasing_fill": "noise",
     },
     "padded": {"flip": True, "crop_padding": 4},
     "none": {},
@@ -85,7 +87,8 @@ def by_hand(recipe, image, rng):
         image = rand_augment(image, given, rng)
     image = transforms.normalize(image, MEAN, STD)
     if recipe["erasing_probability"]:
-        image = transforms.random_erasing(image, recipe["erasing_probability"], rng)
+        erasing = recipe["erasing_probability"], rng, recipe["erasing_fill"]
+        image = transforms.random_erasing(image, *erasing)
     return image
 
 
@@ -191,6 +194,7 @@ NAN, INF = float("nan"), float("inf")
         ("randaugment.operations", "imagenet"),
         ("erasing_probability", -0.1),
         ("erasing_probability", NAN),
+        ("erasing_fill", "pixel"),
     ],
 )
 def test_values_that_do_not_fit_are_named(key, value):

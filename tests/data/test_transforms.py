@@ -290,6 +290,18 @@ def test_erased_rectangles_have_the_distribution_they_should():
     assert_uniform(aspects, np.log(0.3), -np.log(0.3))
 
 
+def test_what_is_erased_may_become_noise():
+    image = np.full((200, 200, 3), 9.0, np.float32)
+    filled = transforms.random_erasing(image, 1.0, np.random.default_rng(0), "noise")
+    noise = filled[filled != 9.0]
+    assert (filled.dtype, noise.size > 3 * 800) == (np.float32, True)
+    assert abs(noise.mean()) < 0.05
+    assert abs(noise.std() - 1) < 0.05
+    # In the same place as zeros are for the same draw.
+    zeros = transforms.random_erasing(image, 1.0, np.random.default_rng(0))
+    np.testing.assert_array_equal(filled != 9.0, zeros != 9.0)
+
+
 def test_erased_rectangles_lie_everywhere():
     top, left, height, width = erased((60, 90), 1500)
     for start, length, size in ((top, height, 60), (left, width, 90)):

@@ -21,6 +21,7 @@ RULES = {
     "crop_scale": values.interval(1e-6, 1),
     "crop_ratio": values.interval(1e-3, 1e3),
     "erasing_probability": values.number(0, 1),
+    "erasing_fill": values.one_of(transforms.ERASING_FILLS),
     "randaugment.num_ops": values.whole(0, 100),
     "randaugment.magnitude": values.number(0, MAX_MAGNITUDE),
     "randaugment.magnitude_std": values.number(0),
@@ -84,6 +85,7 @@ class Augment:
         whole image to the size; None for the latter.
       randaugment: `RandAugment`, or None.
       erasing_probability: see `transforms.random_erasing`.
+      erasing_fill: see there.
     """
 
     preprocess: Preprocess
@@ -92,6 +94,7 @@ class Augment:
     resized_crop: tuple[tuple[float, float], tuple[float, float]] | None = None
     randaugment: RandAugment | None = None
     erasing_probability: float = 0.0
+    erasing_fill: str = "zero"
 
     def __call__(self, example, rng):
         """Returns {"image": float32 [H, W, C], "label": int32}, a function of both arguments."""
@@ -102,7 +105,9 @@ class Augment:
             image = rand_augment(image, self.randaugment, rng)
         image = self.preprocess.normalize(image)
         if self.erasing_probability:
-            image = transforms.random_erasing(image, self.erasing_probability, rng)
+            image = transforms.random_erasing(
+                image, self.erasing_probability, rng, self.erasing_fill
+            )
         return {"image": image, "label": np.int32(example["label"])}
 
     def _crop(self, image, rng):
@@ -140,7 +145,7 @@ def create_augment(data, channels):
       data: the settings of `create_preprocess` (`crop_fraction` is for evaluation only), and
         `crop_padding`, `flip`, `random_resized_crop` with `crop_scale` and `crop_ratio`,
         `randaugment` with `num_ops`, `magnitude`, `magnitude_std`, `probability` and `operations`
-        (a key of `randaugment.SETS`), and `erasing_probability`; see `Augment`.
+        (a key of `randaugment.SETS`), `erasing_probability` and `erasing_fill`; see `Augment`.
       channels: of the images, 1 or 3.
 
     Returns:
@@ -166,6 +171,7 @@ def create_augment(data, channels):
         resized_crop=(tuple(data.crop_scale), tuple(data.crop_ratio)) if resized else None,
         randaugment=_create_randaugment(data.randaugment, preprocess.mean),
         erasing_probability=data.erasing_probability,
+        erasing_fill=data.erasing_fill,
     )
 
 

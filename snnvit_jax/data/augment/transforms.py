@@ -15,6 +15,7 @@ from PIL import Image
 # times what is given and asked for, is not computed.
 MOST_PIXELS, MOST_TIMES = 1 << 24, 4
 CROP_ATTEMPTS = 10
+ERASING_FILLS = ("zero", "noise")
 ERASING_ATTEMPTS = 10
 ERASING_AREA = (0.02, 1 / 3)
 ERASING_ASPECT = (0.3, 1 / 0.3)
@@ -230,18 +231,18 @@ def _row_of_channels(mean, std, width, channels):
     return np.tile(1 / (255 * std), width), np.tile(mean / std, width)
 
 
-def random_erasing(image, probability, rng):
-    """Returns the image or, with some probability, a copy with a random rectangle set to zero.
+def random_erasing(image, probability, rng, fill="zero"):
+    """Returns the image or, with some probability, a copy with a random rectangle overwritten.
 
     Its share of the area is drawn evenly from `ERASING_AREA`, the logarithm of its height / width
     evenly from `ERASING_ASPECT`, until it is smaller than the image both ways; after ten attempts
-    nothing is erased. (Zhong et al., "Random erasing data augmentation", AAAI 2020, algorithm 1,
-    with zeros after normalisation, the mean colour, in place of noise.)
+    nothing is erased. (Zhong et al., "Random erasing data augmentation", AAAI 2020, algorithm 1.)
 
     Args:
       image: float [H, W, C], normalised.
       probability: in [0, 1].
       rng: `numpy.random.Generator`.
+      fill: "zero", the mean colour, or "noise", each value drawn from the standard normal.
     """
     if rng.random() >= probability:
         return image
@@ -250,7 +251,8 @@ def random_erasing(image, probability, rng):
         w, h = _random_sides(H * W, ERASING_AREA, ERASING_ASPECT, rng)  # its aspect is h / w
         if h < H and w < W:
             top, left = rng.integers(0, H - h + 1), rng.integers(0, W - w + 1)
-            image = image.copy()
-            image[top : top + h, left : left + w] = 0
+            image, sides = image.copy(), (h, w, image.shape[2])
+            noise = rng.standard_normal(sides, np.float32) if fill == "noise" else 0
+            image[top : top + h, left : left + w] = noise
             return image
     return image
