@@ -139,7 +139,7 @@ def test_the_published_settings():
 
 
 # name -> (epochs, of warm-up and cool-down, batch, optimiser, rates from warm-up to the last, what
-# is clipped, weight decay, RandAugment's operations, number, magnitude and noise, erasing, mixup and
+# is clipped, weight decay, RandAugment's operations, number, magnitude, noise, erasing, mixup with
 # its share, cutmix, epoch after them, crop, repeats, share that evaluation sees, T)
 TIMM, CLIPPED = (20, 10), (1.0, False)
 OTHERS = {
@@ -232,7 +232,7 @@ def test_every_size_has_its_recipe_and_its_short_form(file):
             experiment.config_lib.validate(config)
             assert config.model.name == name + ("_imagenet" if file == "imagenet" else "")
             assert (config.model.embed_dim is not None) == variant.endswith("smoke")
-            model = experiment._create_model(config.model, 10, config.data.image_size)
+            model = experiment.model_of(config.model, 10, config.data.image_size)
             assert model.config.time_steps == config.model.time_steps
     for unknown in ("sdt", f"{module.PUBLISHED[0]}:small", "sdt_2_512:", ""):
         with pytest.raises(ValueError, match="unknown variant="):

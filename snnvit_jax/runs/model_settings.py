@@ -14,7 +14,7 @@ from ml_collections import config_dict, config_flags
 from snnvit_jax.models import FAMILIES, family_of
 
 
-class Setting(abc.ABC):
+class Setting(abc.ABC):  # noqa: B024, nothing derives from it: types are registered below
     """The type of a key that takes a number, a text, a truth value or a tuple."""
 
 
