@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import functools
 import os
 import pathlib
 import re
@@ -27,7 +28,7 @@ except extras.MissingExtraError as missing:
     sys.exit(f"error: {missing}")
 
 MODES = ("train", "evaluate", "report", "export", "predict", "compare")
-FORMATS = {"predict": ("table", "json")}
+FORMATS = {"predict": ("table", "json"), "export": ("snn", "onnx")}
 USAGE = """\
 snnvit_jax trains spiking vision transformers whose layers learn how many time steps they need.
 
@@ -38,6 +39,7 @@ snnvit_jax trains spiking vision transformers whose layers learn how many time s
   python -m snnvit_jax.main --workdir=DIR --mode=evaluate           evaluate what DIR holds
   python -m snnvit_jax.main --workdir=DIR --mode=report             draw its report again
   python -m snnvit_jax.main --workdir=DIR --mode=export             write it as one file
+      --format=onnx              for other runtimes
   python -m snnvit_jax.main --model=DIR --mode=predict PATH...      predict images or recordings
       --model=FILE.snn           by an exported model
       --format=json              a line of JSON for each file
@@ -101,7 +103,8 @@ def main(argv):
         if takes_paths:
             return _ON_PATHS[_MODE.value](argv[1:], form)
         _join()
-        actions = {"train": _train, "evaluate": _evaluate, "report": _report, "export": _export}
+        actions = {"train": _train, "evaluate": _evaluate, "report": _report}
+        actions["export"] = functools.partial(_export, form=form)
         with _workdir() as workdir:
             run = loop.Run(_config(), workdir, training=_MODE.value == "train")
             return actions[_MODE.value](run)
@@ -267,14 +270,15 @@ def _evaluate(run, writes_report=False):
     return 0
 
 
-def _export(run):
-    deployed, path = run.export()
+def _export(run, form="snn"):
+    deployed, path = run.export(form)
     model, shape = run.experiment.model, run.experiment.image_shape
     before, after = model_flops(model, run.state.eval_variables, 1, shape), deployed.flops(1)
+    weights = f"\nweights  {path.with_suffix('.safetensors')}" if form == "snn" else ""
     _say(
         f"average time steps {deployed.schedule.average:.2f} of {deployed.schedule.time_steps}, "
         f"{after / 1e6:.4g} MFLOPs an image, {after / before:.3f} of the masked model's\n"
-        f"deployed {path}\nweights  {path.with_suffix('.safetensors')}"
+        f"deployed {path}{weights}"
     )
     return 0
 

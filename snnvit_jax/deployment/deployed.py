@@ -7,6 +7,7 @@ import jax.export
 import jax.numpy as jnp
 
 from snnvit_jax.deployment import container
+from snnvit_jax.extras import needed
 from snnvit_jax.signals import check_images
 from snnvit_jax.time_steps.schedule import TimeStepSchedule
 from snnvit_jax.xla import backends
@@ -89,18 +90,23 @@ class Deployed:
         return compiled_flops(self._function, self.weights, images)
 
     def save(self, path):
-        """Writes everything into one file, for any batch size on CPU, GPU (CUDA) and TPU.
+        """Writes everything into one file, for any batch size.
 
         Args:
-          path: file to write, named as you like but not "*.onnx", which is another format; its
-            folder must exist. `load_deployed` reads it.
+          path: file to write; its folder must exist. One named "*.onnx" is an ONNX model (it needs
+            the extra "onnx"), for runtimes that read such; any other is for CPU, GPU (CUDA) and
+            TPU, and `load_deployed` reads it.
 
         Raises:
-          ValueError: for a name that promises another format.
+          MissingExtraError: for an ONNX model without the package onnx.
+          NotImplementedError: naming a primitive of an own model or neuron that has no counterpart
+            in ONNX.
+          ValueError: for an ONNX model of another dtype than float32, or of one from a file.
         """
-        if str(path).endswith(".onnx"):
-            raise ValueError(f"{str(path)!r}: this writes .snn files, not ONNX; rename it")
         masks = {name: mask.astype(int).tolist() for name, mask in self.schedule.masks.items()}
+        if str(path).endswith(".onnx"):
+            container.write_bytes(path, self._as_onnx(masks))
+            return
         parts = {
             "about.json": container.pack_json(self.about),
             "schedule.json": container.pack_json({"masks": masks}),
@@ -108,6 +114,16 @@ class Deployed:
             "program.jax": bytes(self._export().serialize()),
         }
         container.write(path, parts)
+
+    def _as_onnx(self, masks):
+        if self._exported is not None:
+            raise ValueError(
+                "a model that was loaded from a file cannot be written as ONNX: deploy it again "
+                "from its variables, or export its run with --format=onnx"
+            )
+        with needed("onnx"):
+            from snnvit_jax.deployment import onnx  # late: deployment itself does not need it
+        return onnx.model_bytes(self._function, self.weights, self.about, masks)
 
     def save_weights(self, path):
         """Writes the weights as safetensors: "module/kernel" and "module/bias", as in `weights`.

@@ -268,11 +268,15 @@ class Run:
             recordings=self.experiment.some_recordings(),
         )
 
-    def export(self):
-        """Deploys the current state and writes it as deployed.snn and deployed.safetensors.
+    def export(self, form="snn"):
+        """Deploys the current state and writes it.
+
+        Args:
+          form: "snn" for deployed.snn, which `load_deployed` reads, and deployed.safetensors;
+            "onnx" for deployed.onnx.
 
         Returns:
-          (deployed, path): a `deploy.Deployed` and the file that `load_deployed` reads.
+          (deployed, path): a `deployment.Deployed` and the first of these files.
         """
         deployed = networks.deploy_run(
             self.experiment.config,
@@ -280,9 +284,10 @@ class Run:
             to_host(self.state.eval_variables, self.experiment.mesh),
             self.experiment.train_source.class_names,
         )
-        path = self.workdir.path / "deployed.snn"
+        path = self.workdir.path / f"deployed.{form}"
         if is_writer():
             deployed.save(path)
+        if is_writer() and form == "snn":
             deployed.save_weights(path.with_suffix(".safetensors"))
         return deployed, path
 
