@@ -184,7 +184,7 @@ def _parse_flags(argv):
         sys.exit(_fail(f"--{override} changes a configuration file: give it too, as --config=FILE"))
     try:
         return app.parse_flags_with_usage([_with_home(argument) for argument in argv])
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         sys.exit(_fail(f"in the configuration: {error}"))
 
 

@@ -1,3 +1,4 @@
+import functools
 import importlib
 import pathlib
 
@@ -11,6 +12,7 @@ from ml_collections import config_dict, config_flags
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs import experiment, validation
 from snnvit_jax.runs.model_settings import Setting
+from snnvit_jax.runs.workdir import Workdir
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -45,6 +47,20 @@ def test_the_small_cifar_model_and_an_unknown_one():
 def test_json_keeps_everything():
     config = load("cifar10")
     assert config_lib.from_json(config_lib.to_json(config)) == config
+
+
+def test_numbers_of_numpy_are_kept_as_pythons():
+    config = changed("data.mean", (np.float32(0.25), np.int64(0)))
+    config_lib.validate(config)
+    assert config_lib.from_json(config_lib.to_json(config)).data.mean == (0.25, 0)
+
+
+def test_a_number_too_large_for_a_key_is_bad_input(tmp_path):
+    (tmp_path / "config.json").write_text(f'{{"epochs": 1{"0" * 400}}}')
+    with pytest.raises(
+        ValueError, match=r"config.json is not a run's configuration: int too large"
+    ):
+        Workdir(tmp_path).read_config()
 
 
 LEAVES = st.recursive(
@@ -187,6 +203,13 @@ ODD = {
     (-1,): (),
     ("",): (),
     ((),): (),
+    ((1,),): (),
+    (("a", NAN),): (),
+    "\0": (
+        *("init_from", "model.name", "data.name", "data.dir", "data.train_split"),
+        *("data.eval_split", "distillation.teacher", "data.events.cache", "model.neuron.kind"),
+        *("model.neuron.reset", "model.neuron.surrogate", "model.neuron.estimator"),
+    ),
     b"x": (),
     1j: (),
     None: (
@@ -197,7 +220,6 @@ ODD = {
         *("model.embed_dim", "model.num_heads", "model.depth", "model.mlp_ratio", "model.pool"),
         *("model.neuron.tau", "model.neuron.alpha", "data.dir", "data.crop_fraction"),
         *("mixing.off_epoch", "distillation.teacher", "optimizer.clip_norm"),
-        *("data.events.height", "data.events.width", "data.events.cache"),
     ),
 }
 CHOICES = (
@@ -235,7 +257,9 @@ AT_MOST_ONE = (
 BAD = [
     *((key, x) for x, fitting in ODD.items() for key in validation.RULES if key not in fitting),
     *((key, x) for key in CHOICES for x in ("other", True, 1)),
-    *((key, x) for key in WHOLE for x in (True, 1.5, "1")),
+    *((key, x) for key in WHOLE for x in (True, 1.5, "1", 10**30)),
+    *((f"model.{key}", 2**31) for key in ("depth", "time_steps", "embed_dim", "mlp_ratio")),
+    ("data.workers", 10**6),
     *((key, x) for key in FLAGS for x in (0, 1, "True")),
     *((key, 0) for key in (*AT_LEAST_ONE, *ABOVE_ZERO)),
     *((key, x) for key in AT_MOST_ONE for x in (1.1, 2)),
@@ -271,6 +295,27 @@ def test_no_key_takes_a_value_that_it_cannot_use(key):
             config_lib.validate(config)
         held = validation.flatten(config)[key]  # of a whole number, the float
         assert str(error.value).startswith(f"{key}={held!r} must be ")
+
+
+@pytest.mark.parametrize("key", validation.RULES)
+def test_no_key_that_has_a_value_takes_a_section_in_its_place(key):
+    config = config_lib.default_config()
+    *parts, last = key.split(".")
+    section = functools.reduce(lambda found, part: found[part], parts, config)
+    with section.unlocked():
+        del section[last]
+        section[last] = {"a": 1}
+    with pytest.raises(ValueError) as error:
+        config_lib.validate(config)
+    assert str(error.value) == f"{key}={{'a': 1}} must be a value, and hold no keys"
+
+
+@pytest.mark.parametrize("key", ["train_split", "eval_split"])
+def test_a_split_that_is_not_there_is_named_with_its_key(key):
+    config = load("digits")
+    config.data[key] = "val[:3]"
+    with pytest.raises(ValueError, match=rf"^data.{key}='val\[:3\]': unknown split="):
+        experiment.build(config)
 
 
 def test_every_key_has_a_rule_and_every_rule_a_key():

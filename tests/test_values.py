@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -6,7 +8,24 @@ from hypothesis import strategies as st
 from snnvit_jax.common import values
 
 NAN, INF = float("nan"), float("inf")
-ODD = (None, True, NAN, INF, -INF, "", "1", (), (1,), [], {}, b"1", 1j, 10**400, object())
+ODD = (
+    None,
+    True,
+    NAN,
+    INF,
+    -INF,
+    "",
+    "1",
+    (),
+    (1,),
+    [],
+    {},
+    b"1",
+    1j,
+    10**400,
+    object(),
+    Fraction(1, 2),
+)
 
 RULES = {
     "number": (values.number(0, 1), (0, 0.5, 1, np.float32(0.5)), (-1e-9, 1.1)),
@@ -42,6 +61,21 @@ def test_a_rule_judges_whatever_it_is_given(name):
     allowed = {"flag": {"True"}, "text": {"'1'"}, "optional": {"None"}}
     allowed |= {"several": {"(1,)"}, "one or several": {"(1,)"}}
     assert fitting == allowed.get(name, set())
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (np.zeros((2, 1)), "array([[0.], [0.]])"),
+        ("a" * 1000, "'" + "a" * 499 + "..."),
+        (10**5000, "a number of thousands of digits"),
+    ],
+    ids=["array", "text", "number"],
+)
+def test_an_error_has_one_line_of_readable_length(value, words):
+    with pytest.raises(ValueError) as error:
+        values.flag().check("key", value)
+    assert str(error.value) == f"key={words} must be True or False"
 
 
 @given(st.floats(allow_nan=True), st.floats(-1e9, 1e9), st.floats(-1e9, 1e9))

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 
 _LARGEST = 3.4e38  # what float32 can hold: in it, larger numbers are infinite
+_SHOWN = 500  # characters of a value in an error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,20 @@ class Rule:
           value: anything.
         """
         if not self.fits(value):
-            raise ValueError(f"{name}={value!r} must be {self.must}")
+            raise ValueError(f"{name}={shown(value)} must be {self.must}")
+
+
+def shown(value):
+    """Returns a value as an error names it: on one line, and not longer than one can read.
+
+    Args:
+      value: anything.
+    """
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # a whole number of more digits than Python writes
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def number(low=-_LARGEST, high=_LARGEST, *, above=None, below=None):
@@ -48,6 +62,8 @@ def number(low=-_LARGEST, high=_LARGEST, *, above=None, below=None):
     def fits(value):
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             return False
+        if isinstance(value, numbers.Rational) and not isinstance(value, numbers.Integral):
+            return False  # a fraction, which JSON has no word for
         reaches = low <= value if above is None else above < value <= _LARGEST
         return bool(reaches and (value <= high if below is None else value < below))
 

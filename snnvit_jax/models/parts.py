@@ -71,6 +71,20 @@ def check_whole_numbers(config, names):
             raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
 
 
+def check_positive(config, names):
+    """Raises ValueError for a setting that is no finite number above 0.
+
+    Args:
+      config: of a model.
+      names: of the settings.
+    """
+    for name in names:
+        value = getattr(config, name)
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not (number and 0 < value < np.inf):
+            raise ValueError(f"{name}={value!r} must be a number above 0")
+
+
 def check_training_settings(config):
     """Raises ValueError for a `drop_path` outside [0, 1) or an unknown `remat`.
 

@@ -64,6 +64,7 @@ class SingleStageConfig:
     def __post_init__(self):
         masks.check_time_steps(self.time_steps)
         parts.check_whole_numbers(self, ("num_classes", "embed_dim", "num_heads", "depth"))
+        parts.check_positive(self, ("mlp_ratio",))
         if not all(isinstance(side, numbers.Integral) for side in self.image_size):
             raise ValueError(f"image_size={self.image_size} must be whole numbers of pixels")
         if len(self.pool) != 4:

@@ -1,9 +1,11 @@
 """The configuration: every key with its default, and the checks made before any work starts."""
 
 import json
+import numbers
 
 from ml_collections import config_dict
 
+from snnvit_jax.common.values import shown
 from snnvit_jax.models import DEFAULT_MODEL
 from snnvit_jax.runs import model_settings, validation
 from snnvit_jax.runs.model_settings import setting
@@ -232,7 +234,7 @@ def schedule_epochs(config):
 
 def to_json(config):
     """Returns the configuration as JSON text."""
-    return json.dumps(config.to_dict(), indent=1) + "\n"
+    return json.dumps(config.to_dict(), indent=1, default=_plain) + "\n"
 
 
 def from_json(text):
@@ -248,6 +250,11 @@ def from_json(text):
     model_settings.add_known(config, values.get("model", {}))
     _update(config, values, prefix="")
     return config
+
+
+def _plain(number):
+    """NumPy's numbers as Python's: a configuration file may have computed them."""
+    return int(number) if isinstance(number, numbers.Integral) else float(number)
 
 
 def _default_for(config):
@@ -301,13 +308,15 @@ def _check_keys(config, default, prefix=""):
             f"config keys under {prefix or 'the top'!r}: {unknown=}, {missing=}; known: {known}"
         )
     for key, value in default.items():
-        if not isinstance(value, config_dict.ConfigDict):
-            continue
-        if not isinstance(config[key], config_dict.ConfigDict):
-            raise ValueError(
-                f"{prefix}{key}={config[key]!r} must hold the keys {', '.join(sorted(value))}"
-            )
-        _check_keys(config[key], value, f"{prefix}{key}.")
+        given, is_section = config[key], isinstance(config[key], config_dict.ConfigDict)
+        if isinstance(value, config_dict.ConfigDict):
+            if not is_section:
+                raise ValueError(
+                    f"{prefix}{key}={shown(given)} must hold the keys {', '.join(sorted(value))}"
+                )
+            _check_keys(given, value, f"{prefix}{key}.")
+        elif is_section:
+            raise ValueError(f"{prefix}{key}={given.to_dict()} must be a value, and hold no keys")
 
 
 def _check_lengths(config):

@@ -227,8 +227,7 @@ def build(config, to_train=True, workdir=None):
     data = config.data
     frames = sources.frame_settings(config.model.time_steps, data.events)
     train_source, eval_source = (
-        sources.load(data.name, split, data.dir, frames)
-        for split in (data.train_split, data.eval_split)
+        _source(data, key, frames) for key in ("train_split", "eval_split")
     )
     loader.check_fills_batch(train_source, config.batch_size)
     sources.check_same_classes(train_source, eval_source)
@@ -345,6 +344,17 @@ def _create_distillation(config, teacher, class_names):
     model = teachers.read_config(teacher, data, class_names).model
     model = model_of(model, len(class_names), data.image_size)
     return distillation.Distillation(model, settings.weight, settings.temperature)
+
+
+def _source(data, key, frames):
+    """Opens one split; an error that speaks of the split names its key too."""
+    split = data[key]
+    try:
+        return sources.load(data.name, split, data.dir, frames)
+    except (ValueError, FileNotFoundError) as error:
+        if type(error) not in (ValueError, FileNotFoundError) or repr(split) not in str(error):
+            raise
+        raise type(error)(f"data.{key}={split!r}: {error}") from error
 
 
 def model_of(settings, num_classes, image_size):

@@ -13,7 +13,6 @@ from snnvit_jax.common.values import flag, number, one_of, optional, several, te
 from snnvit_jax.data.augment import pipeline, recording_pipeline
 from snnvit_jax.data.loader import ON_DAMAGED
 from snnvit_jax.data.sources.events import settings
-from snnvit_jax.data.sources.events import settings as event_settings
 from snnvit_jax.distributed import sharding
 from snnvit_jax.training import distillation, mixing, nonfinite, step
 
@@ -25,7 +24,9 @@ _DEVICES = values.Rule(
     "a whole number of devices, at least 1, or -1 for all there are",
     lambda value: whole(-1).fits(value) and value != 0,
 )
-_SIZES = optional(values.one_or_several(whole(1)))  # a family with several stages has one for each
+_MOST = 1024  # of what is repeated so often: to make it takes time and memory for each
+# A family with several stages has one for each.
+_WIDTHS = optional(values.one_or_several(whole(1, 2**16)))
 
 
 def _are_multipliers(value):
@@ -76,12 +77,12 @@ RULES = {
     "time_step_freeze": optional(number(0, 1)),
     "time_step_freeze_epoch": optional(number(0)),
     "model.name": text(),
-    "model.time_steps": whole(1),
+    "model.time_steps": whole(1, _MOST),
     "model.dtype": one_of(("float32", "bfloat16")),
-    "model.embed_dim": _SIZES,
-    "model.num_heads": _SIZES,
-    "model.depth": _SIZES,
-    "model.mlp_ratio": optional(values.one_or_several(number(above=0))),
+    "model.embed_dim": _WIDTHS,
+    "model.num_heads": _WIDTHS,
+    "model.depth": optional(values.one_or_several(whole(1, _MOST))),
+    "model.mlp_ratio": optional(values.one_or_several(number(1e-6, _MOST))),
     "model.pool": optional(several(flag())),
     "model.remat": one_of(("none", "block")),
     "model.drop_path": number(0, below=1),
@@ -99,11 +100,9 @@ RULES = {
     **{f"data.{key}": rule for key, rule in pipeline.RULES.items()},
     **{f"data.events.{key}": rule for key, rule in settings.RULES.items()},
     **{f"data.events.{key}": rule for key, rule in recording_pipeline.RULES.items()},
-    **{f"data.events.{key}": rule for key, rule in event_settings.RULES.items()},
-    **{f"data.events.{key}": rule for key, rule in recording_pipeline.RULES.items()},
     "data.repeats": whole(1),
     "data.on_damaged": one_of(ON_DAMAGED),
-    "data.workers": whole(0),
+    "data.workers": whole(0, _MOST),
     **{f"mixing.{key}": rule for key, rule in mixing.RULES.items() if key != "off_step"},
     "mixing.off": optional(number(0, 1)),
     "mixing.off_epoch": optional(number(0)),

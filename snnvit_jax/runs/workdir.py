@@ -75,7 +75,7 @@ class Workdir:
             return None
         try:
             return config_lib.from_json(self.config.read_text())
-        except (ValueError, AttributeError, TypeError) as error:
+        except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"{self.config} is not a run's configuration: {error}") from error
 
     def write_config(self, config, step):

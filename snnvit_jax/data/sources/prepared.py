@@ -135,7 +135,8 @@ def _builder(name, directory):
     except ValueError as error:  # above all, a directory prepared in another format
         raise ValueError(
             f"data set {name!r} in {directory} cannot be opened; it must have been prepared with "
-            f"file_format='array_record', if need be in another directory: {error}"
+            "file_format='array_record', if need be in another directory: "
+            f"{str(error).splitlines()[0]}"
         ) from error
     if not builder.is_prepared():
         raise FileNotFoundError(f"data set {name!r} is not prepared in {directory}. {how}")

@@ -77,7 +77,8 @@ class MetaSpikeformerConfig:
         self._check_choices()
 
     def _check_choices(self):
-        if not self.mlp_ratio > 0 or min(map(self.hidden_channels, self.all_widths)) < 1:
+        parts.check_positive(self, ("mlp_ratio",))
+        if min(map(self.hidden_channels, self.all_widths)) < 1:
             raise ValueError(f"mlp_ratio={self.mlp_ratio} leaves no channels between two maps")
         if self.head_input not in HEAD_INPUTS:
             raise ValueError(

@@ -100,6 +100,7 @@ class QKFormerConfig:
                 f"stages have {self.form.blocks} blocks, the last the rest"
             )
         parts.check_training_settings(self)
+        parts.check_positive(self, ("mlp_ratio",))
         if int(self.widths[0] * self.mlp_ratio) < 1:
             raise ValueError(f"mlp_ratio={self.mlp_ratio} leaves the MLP without hidden channels")
 
