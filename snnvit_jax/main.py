@@ -1,5 +1,6 @@
 """The command line: snnvit, or python -m snnvit_jax.main --config=configs/digits.py."""
 
+import ast
 import contextlib
 import datetime
 import functools
@@ -19,7 +20,7 @@ from snnvit_jax.xla.flops import model_flops
 try:
     with extras.needed("train"):
         from absl import app, flags, logging
-        from ml_collections import config_flags
+        from ml_collections import config_dict, config_flags
 
         from snnvit_jax.data.loader import WorkerDiedError
         from snnvit_jax.runs import commands, loop, restart
@@ -75,6 +76,8 @@ _MODEL = flags.DEFINE_string("model", None, "A run's folder or an exported file,
 _OUTPUT = flags.DEFINE_string("output", "comparison.html", "The page that compare writes.")
 _FORMAT = flags.DEFINE_string("format", None, "How to write what a mode writes.")
 
+
+_BAD_INPUT = (OSError, TypeError, ValueError)
 
 # How messages of JAX's runtime begin.
 _RUNTIME_STATUS = re.compile(
@@ -179,13 +182,37 @@ def _leave(status):
 def _parse_flags(argv):
     """Parses the command line; what the configuration file or a key does not allow ends here."""
     names = [argument.lstrip("-").partition("=")[0] for argument in argv[1:]]
+    _check_there(argv)
     override = next((name for name in names if name.startswith("config.")), None)
     if override and "config" not in names:
         sys.exit(_fail(f"--{override} changes a configuration file: give it too, as --config=FILE"))
     try:
-        return app.parse_flags_with_usage([_with_home(argument) for argument in argv])
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        sys.exit(_fail(f"in the configuration: {error}"))
+        return flags.FLAGS([_with_home(argument) for argument in argv])
+    except flags.Error as error:
+        sys.exit(_fail(_one_line(error)))
+    except AttributeError as error:
+        sys.exit(_fail(f"in the configuration: no key {_one_line(error)}"))
+    except (ArithmeticError, ImportError, LookupError, SyntaxError, *_BAD_INPUT) as error:
+        sys.exit(_fail(f"in the configuration: {_one_line(error)}"))
+
+
+def _check_there(argv):
+    """Ends the program if there is no such configuration file."""
+    given = [argument for argument in argv[1:] if argument.startswith(("--config=", "-config="))]
+    for path in (_with_home(argument).partition("=")[2].partition(":")[0] for argument in given):
+        if not pathlib.Path(path).is_file():
+            sys.exit(_fail(f"--config={path!r}: there is no such file; see configs/ for examples"))
+
+
+def _one_line(error):
+    """What an error says, in one line: of a configuration file's traceback, where and how it ends."""
+    text = str(error)
+    if text[:1] in ("'", '"') and text[-1:] == text[0]:  # of a lookup: as Python writes it
+        text = ast.literal_eval(text)
+    places = re.findall(r'File "(.*)", line (\d+)', text)
+    where = f" ({places[-1][0]}, line {places[-1][1]})" if places else ""
+    lines = text.strip().splitlines() or [type(error).__name__]
+    return " ".join(dict.fromkeys((lines[0], lines[-1]))) + where
 
 
 def _with_home(argument):
@@ -199,6 +226,8 @@ def _with_home(argument):
 def _config():
     """The configuration given, or else the one that the workdir was trained with."""
     if _CONFIG.value is not None:
+        if not isinstance(_CONFIG.value, config_dict.ConfigDict):
+            raise ValueError(f"the configuration file gives {_CONFIG.value!r}, no ConfigDict")
         return _CONFIG.value
     config = Workdir(_WORKDIR.value).read_config()
     if config is None:

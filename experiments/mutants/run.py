@@ -112,13 +112,14 @@ def _path(tree, module):
 
 
 def tests_of(module):
-    """Returns the test files that must find a mutant of a module.
+    """Returns the tests that must find a mutant of a module.
 
     Args:
       module: its path below snnvit_jax, without ".py".
     """
     (found,) = [tests[module] for _, tests in TARGETS.values() if module in tests]
-    return [f"tests/{name}.py" for name in found]
+    names = (name.partition("::") for name in found)
+    return [f"tests/{file}.py{colons}{test}" for file, colons, test in names]
 
 
 def copied(folder):

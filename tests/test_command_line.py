@@ -1,0 +1,77 @@
+"""What a command line must not hold: one line that names it, and the exit status of bad input."""
+
+import pathlib
+import sys
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from snnvit_jax import main
+
+DIGITS = pathlib.Path(__file__).parents[1] / "configs" / "digits.py"
+
+# File that --config names, or what stands in it -> what is said of it.
+FILES = {
+    "x = (": "'(' was never closed",
+    "import nothing_of_this_name": "No module named 'nothing_of_this_name'",
+    "def get_config():\n    raise ValueError('seven')": "ValueError: seven",
+    "from snnvit_jax.config import default_config\n"
+    "def get_config():\n"
+    "    config = default_config()\n"
+    "    config.epochs = 10**400\n"
+    "    return config": "int too large to convert to float",
+    "y = 1": "has no attribute 'get_config'",
+}
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """Returns a function: arguments -> the line with which they are refused."""
+
+    def parse(*arguments):
+        monkeypatch.setattr(sys, "argv", ["snnvit", *arguments])  # where overrides are looked up
+        with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
+            main._parse_flags(sys.argv)
+        assert ended.value.code == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ")
+        assert said.count("\n") == 1, said
+        return said
+
+    yield parse
+    flags.FLAGS.unparse_flags()
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--config.epochs=abc", "--config.epochs=abc: could not convert string to float: 'abc'"),
+        ("--config.batch_size=1.5", "--config.batch_size=1.5"),
+        ("--config.mesh.data=nan", "--config.mesh.data=nan"),
+        ("--config.epochs=", "--config.epochs="),
+        ("--config.model=5", "--config.model=5"),
+        ("--config.model.neuron=lif", "--config.model.neuron=lif"),
+        ("--config.data.mean", "Missing value for flag --config.data.mean"),
+        ("--config.nonsense=1", "no key 'nonsense'"),
+        ("--config.model.depht=3", 'no key \'depht\' Did you mean "depth"'),
+        ("--config.epochs.a=3", "epochs.a"),
+        ("--mode=walk", "--mode=walk: value should be one of <train|"),
+        ("--restart=-1", "--restart=-1"),
+        ("--wrokdir=x", "Unknown command line flag 'wrokdir'"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named_in_one_line(refused, argument, words):
+    assert words in refused(f"--config={DIGITS}", argument)
+
+
+@pytest.mark.parametrize("text", FILES)
+def test_a_configuration_file_that_does_not_work_is_named_in_one_line(refused, text, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    assert FILES[text] in refused(f"--config={path}")
+
+
+def test_a_configuration_file_that_is_not_there_is_named(refused, tmp_path):
+    assert "/none.py': there is no such file" in refused(f"--config={tmp_path}/none.py")
+    assert "there is no such file" in refused(f"--config={tmp_path}")
