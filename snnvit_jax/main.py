@@ -205,7 +205,7 @@ def _check_there(argv):
 
 
 def _one_line(error):
-    """What an error says, in one line: of a configuration file's traceback, where and how it ends."""
+    """What an error says, in one line: of a traceback in a configuration file, its end."""
     text = str(error)
     if text[:1] in ("'", '"') and text[-1:] == text[0]:  # of a lookup: as Python writes it
         text = ast.literal_eval(text)

@@ -30,6 +30,7 @@ def refused(monkeypatch, capsys):
     """Returns a function: arguments -> the line with which they are refused."""
 
     def parse(*arguments):
+        monkeypatch.delitem(sys.modules, "config_config", raising=False)  # the file before this one
         monkeypatch.setattr(sys, "argv", ["snnvit", *arguments])  # where overrides are looked up
         with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
             main._parse_flags(sys.argv)
@@ -54,7 +55,7 @@ def refused(monkeypatch, capsys):
         ("--config.model.neuron=lif", "--config.model.neuron=lif"),
         ("--config.data.mean", "Missing value for flag --config.data.mean"),
         ("--config.nonsense=1", "no key 'nonsense'"),
-        ("--config.model.depht=3", 'no key \'depht\' Did you mean "depth"'),
+        ("--config.model.depht=3", "no key 'depht' Did you mean \"depth\""),
         ("--config.epochs.a=3", "epochs.a"),
         ("--mode=walk", "--mode=walk: value should be one of <train|"),
         ("--restart=-1", "--restart=-1"),
