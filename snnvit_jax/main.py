@@ -41,6 +41,7 @@ snnvit_jax trains spiking vision transformers whose layers learn how many time s
   python -m snnvit_jax.main --workdir=DIR --mode=report             draw its report again
   python -m snnvit_jax.main --workdir=DIR --mode=export             write it as one file
       --format=onnx              for other runtimes
+      --checkpoint=best          of these three: of the best checkpoint, into DIR/best
   python -m snnvit_jax.main --model=DIR --mode=predict PATH...      predict images or recordings
       --model=FILE.snn           by an exported model
       --format=json              a line of JSON for each file
@@ -73,6 +74,9 @@ _RESTART = flags.DEFINE_integer(
 )
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _MODEL = flags.DEFINE_string("model", None, "A run's folder or an exported file, to predict with.")
+_CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "last", ("last", "best"), "Which one evaluate, report and export look at."
+)
 _OUTPUT = flags.DEFINE_string("output", "comparison.html", "The page that compare writes.")
 _FORMAT = flags.DEFINE_string("format", None, "How to write what a mode writes.")
 
@@ -99,6 +103,7 @@ def main(argv):
         print(USAGE)
         return 0 if len(sys.argv) == 1 else 2
     try:
+        _check_checkpoint()
         if _RESTART.value:
             return _restart()
         form = _format()
@@ -109,7 +114,8 @@ def main(argv):
         actions = {"train": _train, "evaluate": _evaluate, "report": _report}
         actions["export"] = functools.partial(_export, form=form)
         with _workdir() as workdir:
-            run = loop.Run(_config(), workdir, training=_MODE.value == "train")
+            training = _MODE.value == "train"
+            run = loop.Run(_config(), workdir, training, _CHECKPOINT.value)
             return actions[_MODE.value](run)
     except (ValueError, OSError, FloatingPointError, WorkerDiedError) as error:
         if jax.distributed.is_initialized() and _comes_from_devices(error):
@@ -124,6 +130,14 @@ def main(argv):
             raise
         traceback.print_exc()
         return _leave(1)
+
+
+def _check_checkpoint():
+    if _CHECKPOINT.value != "last" and _MODE.value not in ("evaluate", "report", "export"):
+        raise ValueError(
+            f"--checkpoint={_CHECKPOINT.value} goes with --mode=evaluate, report or export, not "
+            f"with --mode={_MODE.value}"
+        )
 
 
 def _comes_from_devices(error):
@@ -289,18 +303,22 @@ def _report(run):
 def _evaluate(run, writes_report=False):
     """Prints what was found before anything is written, which may fail."""
     result = run.evaluate()
+    if run.measured:
+        _say(run.describe_choice(result.split))
     _print_accuracy(run.summarise(result))
     if writes_report:
         run.write_report(result)
     unwritten = run.write_results(result)
-    _say(f"note: {unwritten}" if unwritten else f"summary {run.workdir.summary}")
-    if run.workdir.report.exists():
-        _say(f"report  {run.workdir.report}")
+    _say(f"note: {unwritten}" if unwritten else f"summary {run.results.summary}")
+    if run.results.report.exists():
+        _say(f"report  {run.results.report}")
     return 0
 
 
 def _export(run, form="snn"):
     deployed, path = run.export(form)
+    if run.measured:
+        _say(run.describe_choice(split=None))
     model, shape = run.experiment.model, run.experiment.image_shape
     before, after = model_flops(model, run.state.eval_variables, 1, shape), deployed.flops(1)
     weights = f"\nweights  {path.with_suffix('.safetensors')}" if form == "snn" else ""

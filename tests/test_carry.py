@@ -1,3 +1,4 @@
+import json
 import os
 
 import pytest
@@ -45,6 +46,18 @@ def test_a_run_is_the_same_after_it_was_carried(workdir, tmp_path, part_bytes):
         *(("checkpoints", "8"), ("checkpoints", "8.sha256")),
     }
     assert carried == {path: own[path] for path in carried}
+
+
+@pytest.mark.parametrize("newest_only", [False, True])
+def test_the_best_checkpoint_is_carried_too(workdir, tmp_path, newest_only):
+    for step, accuracy in (("8", 0.9), ("16", 0.8)):
+        folder = workdir / "checkpoints" / step
+        (folder / "metrics").mkdir()
+        (folder / "metrics" / "metrics").write_text(json.dumps({"accuracy": accuracy}))
+        checksums.write(folder)
+    carry.pack(workdir, tmp_path / "parts", 10**6, newest_only)
+    assert carry.unpack(tmp_path / "parts", tmp_path / "there") == 16
+    assert (tmp_path / "there" / "checkpoints" / "8").exists() != newest_only
 
 
 def test_parts_travel_in_any_company(workdir, tmp_path):

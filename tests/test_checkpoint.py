@@ -12,8 +12,14 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from snnvit_jax.checkpoints import checksums, reading
-from snnvit_jax.checkpoints.checkpoints import Checkpoints, load_variables, restore
+from snnvit_jax.checkpoints import Measured, checksums, reading
+from snnvit_jax.checkpoints.checkpoints import (
+    Checkpoints,
+    add_measured,
+    load_variables,
+    restore,
+    restore_best,
+)
 
 
 def state(value):
@@ -23,7 +29,8 @@ def state(value):
 def save_all(folder, accuracies, keep=2):
     with Checkpoints(folder, keep) as checkpoints:
         for step, accuracy in accuracies.items():
-            checkpoints.save(step, state(step), accuracy)
+            measured = accuracy if accuracy is None else Measured(accuracy)
+            checkpoints.save(step, state(step), measured)
 
 
 def truncate(folder, step):
@@ -50,6 +57,43 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     save_all(tmp_path, {1: 0.5, 2: 0.9, 3: 0.7, 4: 0.8, 5: None})
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps == [2, 4, 5]
+
+
+def test_a_checkpoint_above_the_budget_is_best_only_among_such(tmp_path):
+    found = {
+        1: Measured(0.5, "val", on_budget=False),
+        2: Measured(0.9, "val", on_budget=False),
+        3: Measured(0.7, "val"),
+        4: Measured(0.7, "val"),
+        5: Measured(0.6, "val"),
+    }
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        for step, measured in found.items():
+            checkpoints.save(step, state(step), measured)
+            checkpoints.wait()
+            best = [1, 2, 3, 4, 4][step - 1]
+            assert checkpoints.steps == sorted({best, step})
+    step, loaded, measured = restore_best(tmp_path, state(0))
+    assert (step, int(loaded["b"]["step"]), measured) == (4, 4, found[4])
+
+
+def test_a_best_checkpoint_that_is_damaged_or_was_never_measured_is_named(tmp_path):
+    folder = tmp_path / "checkpoints"
+    save_all(folder, {1: None, 2: None})
+    message = f"no best checkpoint is recorded in {folder} .checkpoints: 1, 2, none .*=last"
+    with pytest.raises(ValueError, match=message):
+        restore_best(folder, state(0))
+    with pytest.raises(ValueError, match=message):
+        load_variables(folder, "best")
+    add_measured(folder, 1, Measured(0.5, "val", on_budget=False))
+    assert restore_best(folder, state(0))[0] == 1
+    truncate(folder, 1)
+    with pytest.raises(ValueError, match=f"checkpoint {folder / '1'} cannot be read"):
+        restore_best(folder, state(0))
+    (folder / "2" / "metrics").mkdir(exist_ok=True)
+    (folder / "2" / "metrics" / "metrics").write_text("[1]")
+    with pytest.raises(ValueError, match="2/metrics/metrics does not tell what was measured"):
+        restore_best(folder, state(0))
 
 
 def test_saving_a_step_again_changes_nothing(tmp_path):
@@ -129,7 +173,7 @@ def test_damage_to_any_file_never_gives_wrong_numbers(tmp_path, how):
         assert int(found["b"]["step"]) == step == (1 if damaged else 2), file
         np.testing.assert_array_equal(found["a"], state(step)["a"])
         with Checkpoints(folder, damaged=damaged) as checkpoints:
-            checkpoints.save(3, state(3), 0.7)
+            checkpoints.save(3, state(3), Measured(0.7))
         assert restore(folder, state(0))[0][0] == 3
 
 

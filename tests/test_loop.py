@@ -78,6 +78,7 @@ def test_the_summary_has_its_keys_and_agrees_with_the_schedule(finished):
         *("accuracy", "loss", "split", "examples", "average_time_steps", "time_steps", "epochs"),
         *("steps", "seconds", "images_per_second", "energy_uj", "firing_rate", "devices"),
         *("data_wait_fraction", "damaged_images", "dead_layers", "saturated_layers"),
+        "checkpoint",
     }
     # 1,437 examples in batches of 180: an epoch ends within its eighth step.
     assert (summary["examples"], summary["steps"]) == (360, 16)

@@ -43,7 +43,7 @@ def rendered(folder, result, data="digits"):
     config = config_lib.default_config()
     config.data.name = data
     images = dict.fromkeys(("time_steps", "firing_rates", "energy", "curves", "confusion"), PNG)
-    return page.render(result, images, {"curves": PNG}, config, folder, "A <model>")
+    return page.render(result, images, {"curves": PNG}, config, folder, "A <model>", "the <last>")
 
 
 def titles(text):
@@ -284,7 +284,7 @@ def test_odd_names_of_classes_and_paths_do_not_end_a_run(tmp_path, result, monke
     config = config_lib.default_config()
     config.data.dir = "/images/\udcff"
     workdir = Workdir(tmp_path)
-    report.write(workdir, result, ["$a$", "\udcff", "c\n"], config, "A model")
+    report.write(workdir, result, ["$a$", "\udcff", "c\n"], config, "A model", "the last")
     text = workdir.report.read_text(encoding="utf-8")
     assert r"data.dir = /images/\udcff" in text
     assert "Which classes are confused" in text

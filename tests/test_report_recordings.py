@@ -47,7 +47,7 @@ def test_the_page_shows_recordings_where_there_are_any(tmp_path, monkeypatch, sh
     some = np.ones((2, 3, 4, 4, 2)), ("$a$", "b")
     workdir, result = Workdir(tmp_path), mock.MagicMock()
     result.energy.to_json.return_value = "{}"
-    report.write(workdir, result, ["a"], default_config(), "A model", some if shown else None)
+    report.write(workdir, result, ["a"], default_config(), "A model", "it", some if shown else None)
     assert (tmp_path / "recordings.png").exists() == shown
     assert ("recordings" in workdir.report.read_text()) == shown
 

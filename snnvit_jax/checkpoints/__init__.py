@@ -6,11 +6,24 @@ Imports `common` and `distributed`.
 from snnvit_jax.extras import needed
 
 with needed("train"):
+    from snnvit_jax.checkpoints.best import Measured
     from snnvit_jax.checkpoints.checkpoints import (
+        BEST,
+        LAST,
         Checkpoints,
         finished_checkpoints,
         load_variables,
         restore,
+        restore_best,
     )
 
-__all__ = ["Checkpoints", "finished_checkpoints", "load_variables", "restore"]
+__all__ = [
+    "BEST",
+    "LAST",
+    "Checkpoints",
+    "Measured",
+    "finished_checkpoints",
+    "load_variables",
+    "restore",
+    "restore_best",
+]

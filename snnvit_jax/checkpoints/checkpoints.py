@@ -16,15 +16,16 @@ import jax.numpy as jnp
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
-from snnvit_jax.checkpoints import checksums, matching, reading
+from snnvit_jax.checkpoints import best, checksums, matching, reading
 from snnvit_jax.common import files
 from snnvit_jax.distributed import is_writer, true_for_all
 
+LAST, BEST = "last", "best"
 _STATE = "state"
 
 
 class Checkpoints:
-    """Writes the checkpoints of one run and keeps the newest few and the most accurate one.
+    """Writes the checkpoints of one run and keeps the newest few and the best one.
 
     Use it as a context manager, which waits for unfinished work at the end.
 
@@ -39,14 +40,14 @@ class Checkpoints:
           directory: path; no other process may write there.
           damaged: steps that `restore` could not read; they are moved aside, so that they can be
             saved again.
-          keep: number of newest checkpoints to keep, >= 1; the most accurate is kept besides.
+          keep: number of newest checkpoints to keep, >= 1; the best is kept besides, see `best`.
         """
         self.directory = pathlib.Path(directory).absolute()
         self._set_aside(sorted({*damaged, *_with_damaged_metrics(self.directory)}))
         policies = ocp.training.preservation_policies
         newest = policies.LatestN(keep)
-        best = policies.BestN(
-            get_metric_fn=lambda metrics: metrics["accuracy"],
+        most_accurate = policies.BestN(
+            get_metric_fn=lambda metrics: best.Measured.from_plain(metrics).rank,
             n=1,
             keep_checkpoints_without_metrics=False,
         )
@@ -55,7 +56,7 @@ class Checkpoints:
             self._checkpointer = ocp.training.Checkpointer(
                 self.directory,
                 save_decision_policy=_SaveAlways(),
-                preservation_policy=policies.AnyPreservationPolicy([newest, best]),
+                preservation_policy=policies.AnyPreservationPolicy([newest, most_accurate]),
                 cleanup_tmp_directories=True,
             )
 
@@ -77,7 +78,7 @@ class Checkpoints:
         """Steps of the finished checkpoints, oldest first."""
         return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
 
-    def save(self, step, state, accuracy=None):
+    def save(self, step, state, measured=None):
         """Begins to write a checkpoint; those that are neither new nor best are removed after it.
 
         The state is copied before this returns. A save under way is waited for first.
@@ -85,14 +86,15 @@ class Checkpoints:
         Args:
           step: its number; one that exists already is left as it is.
           state: a pytree of arrays.
-          accuracy: by which the best is chosen; None leaves this one out of the choice.
+          measured: a `best.Measured`, by which the best is chosen; None leaves this one out of the
+            choice.
 
         Raises:
           OSError: if the one before could not be written.
         """
         self.wait()
         if step not in self.steps:
-            metrics = None if accuracy is None else {"accuracy": float(accuracy)}
+            metrics = None if measured is None else measured.to_plain()
             response = self._checkpointer.save_async(step, _own_copy(state), metrics=metrics)
             self._pending = self._background.submit(self._finish, step, response)
 
@@ -176,23 +178,45 @@ def restore(directory, template):
     return None, damaged
 
 
-def load_variables(directory):
-    """Loads a run's variables from its newest checkpoint, whatever its model is.
+def restore_best(directory, template):
+    """Loads the best checkpoint, see `best`; the folder is only read.
+
+    Args:
+      directory: folder that holds one numbered folder for each checkpoint.
+      template: a pytree of arrays with the shapes, types and placement wanted.
+
+    Returns:
+      (step, state, `best.Measured`).
+
+    Raises:
+      ValueError: if none is recorded as the best, or it is damaged, of another model, or cannot be
+        loaded.
+      OSError: if it cannot be read, in several attempts.
+    """
+    step, folder, measured = best.choose(finished_checkpoints(directory), directory)
+    return step, reading.read(folder, lambda: _load_as(folder, template)), measured
+
+
+def load_variables(directory, which=LAST):
+    """Loads a run's variables from a checkpoint, whatever its model is.
 
     Args:
       directory: folder that holds one numbered folder for each checkpoint; it is only read.
+      which: "last", the newest, or "best", see `best`.
 
     Returns:
       {"params", "batch_stats"} on one device; the average over past steps if the run kept one.
 
     Raises:
-      ValueError: if there is no checkpoint, or the newest is damaged or cannot be loaded.
+      ValueError: if there is no checkpoint, none is recorded as the best, or the one wanted is
+        damaged or cannot be loaded.
       OSError: if it cannot be read, in several attempts.
     """
     finished = finished_checkpoints(directory)
     if not finished:
         raise ValueError(f"there is no checkpoint in {directory}")
-    state = reading.read(finished[-1][1], lambda: _load_whole(finished[-1][1]))
+    folder = best.choose(finished, directory)[1] if which == BEST else finished[-1][1]
+    state = reading.read(folder, lambda: _load_whole(folder))
     if state.get("average") is not None:
         return state["average"]
     return {"params": state["params"], "batch_stats": state["batch_stats"]}
@@ -206,22 +230,22 @@ class _SaveAlways(ocp.training.save_decision_policies.SaveDecisionPolicy):
         return True
 
 
-def add_accuracy(directory, step, accuracy):
-    """Gives a checkpoint that was saved without one the accuracy by which the best is chosen.
+def add_measured(directory, step, measured):
+    """Gives a checkpoint that was saved without it what the best is chosen by.
 
     Must come before the folder is opened by `Checkpoints`.
 
     Args:
       directory: folder that holds one numbered folder for each checkpoint.
       step: of a finished checkpoint.
-      accuracy: to write beside its state.
+      measured: a `best.Measured`, to write beside its state.
 
     Raises:
       OSError: if it cannot be written.
     """
     folder = pathlib.Path(directory).absolute() / str(step)
-    files.make_folder(folder / "metrics")
-    files.write_text(folder / "metrics" / "metrics", json.dumps({"accuracy": float(accuracy)}))
+    files.make_folder(best.path_in(folder).parent)
+    files.write_text(best.path_in(folder), json.dumps(measured.to_plain()))
     checksums.write(folder)
 
 
@@ -249,11 +273,10 @@ def _with_damaged_metrics(directory):
     """Steps whose metrics are damaged: Orbax reads all of them when it opens the folder."""
     damaged = []
     for step, folder in finished_checkpoints(directory):
-        for path in (folder / "metrics").glob("metrics"):
-            try:
-                json.loads(reading.patiently(path.read_bytes, folder))
-            except ValueError:
-                damaged.append(step)
+        try:
+            best.read(folder)
+        except ValueError:
+            damaged.append(step)
     return damaged
 
 

@@ -50,7 +50,7 @@ FIGURES = {
 ADDED = ("recordings", "early_exit", "activation_histograms", "sensitivity")
 
 
-def render(result, images, narrow, config, folder, network):
+def render(result, images, narrow, config, folder, network, checkpoint):
     """Returns the report of a run as an HTML page.
 
     Args:
@@ -62,6 +62,7 @@ def render(result, images, narrow, config, folder, network):
       folder: of the run; what experiments left there is shown too. The page says so if something of
         that cannot be shown: the run itself is none the worse for it.
       network: what it is, in words.
+      checkpoint: which one of the run it is, and what chose it, in words.
     """
     shown = {name: _figure(name, png, narrow.get(name)) for name, png in images.items()}
     shown |= {name: _added(name, folder / f"{name}.png") for name in ADDED}
@@ -75,7 +76,8 @@ def render(result, images, narrow, config, folder, network):
     facts = "".join(f"<div><dt>{html.escape(k)}<dd>{v}</div>" for k, v in _facts(result).items())
     settings = html.escape("\n".join(f"{k} = {v}" for k, v in _flat(config)))
     sections = (*sections, layout.section("Configuration", f"<pre>{settings}</pre>"))
-    body = f"<dl>{facts}</dl>\n" + "\n".join(sections)
+    of = f'<p class="small">Of {html.escape(checkpoint)}.</p>'
+    body = f"<dl>{facts}</dl>\n{of}\n" + "\n".join(sections)
     return layout.document(f"{network} on {config.data.name}", body)
 
 

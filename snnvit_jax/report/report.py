@@ -9,7 +9,7 @@ from snnvit_jax.report import figures, page
 from snnvit_jax.report.recordings import draw_recordings
 
 
-def write(workdir, result, class_names, config, network, recordings=None):
+def write(workdir, result, class_names, config, network, checkpoint, recordings=None):
     """Draws every figure as PNG in the run's folder and writes report.html with all of them inside.
 
     Writes energy.json besides, from which every operation count and energy can be computed again;
@@ -21,6 +21,7 @@ def write(workdir, result, class_names, config, network, recordings=None):
       class_names: one for each class.
       config: the run's configuration.
       network: what it is, in words: see `models.describe`.
+      checkpoint: which one of the run it is, in words.
       recordings: (frames [N, T, H, W, C], names) of some recordings to show; None for none.
     """
     lines = workdir.read_metrics()
@@ -41,6 +42,6 @@ def write(workdir, result, class_names, config, network, recordings=None):
         files.write_bytes(workdir.path / f"{name}.png", png)
     if result.energy is not None:
         files.write_text(workdir.path / "energy.json", result.energy.to_json())
-    text = page.render(result, images, narrow, config, workdir.path, network)
+    text = page.render(result, images, narrow, config, workdir.path, network, checkpoint)
     # A path in the configuration may be no text (PEP 383).
     files.write_bytes(workdir.report, text.encode("utf-8", "backslashreplace"))

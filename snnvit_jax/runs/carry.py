@@ -1,11 +1,12 @@
 """Carries a run to another machine in files of limited size, to go on there as if it were here.
 
-    python -m snnvit_jax.carry pack WORKDIR PARTS [--megabytes=16]
+    python -m snnvit_jax.carry pack WORKDIR PARTS [--megabytes=16] [--newest-only]
     python -m snnvit_jax.carry unpack PARTS WORKDIR
 
 For training in several short runs, on machines that keep nothing and take small files only. What is
-packed is the run's folder with its newest checkpoint and no other. Each part has its number and its
-SHA-256 in its name, so that parts may travel in any way and order:
+packed is the run's folder with its newest checkpoint and the best one (with --newest-only, which
+halves it, without that: the best is then the best of those to come). Each part has its number and
+its SHA-256 in its name, so that parts may travel in any way and order:
 
     run.part-1-of-7.0f4c...
 """
@@ -18,7 +19,7 @@ import sys
 import tarfile
 import tempfile
 
-from snnvit_jax.checkpoints import checksums
+from snnvit_jax.checkpoints import best, checksums
 from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
 from snnvit_jax.common import files
 from snnvit_jax.runs.workdir import Workdir
@@ -26,19 +27,20 @@ from snnvit_jax.runs.workdir import Workdir
 _PART = re.compile(r"run\.part-(\d+)-of-(\d+)\.([0-9a-f]{64})")
 
 
-def pack(workdir, parts, part_bytes):
+def pack(workdir, parts, part_bytes, newest_only=False):
     """Writes a run as files of limited size.
 
     Args:
       workdir: path of the run's folder; no training may be going on in it.
       parts: path of the folder to write to; one that exists must be empty.
       part_bytes: most bytes of a file, >= 1.
+      newest_only: whether to leave the best checkpoint behind if it is another one.
 
     Returns:
       The paths of the files, in order.
 
     Raises:
-      ValueError: if the folder holds no checkpoint, the newest is not what was written, or
+      ValueError: if the folder holds no checkpoint, one to pack is not what was written, or
         `part_bytes` is not positive.
       OSError: if `parts` is not empty, a training goes on, or a file cannot be read or written.
     """
@@ -49,10 +51,11 @@ def pack(workdir, parts, part_bytes):
     _check_empty(parts)
     files.make_folder(parts)
     with workdir.lock(), tempfile.TemporaryFile(dir=parts) as whole:
-        checkpoint = _newest_checkpoint(workdir)
-        _check(checkpoint)
+        checkpoints = {_newest_checkpoint(workdir), *([] if newest_only else _best(workdir))}
+        for checkpoint in checkpoints:
+            _check(checkpoint)
         with tarfile.open(fileobj=whole, mode="w") as archive:
-            for path in _to_carry(workdir, checkpoint):
+            for path in _to_carry(workdir, checkpoints):
                 archive.add(path, path.relative_to(workdir.path), recursive=False)
         return _write_parts(whole, parts, part_bytes)
 
@@ -82,11 +85,13 @@ def unpack(parts, workdir):
             whole.seek(0)
             folder = pathlib.Path(temporary) / "run"
             _extract(whole, folder, parts)
-        checkpoint = _newest_checkpoint(Workdir(folder))
-        _check(checkpoint)
+        carried = finished_checkpoints(Workdir(folder).checkpoints)
+        _newest_checkpoint(Workdir(folder))
+        for _, checkpoint in carried:
+            _check(checkpoint)
         files.flush_tree(folder)
         files.replace(folder, workdir)
-    return int(checkpoint.name)
+    return carried[-1][0]
 
 
 def _newest_checkpoint(workdir):
@@ -94,6 +99,14 @@ def _newest_checkpoint(workdir):
     if not found:
         raise ValueError(f"the workdir {workdir.path} holds no checkpoint to carry")
     return found[-1][1]
+
+
+def _best(workdir):
+    """The best checkpoint in a list; [] if none was evaluated."""
+    finished = finished_checkpoints(workdir.checkpoints)
+    if not any(best.read(folder) for _, folder in finished):
+        return []
+    return [best.choose(finished, workdir.checkpoints)[1]]
 
 
 def _check(checkpoint):
@@ -106,9 +119,9 @@ def _check_empty(folder):
         raise OSError(f"the folder {folder} is not empty; choose another one")
 
 
-def _to_carry(workdir, checkpoint):
-    """The run's files and folders, of its checkpoints only one."""
-    wanted = {checkpoint, checksums.path_for(checkpoint)}
+def _to_carry(workdir, checkpoints):
+    """The run's files and folders, of its checkpoints only these."""
+    wanted = {*checkpoints, *map(checksums.path_for, checkpoints)}
     for path in sorted(workdir.path.rglob("*")):
         is_of_checkpoints = workdir.checkpoints in path.parents
         is_of_another = is_of_checkpoints and not wanted & {path, *path.parents}
@@ -176,13 +189,15 @@ def main(arguments=None):
     packing.add_argument("workdir")
     packing.add_argument("parts")
     packing.add_argument("--megabytes", type=float, default=16, help="most of a file, in MiB")
+    packing.add_argument("--newest-only", action="store_true", help="without the best checkpoint")
     unpacking = commands.add_parser("unpack", help="put it together again")
     unpacking.add_argument("parts")
     unpacking.add_argument("workdir")
     options = parser.parse_args(arguments)
     try:
         if options.command == "pack":
-            paths = pack(options.workdir, options.parts, int(options.megabytes * 2**20))
+            part_bytes = int(options.megabytes * 2**20)
+            paths = pack(options.workdir, options.parts, part_bytes, options.newest_only)
             size = sum(path.stat().st_size for path in paths)
             print(f"{size / 2**20:.1f} MiB in {len(paths)} files in {options.parts}")
         else:

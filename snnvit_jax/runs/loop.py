@@ -8,7 +8,8 @@ import time
 import jax
 
 from snnvit_jax import evaluation, report, training
-from snnvit_jax.checkpoints.checkpoints import Checkpoints, add_accuracy, restore
+from snnvit_jax.checkpoints import BEST, LAST, Measured
+from snnvit_jax.checkpoints.checkpoints import Checkpoints, add_measured, restore, restore_best
 from snnvit_jax.common import files
 from snnvit_jax.data import loader
 from snnvit_jax.distributed import CommonStop, is_writer, same_for_all
@@ -27,6 +28,7 @@ from snnvit_jax.training import nonfinite
 _CHECKPOINT_BYTES_PER_PARAMETER = 12
 
 
+_ROUNDING = 1e-6  # of an average of time steps
 _LAST_GOOD = "the last good checkpoint is kept: lower optimizer.learning_rate and run again"
 
 
@@ -40,10 +42,12 @@ class Run:
     Attributes:
       experiment: what the configuration stands for.
       workdir: the folder.
+      results: the folder that results are written to: of the best checkpoint, one of their own.
       state: the training state.
+      measured: of the best checkpoint, the `Measured` that it was chosen by; None for the last.
     """
 
-    def __init__(self, config, workdir, training=True):
+    def __init__(self, config, workdir, training=True, checkpoint=LAST):
         """Prepares a run.
 
         Args:
@@ -51,14 +55,16 @@ class Run:
           workdir: path of its folder; one that holds a run already is continued.
           training: whether it is to be trained; otherwise the folder must hold a checkpoint, and is
             not written to, so that a training may go on in it at the same time.
+          checkpoint: which one to look at, "last" or "best" (see `checkpoints.best`); a training
+            goes on from the last.
 
         Raises:
           ValueError: naming a key or value that does not fit, the model, or the checkpoints.
           FileNotFoundError: if the data set is not prepared, or a teacher is missing.
           OSError: if the folder cannot be used, or another process trains in it.
         """
-        self._stop = None
-        self.workdir = Workdir(workdir)
+        self._stop, self.measured = None, None
+        self.workdir = self.results = Workdir(workdir)
         continuing.check_same_run(self.workdir, config)  # before data and model are looked at
         self.experiment = build(config, to_train=training, workdir=self.workdir)
         self._check_folder()
@@ -68,7 +74,10 @@ class Run:
                 held.enter_context(self.workdir.lock() if is_writer() else contextlib.nullcontext())
                 self._check_folder()  # again: until now another process may have written there
             self._teacher = self.experiment.load_teacher()
-            self._restore(training)
+            if checkpoint == BEST and not training:
+                self._restore_best()
+            else:
+                self._restore(training)
             self._held = held.pop_all()
 
     @property
@@ -83,6 +92,17 @@ class Run:
     def _check_folder(self):
         self._before = continuing.check_same_run(self.workdir, self.experiment.config)
         classes.check(self.workdir, self.experiment.train_source.class_names)
+
+    def _restore_best(self):
+        """Takes the state of the checkpoint that was the best when it was evaluated."""
+        checkpoints, shapes = self.workdir.checkpoints, self.experiment.state_shapes
+        try:
+            _, self.state, measured = restore_best(checkpoints, shapes)
+        except OSError as error:
+            raise PassingError(error) from error
+        own = self._before and self._before.data.eval_split
+        self.measured = dataclasses.replace(measured, split=measured.split or own)
+        self.results = self.workdir.best
 
     def _restore(self, training):
         """Takes the newest checkpoint's state; a new run takes its first one."""
@@ -168,7 +188,7 @@ class Run:
             return None
         result = self._evaluate_and_log(step, log)
         if result is not None and is_writer():
-            add_accuracy(self.workdir.checkpoints, step, result.accuracy)
+            add_measured(self.workdir.checkpoints, step, self._measured(result))
         return result
 
     def _train_on(self, log):
@@ -232,7 +252,15 @@ class Run:
           result: an `evaluation.Evaluation` of the current state.
         """
         history = self.workdir.read_metrics()
-        return results.summarise(self.experiment, self.step, result, history)
+        return results.summarise(self.experiment, self.step, result, history, self.measured)
+
+    def describe_choice(self, split):
+        """Returns in words which checkpoint the state is from, and what chose it.
+
+        Args:
+          split: that results are measured on.
+        """
+        return results.describe_choice(self.step, self.measured, split)
 
     def write_results(self, result):
         """Writes schedule.json and summary.json of a training that has ended.
@@ -259,12 +287,14 @@ class Run:
         """
         if not is_writer():
             return
+        files.make_folder(self.results.path)
         report.write(
-            self.workdir,
+            self.results,
             result,
             class_names=self.experiment.eval_source.class_names,
             config=self.experiment.config,
             network=describe(self.experiment.model),
+            checkpoint=self.describe_choice(result.split),
             recordings=self.experiment.some_recordings(),
         )
 
@@ -284,8 +314,9 @@ class Run:
             to_host(self.state.eval_variables, self.experiment.mesh),
             self.experiment.train_source.class_names,
         )
-        path = self.workdir.path / f"deployed.{form}"
+        path = self.results.path / f"deployed.{form}"
         if is_writer():
+            files.make_folder(path.parent)
             deployed.save(path)
         if is_writer() and form == "snn":
             deployed.save_weights(path.with_suffix(".safetensors"))
@@ -327,7 +358,7 @@ class Run:
         if evaluate and not is_stopped:
             result = self._evaluate_and_log(step, log)
             is_stopped = bool(self._stop)
-        self._save(step, log, result and result.accuracy)
+        self._save(step, log, result and self._measured(result))
         self._clock.restart()
         return result, is_stopped
 
@@ -341,13 +372,19 @@ class Run:
         due = time.perf_counter() - self._saved_at >= self.experiment.config.save_every_seconds
         return bool(same_for_all([due])[0])
 
-    def _save(self, step, log, accuracy=None):
+    def _measured(self, result):
+        """What the best checkpoint is chosen by: the accuracy, within the budget of time steps."""
+        target = self.experiment.config.target_time_steps
+        on_budget = target is None or result.schedule.average <= target + _ROUNDING
+        return Measured(result.accuracy, result.split, on_budget)
+
+    def _save(self, step, log, measured=None):
         if not training.is_finite(self.state):
             raise FloatingPointError(
                 f"a parameter is not finite any more after step {step}; {_LAST_GOOD}"
             )
         log.flush()  # what goes on from a checkpoint goes on from the lines before it
-        self._checkpoints.save(step, self.state, accuracy)
+        self._checkpoints.save(step, self.state, measured)
         self._saved_at = time.perf_counter()
 
     def _log(self, step, log):

@@ -1,12 +1,18 @@
-"""The results of a run: summary.json and schedule.json, which are there once training has ended."""
+"""The results of a run: summary.json and schedule.json, which are there once training has ended.
+
+Those of the best checkpoint lie in a folder of their own: whoever reads the run's folder is told of
+its end.
+"""
 
 import numpy as np
 
+from snnvit_jax.checkpoints import BEST, LAST, best
 from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
+from snnvit_jax.common import files
 from snnvit_jax.runs.workdir import InUseError
 
 
-def summarise(experiment, step, result, history):
+def summarise(experiment, step, result, history, measured=None):
     """Returns what summary.json holds, as plain numbers and strings.
 
     Args:
@@ -14,8 +20,11 @@ def summarise(experiment, step, result, history):
       step: training steps done.
       result: an `evaluation.Evaluation` after them.
       history: the lines of metrics.jsonl, oldest first.
+      measured: of the best checkpoint, the `checkpoints.Measured` that it was chosen by; None for
+        the last one.
     """
     return {
+        **choice(measured),
         "accuracy": result.accuracy,
         "loss": result.loss,
         "split": result.split,
@@ -34,6 +43,43 @@ def summarise(experiment, step, result, history):
         "saturated_layers": result.saturated_layers,
         "devices": experiment.mesh.size,
     }
+
+
+def choice(measured):
+    """Returns which checkpoint results are of, and what chose it, as summary.json says it.
+
+    Args:
+      measured: see `summarise`.
+    """
+    if measured is None:
+        return {"checkpoint": LAST}
+    return {
+        "checkpoint": BEST,
+        "chosen_on": measured.split,
+        "chosen_by_accuracy": measured.accuracy,
+        "chosen_on_budget": measured.on_budget,
+    }
+
+
+def describe_choice(step, measured, split):
+    """Returns in words which checkpoint results are of, and on which split it was chosen.
+
+    Args:
+      step: training steps done.
+      measured: see `summarise`.
+      split: that the results are measured on.
+    """
+    if measured is None:
+        return f"the last checkpoint, step {step}: no accuracy chose it"
+    text = (
+        f"the best checkpoint, step {step}: chosen by its accuracy of {measured.accuracy:.4f} on "
+        f"{measured.split!r}"
+    )
+    if not measured.on_budget:
+        text += ", above the target of time steps as all that are kept"
+    if measured.split == split:
+        text += ", so that results on the same split flatter it"
+    return text
 
 
 def damaged_images(history):
@@ -58,7 +104,7 @@ def write(workdir, result, summary):
     """Writes schedule.json, and then summary.json, which says that the training has ended.
 
     Args:
-      workdir: a `Workdir`.
+      workdir: a `Workdir`; its folder must exist.
       result: an `evaluation.Evaluation`.
       summary: of `summarise`.
     """
@@ -78,22 +124,31 @@ def write_if_finished(workdir, result, summary, total_steps):
     Returns:
       What to tell if nothing was written, else None.
     """
-    if summary["steps"] < total_steps:
+    is_best = summary["checkpoint"] == BEST
+    done = _wanted_step(workdir, LAST) if is_best else summary["steps"]
+    if done < total_steps:
         return (
-            f"the training has done {summary['steps']} of {total_steps} steps: "
+            f"the training has done {done} of {total_steps} steps: "
             "summary.json and schedule.json are written at its end"
         )
     try:
         with workdir.lock():
-            newest = finished_checkpoints(workdir.checkpoints)[-1][0]
-            if newest != summary["steps"]:
-                return f"there is a checkpoint of step {newest} by now: summary.json is left to it"
-            write(workdir, result, summary)
+            wanted = _wanted_step(workdir, summary["checkpoint"])
+            if wanted != summary["steps"]:
+                return f"there is a checkpoint of step {wanted} by now: summary.json is left to it"
+            target = workdir.best if is_best else workdir
+            files.make_folder(target.path)
+            write(target, result, summary)
     except InUseError:
         return "a training is going on in this folder: summary.json is left to it"
     except OSError as error:
         return f"summary.json and schedule.json could not be written: {error}"
     return None
+
+
+def _wanted_step(workdir, which):
+    finished = finished_checkpoints(workdir.checkpoints)
+    return best.choose(finished, workdir.checkpoints)[0] if which == BEST else finished[-1][0]
 
 
 def _median(lines, key):

@@ -42,6 +42,7 @@ class Workdir:
     origin = property(lambda self: self.path / "origin.json")
     teacher = property(lambda self: self.path / "teacher")
     report = property(lambda self: self.path / "report.html")
+    best = property(lambda self: BestResults(self.path / "best"))
 
     def prepare(self, free_bytes):
         """Creates the folder and makes sure that it can be written to.
@@ -134,11 +135,15 @@ class Workdir:
         """Renames the results of a training that goes on, so that none is taken for its end.
 
         Args:
-          step: training steps done; summary.json becomes summary-until-step-STEP.json.
+          step: training steps done; summary.json becomes summary-until-step-STEP.json, and the
+            folder best becomes best-until-step-STEP.
         """
-        for path in (self.summary, self.schedule):
+        for path in (self.summary, self.schedule, self.best.path):
             if path.exists():
-                files.replace(path, path.with_stem(f"{path.stem}-until-step-{step}"))
+                aside = path.with_stem(f"{path.stem}-until-step-{step}")
+                if aside.is_dir():  # a folder takes the place of an empty one only
+                    shutil.rmtree(aside)
+                files.replace(path, aside)
 
     def read_metrics(self):
         """Returns the lines of metrics.jsonl, oldest first; damaged ones are left out."""
@@ -167,6 +172,12 @@ class Workdir:
           summary: dictionary of plain numbers and strings.
         """
         files.write_text(self.summary, json.dumps(summary, indent=1) + "\n")
+
+
+class BestResults(Workdir):
+    """The folder for the results of a run's best checkpoint; the log is that of the run."""
+
+    metrics = property(lambda self: self.path.parent / "metrics.jsonl")
 
 
 def claim(folder, name_of):
