@@ -183,6 +183,10 @@ def _elementwise(x, w):
     return jnp.clip(y, -1, 2) + jnp.floor(x) + jnp.sign(w) + jnp.minimum(x, 0.5) + (x >= 0)
 
 
+def _by_platform(x, w):
+    return jax.lax.platform_dependent(x, cpu=lambda x: x + 0.0, default=lambda x: x * 1.0)
+
+
 def _moves(x, w):
     y = jnp.stack([x, x + 1, x * w], axis=1)[:, jnp.array([2, 0])]
     y = jnp.concatenate([y, y[:, :1]], axis=1)
@@ -206,7 +210,7 @@ def _convolutions(x, w):
     return grouped(y, kernel[..., :1], (1, 1), "VALID", rhs_dilation=(1, 2))
 
 
-@pytest.mark.parametrize("function", [_elementwise, _moves, _products, _convolutions])
+@pytest.mark.parametrize("function", [_elementwise, _by_platform, _moves, _products, _convolutions])
 def test_primitives_give_what_jax_gives(function, digits_model):
     rng = np.random.default_rng(0)
     w = rng.normal(size=(4, 4)).astype(np.float32)

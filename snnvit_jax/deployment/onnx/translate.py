@@ -61,10 +61,11 @@ def _translate_one(graph, equation, inputs):
     name = equation.primitive.name
     if name in _NOTHING:
         return inputs
-    program = next((equation.params[key] for key in _PROGRAMS if key in equation.params), None)
+    if name == "platform_index":
+        return [Constant(np.int32(_index_of_default(equation.params["platforms"])))]
+    program = _called(equation, inputs)
     if program is not None:
-        closed = program if isinstance(program, core.ClosedJaxpr) else core.ClosedJaxpr(program, ())
-        return translate(graph, closed, inputs)
+        return translate(graph, program, inputs[name == "cond" :])
     if name not in OPERATIONS:
         raise NotImplementedError(
             f"the primitive {name!r} has no counterpart in ONNX here; known are "
@@ -75,6 +76,25 @@ def _translate_one(graph, equation, inputs):
         if folded is not None:
             return folded
     return [OPERATIONS[name](graph, equation, inputs)]
+
+
+def _called(equation, inputs):
+    """The program that an equation calls, or None; of several, that of an index that is known."""
+    params = equation.params
+    if equation.primitive.name == "cond":
+        if not isinstance(inputs[0], Constant):
+            raise NotImplementedError("the primitive 'cond' on what is computed has no counterpart")
+        found = params["branches"][int(inputs[0].array)]
+    else:
+        found = next((params[key] for key in _PROGRAMS if key in params), None)
+    if found is None or isinstance(found, core.ClosedJaxpr):
+        return found
+    return core.ClosedJaxpr(found, ())
+
+
+def _index_of_default(platforms):
+    """Which of several programs is for any platform; the first one if none is."""
+    return next((i for i, names in enumerate(platforms) if names is None), 0)
 
 
 def _computed(equation, inputs):
