@@ -85,6 +85,8 @@ def _lively_variables(model, channels=3):
         "var": np.ones,
         masks.SCORE: lambda shape: masks.initial_scores(*shape),
         "tau_logit": np.zeros,
+        "firing_rate_x": lambda shape: rng.uniform(0.1, 0.5, shape),
+        "firing_rate_attn": lambda shape: rng.uniform(0.1, 0.5, shape),
         "time_kernel": lambda shape: rng.uniform(-0.5, 1, shape),
         "time_bias": lambda shape: np.full(shape, -0.5),
     }

@@ -48,11 +48,13 @@ FILES = {
 }
 # Those of families of several stages, whose tests stand beside those of their models.
 META = {"embed_dim": (16, 32, 48, 64), "num_heads": 4, "depth": (2, 1), "image_size": 64}
+RES = {"embed_dim": (16, 32, 64), "num_heads": (1, 2, 4), "depth": (1, 1, 2), "group_size": 16}
 OTHERS = {
     "metaspikeformer_small": File("metaspikeformer_8_512_imagenet", META, tokens=False),
     "qkformer_fixed_small": File(
         "qkformer_4_384", {"embed_dim": 64, "num_heads": 8, "depth": 4, "mlp_ratio": 4.0}
     ),
+    "spikingresformer_small": File("spikingresformer_cifar", RES, tokens=False),
 }
 
 
@@ -159,6 +161,8 @@ def _channels_last(file, published, spikes):
     T, B, *_ = spikes.shape
     if published.endswith("talking_heads_lif"):  # T B heads 1 channels-of-a-head
         return spikes.reshape(T, B, 1, -1)
+    if published.endswith("activation_attn"):  # T B heads patches tokens, here too
+        return spikes
     in_patch_embedding, file = published.startswith("patch_embed"), (FILES | OTHERS)[file]
     channels_first = in_patch_embedding or file.channels_first
     spikes = np.moveaxis(spikes, 2, -1) if channels_first else spikes

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnvit_jax.deployment.folding import as_factor
+from snnvit_jax.deployment.folding import as_factor, node_factor
 from snnvit_jax.signals import Plan, Signal, Tracer
 from snnvit_jax.time_steps import masks as masks_lib
 
@@ -130,7 +130,7 @@ def _constant(node, inputs):
         mean, bias = np.float64(about["mean"]), np.float64(about["bias"])
         return _framed((inputs[0] - mean) * factor + bias, (0.0 - mean) * factor + bias, shape)
     if node.operation == "scale":
-        return inputs[0] * np.float64(about["factor"])
+        return inputs[0] * node_factor(node)
     if node.operation == "sum":
         return np.broadcast_to(sum(inputs[1:], inputs[0]), shape)
     if node.operation == "product":

@@ -56,8 +56,11 @@ class LayerEnergy:
 
     @property
     def kind(self):
-        """The dearest kind among its operands: "spikes", "integers" or "real"."""
-        return _dearest(self.operands)
+        """The dearest kind among its operands, "spikes", "integers" or "real".
+
+        Without those whose values are added where the others have spikes (`LayerShape.added`).
+        """
+        return _dearest(self.operands, self.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +101,7 @@ def layer_energy(shape, units, parts, examples, accounting, needed=None):
     operands = {
         name: _operand(parts[name], size * examples) for name, size in shape.operands.items()
     }
-    kind, macs = _dearest(operands), 0
+    kind, macs = _dearest(operands, shape), 0
     arriving, by_rate = units * shape.fan_out / examples, _by_rate(shape, operands, kind)
     if accounting.multiplies(kind):
         arriving, macs = np.zeros_like(arriving), shape.macs * _steps_with_input(parts, needed)
@@ -135,8 +138,9 @@ def _operand(parts, values_per_step):
     )
 
 
-def _dearest(operands):
-    return max((operand.kind for operand in operands.values()), key=KINDS.index)
+def _dearest(operands, shape):
+    kinds = (operand.kind for name, operand in operands.items() if name not in shape.added)
+    return max(kinds, key=KINDS.index)
 
 
 def _by_rate(shape, operands, kind):

@@ -13,7 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from snnvit_jax.energy import convolution
-from snnvit_jax.layers import Conv, Gate, Head, HeadSum, Linear, Product, SpikingAttention, TokenSum
+from snnvit_jax.layers import (
+    AttentionMap,
+    AttentionValues,
+    Conv,
+    Gate,
+    Head,
+    HeadSum,
+    Linear,
+    Product,
+    SpikingAttention,
+    TokenSum,
+)
 from snnvit_jax.signals import Signal
 
 
@@ -33,6 +44,8 @@ class LayerShape:
       bias_adds: additions of a bias in one time step; part of no total, because a sum can start
         from the bias.
       repeats: for how many identical time steps one computation stands.
+      added: operands whose values are added where others have a spike, as weights are: whatever
+        numbers they are, spikes cost accumulates alone.
     """
 
     macs: int
@@ -44,6 +57,7 @@ class LayerShape:
     fan_out_by_rate: float
     bias_adds: int = 0
     repeats: int = 1
+    added: tuple[str, ...] = ()
 
 
 def is_counted(module):
@@ -153,10 +167,9 @@ def accumulates_by_rate(shape, units):
     if set(units) == {"q", "k", "v"}:
         sums = np.minimum(units["k"], units["v"]) + units["q"]
     else:  # of a product of two, the sparser operand; either may be repeated for the other's size
-        size = max(shape.operands.values())
-        sums = size * functools.reduce(
-            np.minimum, (units[name] / n for name, n in shape.operands.items())
-        )
+        sizes = {name: n for name, n in shape.operands.items() if name not in shape.added}
+        rates = (units[name] / n for name, n in sizes.items())
+        sums = max(sizes.values()) * functools.reduce(np.minimum, rates)
     return sums * shape.fan_out_by_rate
 
 
@@ -350,6 +363,50 @@ class _HeadSum:
         return dataclasses.replace(_elementwise({"q": q}, _size(q)), primitives=())
 
 
+class _AttentionMap:
+    """A spike of s adds a value of y for each patch (Shi et al., CVPR 2024)."""
+
+    operands = ("y", "s")
+
+    @staticmethod
+    def units(module, y, s):
+        return _sum_per_step(s)
+
+    @staticmethod
+    def shape(module, y, s):  # B T M h d, B T N h d
+        return _added_where_spikes({"y": y, "s": s}, fan_out=y.shape[2])
+
+
+class _AttentionValues:
+    """A spike of the attention map adds the channels of a patch of its head."""
+
+    operands = ("y", "attention")
+
+    @staticmethod
+    def units(module, y, attention):
+        return _sum_per_step(attention)
+
+    @staticmethod
+    def shape(module, y, attention):  # B T M h d, B T h M N
+        return _added_where_spikes({"y": y, "attention": attention}, fan_out=y.shape[-1])
+
+
+def _added_where_spikes(operands, fan_out):
+    """A product of real values, first, and spikes, each of which adds `fan_out` of them."""
+    added, spikes = operands
+    macs = _size(operands[spikes]) * fan_out
+    return LayerShape(
+        macs=macs,
+        fan_out=fan_out,
+        time_steps=operands[spikes].shape[1],
+        operands={name: _size(x) for name, x in operands.items()},
+        primitives=("dot_general",),
+        plain_macs=macs,
+        fan_out_by_rate=fan_out,
+        added=(added,),
+    )
+
+
 def _elementwise(operands, size):
     first = next(iter(operands.values()))
     return LayerShape(
@@ -368,6 +425,8 @@ OPERATIONS = {
     Conv: _Conv,
     Head: _Head,
     SpikingAttention: _Attention,
+    AttentionMap: _AttentionMap,
+    AttentionValues: _AttentionValues,
     TokenSum: _TokenSum,
     Gate: _Gate,
     HeadSum: _HeadSum,

@@ -84,12 +84,13 @@ def _needed_of(needed, arriving):
 
 
 def mean_rate(layer):
-    """Returns the mean input of a layer over its operands and time steps.
+    """Returns the mean input of a layer over its time steps and those operands that drive it.
 
     Args:
       layer: a `LayerEnergy`.
     """
-    rates = [operand.rate.mean() for operand in layer.operands.values()]
+    driving = layer.operands.keys() - set(layer.shape.added)
+    rates = [layer.operands[name].rate.mean() for name in layer.operands if name in driving]
     return sum(rates) / len(rates)
 
 

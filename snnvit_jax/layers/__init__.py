@@ -3,10 +3,18 @@
 Imports `signals` and `xla`.
 """
 
-from snnvit_jax.layers.attention import Gate, Product, SpikingAttention, TokenSum, spiking_attention
+from snnvit_jax.layers.attention import (
+    AttentionMap,
+    AttentionValues,
+    Gate,
+    Product,
+    SpikingAttention,
+    TokenSum,
+    spiking_attention,
+)
 from snnvit_jax.layers.drop_path import drop_path
 from snnvit_jax.layers.head import Head
-from snnvit_jax.layers.heads import HeadSum, SplitHeads, as_heads, merge_heads
+from snnvit_jax.layers.heads import Channels, HeadSum, SplitHeads, as_heads, merge_heads
 from snnvit_jax.layers.linear import Conv, Convolution, Linear, MatrixProduct, uniform_fan_in
 from snnvit_jax.layers.normalisation import (
     EPSILON,
@@ -16,11 +24,15 @@ from snnvit_jax.layers.normalisation import (
     normalize,
 )
 from snnvit_jax.layers.pooling import max_pool, mean_over_space
+from snnvit_jax.layers.scale import RateScale, Scale, firing_rate, running_rate
 
 __all__ = [
     "EPSILON",
     "MOMENTUM",
+    "AttentionMap",
+    "AttentionValues",
     "BatchNorm",
+    "Channels",
     "Conv",
     "Convolution",
     "Gate",
@@ -29,16 +41,20 @@ __all__ = [
     "Linear",
     "MatrixProduct",
     "Product",
+    "RateScale",
+    "Scale",
     "SpikingAttention",
     "SplitHeads",
     "TokenSum",
     "as_heads",
     "batch_statistics",
     "drop_path",
+    "firing_rate",
     "max_pool",
     "mean_over_space",
     "merge_heads",
     "normalize",
+    "running_rate",
     "spiking_attention",
     "uniform_fan_in",
 ]

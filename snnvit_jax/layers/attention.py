@@ -121,3 +121,25 @@ class Gate(Product):
     def compute(self, q, x):
         """Returns q x of [B, K, N, C] and what broadcasts to it."""
         return q * x
+
+
+class AttentionMap(Product):
+    """Which place meets which, in each head: y sᵀ, [B, K, heads, M, N] (Shi et al., CVPR 2024).
+
+    y is real-valued, made of the same spikes s by one linear map. A spike adds a column of y.
+    """
+
+    def compute(self, y, s):
+        """Returns sum over d of y[m, d] s[n, d], of [B, K, M, heads, d] and [B, K, N, heads, d]."""
+        return _einsum("btmhd,btnhd->bthmn", y, s).astype(y.dtype)
+
+
+class AttentionValues(Product):
+    """What places that meet hand on, in each head: [B, K, N, heads, d] (Shi et al., CVPR 2024).
+
+    y is real-valued; a spike of the attention map adds a row of it.
+    """
+
+    def compute(self, y, attention):
+        """Returns sum over m of y[m, d] a[m, n], of [B, K, M, heads, d], [B, K, heads, M, N]."""
+        return _einsum("btmhd,bthmn->btnhd", y, attention).astype(y.dtype)

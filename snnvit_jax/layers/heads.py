@@ -21,6 +21,23 @@ class SplitHeads:
         return x.reshape(*x.shape[:-1], self.num_heads, x.shape[-1] // self.num_heads)
 
 
+@dataclasses.dataclass(frozen=True)
+class Channels:
+    """Some channels, for `Signal.map`: [N, ..., C] -> [N, ..., stop - start].
+
+    Attributes:
+      start: first of them.
+      stop: the one behind the last.
+    """
+
+    start: int
+    stop: int
+
+    def __call__(self, x):
+        """Returns [N, ..., stop - start] of [N, ..., C]."""
+        return x[..., self.start : self.stop]
+
+
 def merge_heads(x):
     """Returns [N, ..., heads, d] as [N, ..., heads * d], for `Signal.map`.
 

@@ -3,7 +3,14 @@
 Imports `layers`, `neurons`, `signals` and `time_steps`.
 """
 
-from snnvit_jax.models import metaspikeformer, qkformer, sdt, spikformer, spikingformer
+from snnvit_jax.models import (
+    metaspikeformer,
+    qkformer,
+    sdt,
+    spikformer,
+    spikingformer,
+    spikingresformer,
+)
 from snnvit_jax.models.family import Family
 from snnvit_jax.models.registry import (
     FAMILIES,
@@ -22,6 +29,7 @@ for _family in (
     sdt.FAMILY,
     metaspikeformer.FAMILY,
     qkformer.FAMILY,
+    spikingresformer.FAMILY,
 ):
     register(_family)
 

@@ -70,7 +70,8 @@ class Family:
         settings = {**self.sizes[name], **chosen}
         size = settings.pop("image_size")
         settings["image_size"] = _as_pair(size if image_size is None else image_size)
-        settings["neuron"] = as_neuron(settings.get("neuron", LIFNeuron()))
+        published = self.sizes[name].get("neuron", LIFNeuron())
+        settings["neuron"] = as_neuron(settings.get("neuron", published), published)
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
         return self.module(self.config(num_classes=num_classes, time_steps=time_steps, **settings))
 

@@ -199,6 +199,8 @@ KINDS = {cls.kind: cls for cls in (LIFNeuron, IFNeuron, PLIFNeuron, ReLUNeuron, 
 # What a configuration may say of any kind; a kind takes what it knows.
 _SETTINGS = ("tau", "reset", "surrogate", "alpha", "detach_reset", "estimator")
 
+_INHERITED = ("kind", *_SETTINGS)  # by a mapping from the neuron that was published
+
 
 def register_neuron(cls):
     """Adds a kind of neuron, so that `model.neuron.kind` of a configuration finds it.
@@ -243,11 +245,13 @@ def create_neuron(kind="lif", **settings):
     return KINDS[kind](**{name: settings[name] for name in fields if name in settings})
 
 
-def as_neuron(neuron):
+def as_neuron(neuron, otherwise=None):
     """Returns a neuron given as such or as a mapping of settings.
 
     Args:
       neuron: a `Neuron`, or a mapping with a "kind" and its settings.
+      otherwise: a `Neuron` whose settings count where the mapping has none, or None for a kind or
+        surrogate; None for the defaults.
 
     Raises:
       ValueError: for anything else, or settings that do not fit.
@@ -257,7 +261,11 @@ def as_neuron(neuron):
     if not hasattr(neuron, "items"):
         known = ", ".join(("kind", *_SETTINGS))
         raise ValueError(f"{neuron=} must be a Neuron or a mapping of settings: {known}")
-    return create_neuron(**dict(neuron.items()))
+    given = {k: v for k, v in neuron.items() if v is not None or k not in ("kind", "surrogate")}
+    if otherwise is not None and getattr(otherwise, "kind", None) in KINDS:
+        known = {key: value for key, value in describe(otherwise).items() if key in _INHERITED}
+        given = known | given
+    return create_neuron(**given)
 
 
 def describe(neuron):

@@ -117,6 +117,12 @@ def verdict(energy):
         for name, x in others.items()
     ]
     listed = table(("operand", "values", ">not 0 or 1"), rows) if rows else ""
+    added = sum(bool(layer.shape.added) for layer in energy.layers.values())
+    if added:
+        listed = (
+            f"<p>{added} products add real numbers, which one of their operands holds, where the "
+            "other has a spike: that costs additions, as weights do.</p>" + listed
+        )
     return _section(
         "Is it accumulate-only?",
         f"<p>Of {len(energy.layers)} convolutions and products, {spikes} saw nothing but 0 and 1 "

@@ -136,6 +136,8 @@ def _convert(array, ndim):
     """One tensor in this library's layout: convolutions HWIO, linear maps [in, out]."""
     if ndim == 4 and array.ndim == 4:
         return array.transpose(2, 3, 1, 0)
+    if ndim == 1 and array.ndim == 5 and array.size == array.shape[2]:  # one number for each head
+        return array.reshape(-1)
     if ndim == 2 and set(array.shape[2:]) <= {1}:  # a linear map, or a convolution of one pixel
         return array.reshape(array.shape[:2]).T
     return array
