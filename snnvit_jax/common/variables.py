@@ -1,4 +1,4 @@
-"""What no network can compute with: weights that are not finite, and negative variances.
+"""What no network can compute with: weights that are not finite, negative variances and rates.
 
 A spike function swallows a NaN, so that the logits stay finite and only the accuracy tells. Hence
 every place that takes weights asks here first.
@@ -9,11 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-_VARIANCES = ("var", "running_var")
+# What no value may be below zero of: end of a name -> what to call it.
+_NOT_NEGATIVE = {
+    "var": "variance",
+    "running_var": "variance",
+    "firing_rate_x": "rate",
+    "firing_rate_attn": "rate",
+}
 
 
 def check_finite(variables, where="the variables"):
     """Raises ValueError naming the first tensor with a NaN, an infinity or a negative variance.
+
+    A firing rate may not be negative either.
 
     Args:
       variables: a tree of arrays in any floating-point type, such as {"params", "batch_stats"} of a
@@ -38,6 +46,7 @@ def _problem(name, leaf):
     if not finite.all():
         place = tuple(map(int, np.argwhere(~finite)[0]))
         return f"{np.count_nonzero(~finite)} values that are not finite, {array[place]} at {place}"
-    if name.replace("/", ".").rpartition(".")[2] in _VARIANCES and (array < 0).any():
-        return f"a negative variance, {array.min()}"
+    known = _NOT_NEGATIVE.get(name.replace("/", ".").rpartition(".")[2])
+    if known and (array < 0).any():
+        return f"a negative {known}, {array.min()}"
     return None

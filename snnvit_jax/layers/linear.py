@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from snnvit_jax.signals.signal import OfImages
-
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
+from snnvit_jax.xla.convolution import convolve
 
 
 def uniform_fan_in(fan_in):
@@ -73,16 +72,8 @@ class Convolution:
           images: [N, H, W, C].
           kernel: [kh, kw, C / groups, features].
         """
-        return jax.lax.conv_general_dilated(
-            images,
-            kernel,
-            self.strides,
-            self.padding,
-            rhs_dilation=self.dilation,
-            dimension_numbers=_LAYOUT,
-            feature_group_count=self.groups,
-            preferred_element_type=self.wide,
-        )
+        options = self.strides, self.padding, self.dilation, self.groups, self.wide
+        return convolve(images, kernel, *options)
 
 
 class Linear(nn.Module):

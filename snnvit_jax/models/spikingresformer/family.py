@@ -21,9 +21,7 @@ SIZES = {
     "spikingresformer_s_imagenet": _sizes((64, 256, 512), (1, 4, 8), 224, "imagenet"),
     "spikingresformer_m_imagenet": _sizes((64, 384, 768), (1, 6, 12), 224, "imagenet"),
     "spikingresformer_l_imagenet": _sizes((128, 512, 1024), (2, 8, 16), 224, "imagenet"),
-    "spikingresformer_dvsg": _sizes(
-        (32, 96, 192), (1, 3, 6), 64, neuron=PLIFNeuron, group_size=32
-    ),
+    "spikingresformer_dvsg": _sizes((32, 96, 192), (1, 3, 6), 64, neuron=PLIFNeuron, group_size=32),
 }
 
 
