@@ -15,6 +15,7 @@ with time steps learned to 2 of 4 | not reproduced here yet |
 | sdt_2_512, sdt_2_256 | published recipe, 310 epochs, the same | not reproduced here yet |
 | qkformer_4_384 | published recipe, 410 epochs, the same | published, all 4 steps: 96.18 % \
 (membrane potentials leak from image to image there); not reproduced here yet |
+| spikingresformer_cifar | published recipe, 600 epochs, the same | not reproduced here yet |
 | finetune_time_steps | 31 epochs from trained weights: `--config.init_from=WEIGHTS` | |
 | small | about 1 M parameters, 2 epochs, for two CPU cores | experiments/cifar10/README.md |
 | smoke | the whole recipe on 1,024 images and a tiny model, under two minutes on two cores | |
@@ -33,7 +34,7 @@ PUBLISHED = (
     *("spikformer_4_384", "spikformer_2_384", "spikformer_4_256"),
     *("spikingformer_4_384", "spikingformer_2_384", "spikingformer_4_256"),
     *("sdt_2_512", "sdt_2_256"),
-    "qkformer_4_384",
+    *("qkformer_4_384", "spikingresformer_cifar"),
 )
 CHANGES = ("smoke", "finetune_time_steps")  # of a published size: sdt_2_512:smoke
 VARIANTS = (*PUBLISHED, "finetune_time_steps", "small", "smoke")
@@ -59,7 +60,7 @@ def get_config(variant="spikformer_4_384"):
     config.data.name = "cifar10"
     config.data.train_split = "train[:90%]"
     config.data.eval_split = "train[90%:]"
-    config.data.mean, config.data.std = recipes.CIFAR10_MEAN, recipes.CIFAR10_STD
+    recipes.normalise_cifar(config, 10)
     if change == "finetune_time_steps":
         recipes.finetune_time_steps(config, target=2.0)
     elif change == "smoke":

@@ -18,6 +18,14 @@ MODELS = {
     "spikingformer": ("spikingformer_4_384", ONE_STAGE, 8),
     "sdt": ("sdt_2_512", ONE_STAGE, 8),
     "qkformer": ("qkformer_4_384", {"embed_dim": 128, "num_heads": 4, "depth": 3}, 8),
+    "spikingresformer": (
+        "spikingresformer_cifar",
+        {
+            **{"embed_dim": (16, 32, 64), "num_heads": (1, 2, 4), "depth": (1, 1, 2)},
+            "group_size": 16,
+        },
+        8,
+    ),
     # Its 16 pixels to a token are more than a digit has: they are enlarged.
     "metaspikeformer": (
         "metaspikeformer_8_384_imagenet",

@@ -4,8 +4,8 @@ Lengths are shares of the training, so that all of them follow `config.epochs`.
 
 Sources: the authors' public repositories, github.com/ZK-Zhou/spikformer (cifar10/cifar10.yml,
 imagenet/imagenet.yml), zhouchenlin2096/Spikingformer (the same two, and cifar100/cifar100.yml),
-BICLab/Spike-Driven-Transformer (conf/) and zhouchenlin2096/QKFormer (cifar10/cifar10.yml,
-cifar100/cifar100.yml), run by timm training scripts; QKFormer's imagenet/train.py and
+BICLab/Spike-Driven-Transformer (conf/), zhouchenlin2096/QKFormer (cifar10/cifar10.yml,
+cifar100/cifar100.yml) and xyshi2000/SpikingResformer (configs/), run by timm training scripts; QKFormer's imagenet/train.py and
 BICLab/Spike-Driven-Transformer-V2 (classification/), run by scripts made from that of masked
 autoencoders. The time-step phases are this project's: the published models keep all of their steps.
 """
@@ -15,12 +15,26 @@ from snnvit_jax.config import use_model
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# By family and number of classes; what has no entry of its own is normalised as timm does.
+_CIFAR_STATISTICS = {
+    (None, 10): (CIFAR10_MEAN, CIFAR10_STD),
+    (None, 100): (CIFAR100_MEAN, CIFAR100_STD),
+    ("spikingresformer", 10): (CIFAR10_MEAN, (0.2023, 0.1994, 0.2010)),
+    ("spikingresformer", 100): (
+        (129.3 / 255, 124.1 / 255, 112.4 / 255),
+        (68.2 / 255, 65.4 / 255, 70.4 / 255),
+    ),
+}
 
 _WEIGHTS = "WEIGHTS"  # no such file: the error says which key to set
 # Of the models that `smoke` trains. A QKFormer has blocks in each of three stages.
 _SMALL = {
     None: {"embed_dim": 64, "num_heads": 2, "depth": 1},
     "qkformer": {"embed_dim": 64, "num_heads": 2, "depth": 4},
+    "spikingresformer": {
+        **{"embed_dim": (16, 32, 32), "num_heads": (1, 2, 2), "depth": (1, 1, 1)},
+        "group_size": 16,
+    },
     "metaspikeformer": {"embed_dim": (8, 16, 32, 32), "num_heads": 2, "depth": (1, 1)},
 }
 
@@ -190,12 +204,80 @@ def metaspikeformer_finetune(config, target):
     config.time_step_start = 5 / 50
 
 
+def spikingresformer_cifar(config):
+    """Sets the published recipe of SpikingResformer on CIFAR: 600 epochs, mixup until the end.
+
+    Args:
+      config: a ConfigDict with the keys of `config.default_config`; changed in place.
+    """
+    _spikingresformer(config, epochs=600)
+    config.batch_size = 128
+    config.optimizer.learning_rate = 5e-4
+    config.mixing.mixup_alpha = 0.5
+    config.data.image_size = 32
+    config.data.randaugment.num_ops = 1
+
+
+# Size -> (images on each of 8 GPUs, learning rate, RandAugment's number and magnitude).
+_SPIKINGRESFORMER = {
+    "ti": (32, 1e-3, 2, 7.0),
+    "s": (32, 1e-3, 2, 7.0),
+    "m": (28, 8e-4, 2, 9.0),
+    "l": (16, 5e-4, 3, 9.0),
+}
+
+
+def spikingresformer_imagenet(config):
+    """Sets the published recipe of SpikingResformer on ImageNet: 320 epochs.
+
+    Args:
+      config: a ConfigDict with the keys of `config.default_config`; changed in place. It differs
+        from size to size.
+    """
+    _spikingresformer(config, epochs=320)
+    images, rate, number, magnitude = _SPIKINGRESFORMER[config.model.name.split("_")[1]]
+    config.batch_size = 8 * images
+    config.optimizer.learning_rate = rate
+    config.mixing.mixup_alpha = 0.2
+    config.mixing.cutmix_alpha = 1.0
+    config.data.image_size = 224
+    config.data.random_resized_crop = True
+    config.data.crop_fraction = 0.95
+    config.data.randaugment.num_ops = number
+    config.data.randaugment.magnitude = magnitude
+    config.data.mean, config.data.std = IMAGENET_MEAN, IMAGENET_STD
+
+
+def _spikingresformer(config, epochs):
+    """What its recipes share: three epochs of warm-up, no erasing, no cooling down."""
+    config.epochs = epochs
+    config.seed = 12450
+    _epoch_cosine(config, warmup_learning_rate=1e-5, weight_decay=0.01)
+    config.optimizer.warmup = 3 / epochs
+    config.optimizer.cooldown = 0.0
+    config.data.flip = True
+    config.data.randaugment.magnitude = 7.0
+
+
+def normalise_cifar(config, classes):
+    """Sets the mean and the standard deviation that a model's authors normalise CIFAR by.
+
+    Args:
+      config: a ConfigDict whose model is chosen; changed in place.
+      classes: 10 or 100.
+    """
+    family = config.model.name.partition("_")[0]
+    mean, std = _CIFAR_STATISTICS.get((family, classes), _CIFAR_STATISTICS[None, classes])
+    config.data.mean, config.data.std = mean, std
+
+
 # By family and data set. The authors of Meta-SpikeFormer publish none for CIFAR.
 CIFAR = {
     "spikformer": spikformer_cifar,
     "spikingformer": spikingformer_cifar,
     "sdt": sdt_cifar,
     "qkformer": qkformer_cifar,
+    "spikingresformer": spikingresformer_cifar,
 }
 IMAGENET = {
     "spikformer": spikformer_imagenet,
@@ -203,6 +285,7 @@ IMAGENET = {
     "sdt": sdt_imagenet,
     "qkformer": qkformer_imagenet,
     "metaspikeformer": metaspikeformer_imagenet,
+    "spikingresformer": spikingresformer_imagenet,
 }
 
 

@@ -171,6 +171,22 @@ OTHERS = {
         *(200, (5, 0), 512, "adamw", (0.0, 1.2e-3, 1e-6), (None, False), 0.05),
         *(("all", 2, 9.0, 0.5), (0.25, "noise"), (0.0, 1.0, 0.0, None), (0.08, 1.0), 1, 0.875, 4),
     ),
+    ("cifar10", "spikingresformer_cifar"): (
+        *(600, (3, 0), 128, "adamw", (1e-5, 5e-4, 1e-5), (None, False), 0.01),
+        *(("all", 1, 7.0, 0.5), (0.0, "zero"), (0.5, 1.0, 0.0, None), False, 1, None, 4),
+    ),
+    ("imagenet", "spikingresformer_s"): (
+        *(320, (3, 0), 256, "adamw", (1e-5, 1e-3, 1e-5), (None, False), 0.01),
+        *(("all", 2, 7.0, 0.5), (0.0, "zero"), (0.2, 1.0, 1.0, None), (0.08, 1.0), 1, 0.95, 4),
+    ),
+    ("imagenet", "spikingresformer_m"): (
+        *(320, (3, 0), 224, "adamw", (1e-5, 8e-4, 1e-5), (None, False), 0.01),
+        *(("all", 2, 9.0, 0.5), (0.0, "zero"), (0.2, 1.0, 1.0, None), (0.08, 1.0), 1, 0.95, 4),
+    ),
+    ("imagenet", "spikingresformer_l"): (
+        *(320, (3, 0), 128, "adamw", (1e-5, 5e-4, 1e-5), (None, False), 0.01),
+        *(("all", 3, 9.0, 0.5), (0.0, "zero"), (0.2, 1.0, 1.0, None), (0.08, 1.0), 1, 0.95, 4),
+    ),
     ("imagenet", "metaspikeformer_8_512"): (
         *(200, (10, 0), 1024, "lamb", (0.0, 2.4e-3, 1e-6), (1.0, True), 0.05),
         *(("all", 2, 9.0, 0.5), (0.25, "noise"), (0.0, 1.0, 0.0, None), (0.08, 1.0), 1, 0.875, 1),
@@ -197,10 +213,20 @@ def test_the_published_settings_of_other_families(file, name):
         *((m.mixup_alpha, m.probability, m.cutmix_alpha, off), crop, c.data.repeats),
         *(c.data.crop_fraction, c.model.time_steps),
     )
-    assert o.schedule == ("epoch_cosine" if around[1] else "cosine")
+    by_epochs = around[1] or name.startswith("spikingresformer")
+    assert o.schedule == ("epoch_cosine" if by_epochs else "cosine")
     assert (o.label_smoothing, c.data.flip, a.probability) == (0.1, True, 0.5)
     learned = c.model.time_steps > 1
     assert (c.target_time_steps == 2.0) == (c.time_step_penalty == 1.0) == learned
+
+
+def test_a_spikingresformer_is_trained_as_its_authors_do():
+    ten, hundred = (load(f"cifar{n}", "spikingresformer_cifar") for n in (10, 100))
+    assert ten.data.std == (0.2023, 0.1994, 0.2010)
+    assert hundred.data.mean == pytest.approx((0.507, 0.4863, 0.4408), abs=1e-4)
+    assert load("cifar10", "sdt_2_256").data.std == recipes.CIFAR10_STD
+    assert (ten.model.neuron.surrogate, ten.model.neuron.kind, ten.seed) == ("arctan", "lif", 12450)
+    assert load("cifar10").model.neuron.surrogate == "sigmoid"
 
 
 def test_every_published_size_has_a_recipe():

@@ -12,7 +12,7 @@ from snnvit_jax.common import files
 from snnvit_jax.common.variables import check_finite
 from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.weights import convert, torch_file
-from snnvit_jax.weights.fitting import HEAD, fit
+from snnvit_jax.weights.fitting import fit, head_of
 from snnvit_jax.weights.names import unwrap
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".tar", ".bin")
@@ -118,7 +118,9 @@ def _from_names(tensors, model, initial):
 
 def _with_head_of(tensors, initial):
     """Replaces a head for other classes, in PyTorch's layout."""
-    head, bias = initial["params"][HEAD], tensors.get(f"{HEAD}.bias")
-    if bias is not None and bias.shape == head["bias"].shape:
-        return tensors
-    return tensors | {f"{HEAD}.weight": head["kernel"].T, f"{HEAD}.bias": head["bias"]}
+    name = head_of(initial["params"])
+    head = initial["params"][name]
+    leaves = {"weight": head["kernel"].T} | {k: x for k, x in head.items() if k == "bias"}
+    new = {f"{name}.{leaf}": x for leaf, x in leaves.items()}
+    fits = all(n in tensors and np.shape(tensors[n]) == x.shape for n, x in new.items())
+    return tensors if fits else tensors | new

@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 from snnvit_jax.models import FAMILIES, family_of
+from snnvit_jax.neurons import describe
 
 
 class Setting(abc.ABC):  # noqa: B024, nothing derives from it: types are registered below
@@ -49,7 +50,7 @@ def setting():
 
 
 def use_model(config, name):
-    """Chooses a model, and adds the settings that its family has besides the usual ones.
+    """Chooses a model and its neurons, and adds what its family has besides the usual settings.
 
     Args:
       config: a ConfigDict with the keys of `config.default_config`; changed in place.
@@ -61,6 +62,10 @@ def use_model(config, name):
     config.model.name = name
     for key in sorted(set(family_of(name).settings) - set(config.model)):
         config.model[key] = setting()
+    published = family_of(name).sizes[name].get("neuron")
+    if published is not None:
+        known = set(config.model.neuron)
+        config.model.neuron.update({k: v for k, v in describe(published).items() if k in known})
 
 
 def add_known(config, model):

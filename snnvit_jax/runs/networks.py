@@ -15,6 +15,7 @@ from snnvit_jax.models.parts import image_channels
 from snnvit_jax.runs import classes
 from snnvit_jax.runs.experiment import model_of
 from snnvit_jax.runs.workdir import Workdir
+from snnvit_jax.weights.fitting import head_of
 
 
 def open_network(place):
@@ -85,7 +86,7 @@ def _of_folder(path):
     if config is None:
         raise ValueError(f"the folder {path} holds no run: there is no config.json in it")
     variables = load_variables(folder.checkpoints)
-    (count,) = variables["params"]["head"]["bias"].shape
+    count = variables["params"][head_of(variables["params"])]["kernel"].shape[-1]
     model = model_of(config.model, count, config.data.image_size)
     return deploy_run(config, model, variables, classes.read(folder))
 

@@ -14,6 +14,7 @@ from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
 from snnvit_jax.runs import classes as classes_lib
 from snnvit_jax.runs import initial
 from snnvit_jax.runs.workdir import Workdir
+from snnvit_jax.weights.fitting import head_of
 
 _KEPT = "kept"
 
@@ -40,12 +41,13 @@ def load(path, model, own, class_names):
     """
     variables = initial.load(path, model, own)
     known = classes_of(path)
-    head, new_head = (v["params"][initial.HEAD] for v in (variables, own))
+    name = head_of(own["params"])
+    head, new_head = (v["params"][name] for v in (variables, own))
     told = _KEPT
     if known is not None and known != tuple(class_names):
         told = classes_lib.difference(known, class_names, ("there", "here"))
-        variables = variables | {"params": variables["params"] | {initial.HEAD: new_head}}
-    elif all(np.array_equal(head[name], new_head[name]) for name in new_head):
+        variables = variables | {"params": variables["params"] | {name: new_head}}
+    elif all(np.array_equal(head[leaf], new_head[leaf]) for leaf in new_head):
         told = f"there is none for {len(class_names)} classes"
     names = {} if known is None else {"classes": list(known)}
     return variables, {"init_from": str(path), **_version(path), **names, "head": told}

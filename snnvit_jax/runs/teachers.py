@@ -21,6 +21,7 @@ from snnvit_jax.runs import classes as classes_lib
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs import initial
 from snnvit_jax.runs.workdir import Workdir
+from snnvit_jax.weights.fitting import head_of
 
 # What a teacher's images must have in common with the student's.
 _SAME_IMAGES = ("image_size", "mean", "std", "events.split_by", "events.sum_channel")
@@ -101,7 +102,7 @@ def load(path, num_classes):
         variables = traverse_util.unflatten_dict(variables, sep="/")
     else:
         variables = load_variables(Workdir(folder).checkpoints)
-    (classes,) = variables["params"]["head"]["bias"].shape
+    classes = variables["params"][head_of(variables["params"])]["kernel"].shape[-1]
     if classes != num_classes:
         raise ValueError(
             f"distillation.teacher={str(path)!r} tells {classes} classes apart, this training "

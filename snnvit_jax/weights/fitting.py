@@ -9,7 +9,17 @@ from flax import traverse_util
 from snnvit_jax.time_steps import masks
 from snnvit_jax.time_steps.schedule import with_time_steps
 
-HEAD = "head"
+HEADS = ("head", "classifier")  # what authors call the linear map that gives the logits
+_OF_HEADS = tuple(f"params/{name}/" for name in HEADS)
+
+
+def head_of(params):
+    """Returns the name of the linear map that gives a model's logits.
+
+    Args:
+      params: of the model.
+    """
+    return next((name for name in HEADS if name in params), HEADS[0])
 
 
 def fit(variables, initial):
@@ -71,7 +81,7 @@ def _replaced(given, wanted):
     new = {
         name: leaf
         for name, leaf in wanted.items()
-        if (name.startswith(f"params/{HEAD}/") and np.shape(given.get(name)) != leaf.shape)
+        if (name.startswith(_OF_HEADS) and np.shape(given.get(name)) != leaf.shape)
         or (name.endswith("/" + masks.SCORE) and name not in given)
     }
     constants = ["/".join(path) for path in learned_constants(name.split("/") for name in wanted)]

@@ -17,10 +17,12 @@ from snnvit_jax.evaluation import early_exit
 from snnvit_jax.neurons import LIFNeuron
 from snnvit_jax.neurons.kinds import IFNeuron, PLIFNeuron, ReLUNeuron
 from snnvit_jax.report import page_tables
+from snnvit_jax.runs import initial
 from snnvit_jax.time_steps import masks
 from snnvit_jax.time_steps.masks import SCORE
 
 FILE = "spikingresformer_small"
+IMAGE = (32, 32, 3)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,21 @@ def test_whatever_is_missing_extra_or_of_another_shape_is_named(golden):
     for name in ("layers.2.5.W.weight", "classifier.bias", "layers.0.0.activation_in.w"):
         with pytest.raises(ValueError, match=rf"missing=\[\], unexpected=\['{name}'\]$"):
             snn.convert.from_torch(model, golden.weights | {name: np.zeros(64)})
+
+
+def test_a_head_for_other_classes_starts_anew_in_both_names(golden):
+    model = dataclasses.replace(golden.model().config, num_classes=3)
+    model = type(golden.model())(model)
+    own = jax.tree.map(
+        lambda leaf: np.full(leaf.shape, 7.0, np.float32), snn.models.variable_shapes(model, IMAGE)
+    )
+    given = snn.convert.from_torch(golden.model(), golden.weights)
+    flat = traverse_util.flatten_dict(given, sep="/")
+    for tensors in (golden.weights, flat):
+        found = initial._from_names(tensors, model, own)
+        np.testing.assert_array_equal(found["params"]["classifier"]["kernel"], np.full((64, 3), 7))
+        stem = found["params"]["prologue_0"]["kernel"]
+        np.testing.assert_array_equal(stem, given["params"]["prologue_0"]["kernel"])
 
 
 # ---------------------------------------------------------------- sizes
