@@ -5,9 +5,10 @@ Lengths are shares of the training, so that all of them follow `config.epochs`.
 Sources: the authors' public repositories, github.com/ZK-Zhou/spikformer (cifar10/cifar10.yml,
 imagenet/imagenet.yml), zhouchenlin2096/Spikingformer (the same two, and cifar100/cifar100.yml),
 BICLab/Spike-Driven-Transformer (conf/), zhouchenlin2096/QKFormer (cifar10/cifar10.yml,
-cifar100/cifar100.yml) and xyshi2000/SpikingResformer (configs/), run by timm training scripts; QKFormer's imagenet/train.py and
-BICLab/Spike-Driven-Transformer-V2 (classification/), run by scripts made from that of masked
-autoencoders. The time-step phases are this project's: the published models keep all of their steps.
+cifar100/cifar100.yml) and xyshi2000/SpikingResformer (configs/), run by timm training scripts or
+those made from them; QKFormer's imagenet/train.py and BICLab/Spike-Driven-Transformer-V2
+(classification/), run by scripts made from that of masked autoencoders. The time-step phases are
+this project's: the published models keep all of their steps.
 """
 
 from snnvit_jax.config import use_model

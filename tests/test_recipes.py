@@ -223,7 +223,7 @@ def test_the_published_settings_of_other_families(file, name):
 def test_a_spikingresformer_is_trained_as_its_authors_do():
     ten, hundred = (load(f"cifar{n}", "spikingresformer_cifar") for n in (10, 100))
     assert ten.data.std == (0.2023, 0.1994, 0.2010)
-    assert hundred.data.mean == pytest.approx((0.507, 0.4863, 0.4408), abs=1e-4)
+    assert hundred.data.mean == pytest.approx((0.5071, 0.4867, 0.4408), abs=1e-4)
     assert load("cifar10", "sdt_2_256").data.std == recipes.CIFAR10_STD
     assert (ten.model.neuron.surrogate, ten.model.neuron.kind, ten.seed) == ("arctan", "lif", 12450)
     assert load("cifar10").model.neuron.surrogate == "sigmoid"
