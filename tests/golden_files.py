@@ -46,6 +46,14 @@ FILES = {
     "spikingformer_small": File("spikingformer_4_384"),
     "sdt_small": File("sdt_2_512"),
 }
+# Those of the forms for event cameras; their inputs are recordings.
+DVS = {"embed_dim": 64, "num_heads": 4, "depth": 2, "image_size": 64}
+EVENTS = {
+    "spikformer_dvs_small": File("spikformer_2_256_dvs", DVS),
+    "spikingformer_dvs_small": File("spikingformer_2_256_dvs", DVS),
+    "sdt_dvs_small": File("sdt_2_256_dvs", DVS | {"num_heads": 8, "image_size": 32}),
+    "qkformer_fixed_dvs_small": File("qkformer_2_256_dvs", DVS | {"num_heads": 16}),
+}
 # Those of families of several stages, whose tests stand beside those of their models.
 META = {"embed_dim": (16, 32, 48, 64), "num_heads": 4, "depth": (2, 1), "image_size": 64}
 RES = {"embed_dim": (16, 32, 64), "num_heads": (1, 2, 4), "depth": (1, 1, 2), "group_size": 16}
@@ -84,7 +92,7 @@ class Golden:
     Attributes:
       name: of the file.
       meta: how it was made.
-      images: [B, H, W, 3].
+      images: [B, H, W, 3], or recordings [B, T, H, W, 2].
       labels: [B].
       weights: {published name: array in PyTorch's layout}.
       logits64: [B, classes] in inference mode, computed in float64.
@@ -103,7 +111,7 @@ class Golden:
 
     def model(self, **overrides):
         """Creates the model that the weights belong to."""
-        file = (FILES | OTHERS)[self.name]
+        file = (FILES | EVENTS | OTHERS)[self.name]
         return snn.create_model(file.model, 10, time_steps=4, **file.settings, **overrides)
 
     @property
@@ -114,14 +122,14 @@ class Golden:
 
 @functools.cache
 def read(name):
-    """Returns the Golden called `name`, a key of FILES or OTHERS."""
+    """Returns the Golden called `name`, a key of FILES, EVENTS or OTHERS."""
     with np.load(FOLDER / f"{name}.npz") as file:
         arrays = dict(file)
     meta = json.loads(str(arrays["meta"]))
     return Golden(
         name=name,
         meta=meta,
-        images=arrays["x"].transpose(0, 2, 3, 1),
+        images=np.moveaxis(arrays["x"], -3, -1),
         labels=arrays["y"],
         weights=_below("sd/", arrays),
         logits64=arrays["eval/logits64"],
@@ -163,7 +171,7 @@ def _channels_last(file, published, spikes):
         return spikes.reshape(T, B, 1, -1)
     if published.endswith("activation_attn"):  # T B heads patches tokens, here too
         return spikes
-    in_patch_embedding, file = published.startswith("patch_embed"), (FILES | OTHERS)[file]
+    in_patch_embedding, file = published.startswith("patch_embed"), (FILES | EVENTS | OTHERS)[file]
     channels_first = in_patch_embedding or file.channels_first
     spikes = np.moveaxis(spikes, 2, -1) if channels_first else spikes
     if in_patch_embedding or not file.tokens or spikes.ndim == 3:  # T B C, without space

@@ -321,13 +321,16 @@ class _Head(_Dense):
 
 
 class _TokenSum:
-    """k v summed over tokens adds 1 where both fire (Spike-driven Transformer, NeurIPS 2023)."""
+    """k v summed over tokens adds 1 where both fire (Spike-driven Transformer, NeurIPS 2023).
+
+    Where products are pooled first, it adds 1 for each that is left; pooling is not counted.
+    """
 
     operands = ("k", "v")
 
     @staticmethod
     def units(module, k, v):
-        return _sum_per_step(k * v)
+        return _sum_per_step(module.products(k, v))
 
     @staticmethod
     def shape(module, k, v):

@@ -6,6 +6,7 @@ Imports `signals` and `xla`.
 from snnvit_jax.layers.attention import (
     AttentionMap,
     AttentionValues,
+    DilateHeads,
     Gate,
     Product,
     SpikingAttention,
@@ -23,7 +24,7 @@ from snnvit_jax.layers.normalisation import (
     batch_statistics,
     normalize,
 )
-from snnvit_jax.layers.pooling import max_pool, mean_over_space
+from snnvit_jax.layers.pooling import Dilate, max_pool, mean_over_space
 from snnvit_jax.layers.scale import RateScale, Scale, firing_rate, running_rate
 
 __all__ = [
@@ -35,6 +36,8 @@ __all__ = [
     "Channels",
     "Conv",
     "Convolution",
+    "Dilate",
+    "DilateHeads",
     "Gate",
     "Head",
     "HeadSum",

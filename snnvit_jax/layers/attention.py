@@ -1,10 +1,12 @@
 """Products of spikes with each other."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from snnvit_jax.layers.pooling import Dilate
 from snnvit_jax.xla.rematerialisation import rematerialise
 
 
@@ -48,6 +50,23 @@ def _einsum(equation, a, b):
 def _wide_einsum(equation, wide, a, b):
     # Not preferred_element_type: the CPU backend cannot multiply bfloat16 into float32.
     return jnp.einsum(equation, a.astype(wide), b.astype(wide))
+
+
+@dataclasses.dataclass(frozen=True)
+class DilateHeads:
+    """Maxima over 3x3 neighbouring tokens and channels of a head, for `Signal.map`.
+
+    Attributes:
+      num_heads: divides the channels; a window does not reach into another head.
+    """
+
+    num_heads: int
+
+    def __call__(self, x):
+        """Returns the maxima of [..., N, C], of the same shape."""
+        *front, N, C = x.shape
+        heads = x.reshape(*front, N, self.num_heads, C // self.num_heads)
+        return Dilate(axes=(-3, -1))(heads).reshape(x.shape)
 
 
 class Product(nn.Module):
@@ -108,11 +127,22 @@ class SpikingAttention(Product):
 
 
 class TokenSum(Product):
-    """k v summed over the tokens, per channel: [B, K, 1, C] (Spike-driven Transformer, 2023)."""
+    """k v summed over the tokens, per channel: [B, K, 1, C] (Spike-driven Transformer, 2023).
+
+    Attributes:
+      dilated_heads: heads in each of which the products are first pooled over 3x3 neighbouring
+        tokens and channels (`DilateHeads`); 0 for no pooling.
+    """
+
+    dilated_heads: int = 0
+
+    def products(self, k, v):
+        """Returns what is summed over the tokens, [B, K, N, C]: k v, pooled if it is."""
+        return DilateHeads(self.dilated_heads)(k * v) if self.dilated_heads else k * v
 
     def compute(self, k, v):
         """Returns sum over n of k[n] v[n], of [B, K, N, C]."""
-        return jnp.sum(k * v, axis=-2, keepdims=True)
+        return jnp.sum(self.products(k, v), axis=-2, keepdims=True)
 
 
 class Gate(Product):

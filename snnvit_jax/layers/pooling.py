@@ -5,6 +5,7 @@ three pixels of a row and then three rows: the forward pass is two maxima of thr
 pass sends the gradient to one of three pixels, twice, by vectorised selections.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -32,6 +33,53 @@ def max_pool(x):
       [B, ceil(H/2), ceil(W/2), C].
     """
     return _max_of_three(_max_of_three(x, 2), 1)  # along rows first: reading order
+
+
+@dataclasses.dataclass(frozen=True)
+class Dilate:
+    """Maxima of 3x3 windows at every place, for `Signal.map`: padded by -inf, of the same shape.
+
+    The gradient goes to the first of equal values in reading order, as in PyTorch.
+
+    Attributes:
+      axes: the two that windows lie in, the slower one first; < 0, counted from the last.
+    """
+
+    axes: tuple[int, int] = (-3, -2)
+
+    def __call__(self, x):
+        """Returns the maxima, shaped like x [N, ..., C], floating point, finite."""
+        slow, fast = (axis % x.ndim for axis in self.axes)
+        return _max_around(_max_around(x, fast), slow)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_around(x, axis):
+    """The maxima of the values (i - 1, i, i + 1) along an axis."""
+    before, after = _beside(x, axis, -jnp.inf)
+    return jnp.maximum(jnp.maximum(before, x), after)
+
+
+def _around_forward(x, axis):
+    before, after = _beside(x, axis, -jnp.inf)
+    where = jnp.where(x > before, jnp.int8(1), jnp.int8(0))
+    largest = jnp.maximum(before, x)
+    where = jnp.where(after > largest, jnp.int8(2), where)
+    return jnp.maximum(largest, after), where
+
+
+def _around_backward(axis, where, gradient):
+    to_before, to_at, to_after = (jnp.where(where == i, gradient, 0) for i in range(3))
+    return (to_at + _beside(to_before, axis, 0)[1] + _beside(to_after, axis, 0)[0],)
+
+
+_max_around.defvjp(_around_forward, _around_backward)
+
+
+def _beside(x, axis, value):
+    """The values before and after each one along an axis, and a number beyond the ends."""
+    padded, n = _padded(x, axis, 1, 1, value), x.shape[axis]
+    return [jax.lax.slice_in_dim(padded, i, i + n, axis=axis) for i in (0, 2)]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -38,6 +38,8 @@ class Family:
     torch_name: Callable | None = None
     unused: Callable = lambda model: frozenset()
     refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    check_weights: Callable = lambda model, shapes: None
+    bound: tuple[str, ...] = ()
     tensor_rules: tuple = ()
     divided: tuple[str, ...] = ()
 

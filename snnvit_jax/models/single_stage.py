@@ -109,7 +109,7 @@ class SingleStageConfig:
 
 
 def settings(image_size, **sizes):
-    """Returns the settings published under a name, of a CIFAR form (32 pixels) or ImageNet's.
+    """Returns the settings published under a name: a CIFAR form has 32 pixels and pools twice.
 
     Args:
       image_size: side in pixels.

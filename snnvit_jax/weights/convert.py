@@ -50,6 +50,7 @@ def from_torch(model, state_dict):
     lacking = _constants_to_start(names, state_dict, template)
     given = {path: name for path, name in names.items() if path not in lacking}
     _check_names(model, set(given.values()), set(state_dict))
+    family_of(model).check_weights(model, {name: np.shape(w) for name, w in state_dict.items()})
     found = _converted(state_dict, given, template) | _start_values(model, image_shape, lacking)
     scores = {p: masks.initial_scores(x.size) for p, x in template.items() if p[-1] == masks.SCORE}
     found |= scores

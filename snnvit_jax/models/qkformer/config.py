@@ -18,34 +18,76 @@ class Form:
     """How a published form of QKFormer is put together.
 
     Attributes:
-      stem: for each convolution of the first patch embedding, whether its current is pooled; all
-        but the first have the channels of the first stage.
-      pooled: which of the two convolutions of the later patch embeddings is pooled, 0 or 1.
-      blocks: number of blocks of the first and of the second stage.
+      stem: for each convolution of the first patch embedding: by what the channels of the first
+        stage are divided to give its own, and whether its current is pooled.
+      side: number of the convolution of the stem behind which the side path begins.
+      embedding: names of the two convolutions of the later patch embeddings, before "_conv".
+      pooled: which of those two is pooled, 0 or 1.
+      blocks: number of blocks of every stage but the last.
       attention: name of the self-attention of the last stage.
       mlp: prefix of the two linear maps of an MLP.
     """
 
-    stem: tuple[bool, ...]
+    stem: tuple[tuple[int, bool], ...]
+    side: int
+    embedding: tuple[str, str]
     pooled: int
-    blocks: tuple[int, int]
+    blocks: tuple[int, ...]
     attention: str
     mlp: str
 
+    @property
+    def stages(self):
+        """How many stages there are."""
+        return len(self.blocks) + 1
 
-CIFAR_FORM = Form((False, False), pooled=1, blocks=(1, 1), attention="ssa", mlp="mlp")
-IMAGENET_FORM = Form((True, True, False), pooled=0, blocks=(1, 2), attention="attn", mlp="fc")
+    @property
+    def side_stride(self):
+        """Pixels between those that the side path of the first patch embedding reads."""
+        return 2 ** sum(pooled for _, pooled in self.stem[self.side + 1 :])
+
+
+CIFAR_FORM = Form(
+    stem=((2, False), (1, False)),
+    side=0,
+    embedding=("proj3", "proj4"),
+    pooled=1,
+    blocks=(1, 1),
+    attention="ssa",
+    mlp="mlp",
+)
+IMAGENET_FORM = Form(
+    stem=((2, True), (1, True), (1, False)),
+    side=0,
+    embedding=("proj3", "proj4"),
+    pooled=0,
+    blocks=(1, 2),
+    attention="attn",
+    mlp="fc",
+)
+DVS_FORM = Form(
+    stem=((8, False), (4, True), (2, True), (1, True)),
+    side=1,
+    embedding=("proj", "proj4"),
+    pooled=1,
+    blocks=(1,),
+    attention="ssa",
+    mlp="mlp",
+)
+# A share of the channels, as errors have it.
+_SHARES = {1: "all", 2: "a half", 4: "a quarter"}
 
 
 @dataclasses.dataclass(frozen=True)
 class QKFormerConfig:
-    """A QKFormer's architecture: three stages, of D / 4, D / 2 and D channels.
+    """A QKFormer's architecture: three stages, of D / 4, D / 2 and D channels, or the last two.
 
     Attributes:
       num_classes: outputs, >= 1.
       image_size: height and width in pixels, divisible by the patch stride.
       time_steps: T, the most time steps a layer can use, >= 1.
-      embed_dim: D, channels of the last stage; divisible by 8, and a quarter of it by num_heads.
+      embed_dim: D, channels of the last stage; divisible by 8 (16 for event cameras), and those of
+        the first stage by num_heads.
       num_heads: attention heads, as many in every stage.
       depth: number of blocks in all.
       mlp_ratio: hidden channels of an MLP, in units of its stage's channels.
@@ -89,15 +131,17 @@ class QKFormerConfig:
                 f"image_size={self.image_size} must be whole numbers divisible by the patch stride "
                 f"{stride}"
             )
-        if self.embed_dim % 8 or self.widths[0] % self.num_heads:
+        share = 2 ** (self.form.stages - 1)
+        divisor = share * max(narrower for narrower, _ in self.form.stem)
+        if self.embed_dim % divisor or self.widths[0] % self.num_heads:
             raise ValueError(
-                f"embed_dim={self.embed_dim} must be divisible by 8, and a quarter of it by "
-                f"num_heads={self.num_heads}"
+                f"embed_dim={self.embed_dim} must be divisible by {divisor}, and {_SHARES[share]} "
+                f"of it by num_heads={self.num_heads}"
             )
         if self.depth <= sum(self.form.blocks):
             raise ValueError(
-                f"depth={self.depth} must be at least {sum(self.form.blocks) + 1}: the first two "
-                f"stages have {self.form.blocks} blocks, the last the rest"
+                f"depth={self.depth} must be at least {sum(self.form.blocks) + 1}: the stages "
+                f"before the last have {self.form.blocks} blocks, the last the rest"
             )
         parts.check_training_settings(self)
         parts.check_positive(self, ("mlp_ratio",))
@@ -107,12 +151,12 @@ class QKFormerConfig:
     @property
     def patch_stride(self):
         """Pixels between two neighbouring tokens of the last stage."""
-        return 2 ** (sum(self.form.stem) + 2)
+        return 2 ** (sum(pooled for _, pooled in self.form.stem) + self.form.stages - 1)
 
     @property
     def widths(self):
-        """Channels of the three stages."""
-        return self.embed_dim // 4, self.embed_dim // 2, self.embed_dim
+        """Channels of each stage."""
+        return tuple(self.embed_dim >> n for n in reversed(range(self.form.stages)))
 
     @property
     def hidden_dim(self):

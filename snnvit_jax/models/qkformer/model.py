@@ -1,8 +1,9 @@
 """QKFormer (Zhou et al., NeurIPS 2024, arXiv 2403.16552).
 
-"QKFormer: Hierarchical Spiking Transformer using Q-K Attention". Three stages, each a patch
-embedding with a side path of its own and then blocks; the first two weigh whole tokens (token QK
-attention, linear in their number), the last has spiking self-attention. Residuals add spikes.
+"QKFormer: Hierarchical Spiking Transformer using Q-K Attention". Three stages (two for event
+cameras), each a patch embedding with a side path of its own and then blocks; the last has spiking
+self-attention, the others weigh whole tokens (token QK attention, linear in their number).
+Residuals add spikes.
 Signals are [B, T, H, W, C] in the patch embeddings and [B, T, N, C] in the blocks.
 
 The authors' code hands the last neurons of a self-attention time and batch as one axis, so that
@@ -20,7 +21,7 @@ from snnvit_jax.neurons import LIF
 
 
 class QKFormer(nn.Module):
-    """The whole network: images, normalised -> logits [B, classes], float32."""
+    """The whole network: images, or frames of events -> logits [B, classes], float32."""
 
     config: QKFormerConfig
 
@@ -36,16 +37,16 @@ class QKFormer(nn.Module):
             x = embedding(config, width, name=f"patch_embed{stage}")(x, train)
             sides, x = x.shape[2:4], x.tokens()
             for i in range(count):
-                settings = config, stage == 3, config.drop_path_of(number)
+                settings = config, stage == config.form.stages, config.drop_path_of(number)
                 x = block(*settings, name=f"stage{stage}_{i}")(x, train)
                 number += 1
-            if stage < 3:
+            if stage < config.form.stages:
                 x = x.images(sides)
         return layers.Head(config.num_classes, name="head")(x)
 
 
 class PatchEmbedInit(nn.Module):
-    """Convolutions of the image, and a side path from behind the first of them."""
+    """Convolutions of the image, and a side path from behind one of them."""
 
     config: QKFormerConfig
     features: int
@@ -53,13 +54,14 @@ class PatchEmbedInit(nn.Module):
     @nn.compact
     def __call__(self, x, train):  # B K H W C
         """Returns a signal [B, T, H', W', features] with values in {0, 1, 2}."""
-        first, *others = self.config.form.stem
-        x = conv_lif("proj", x, self.features // 2, self.config, train, pooled=first).keep()
-        side = x
-        for i, pooled in enumerate(others, 1):
-            x = conv_lif(f"proj{i}", x, self.features, self.config, train, pooled=pooled)
-        stride = 2 ** sum(others)
-        return x + side_lif(side, self.features, stride, self.config, train)
+        config, form = self.config, self.config.form
+        for i, (narrower, pooled) in enumerate(form.stem):
+            width = self.features // narrower
+            x = conv_lif(f"proj{i or ''}", x, width, config, train, pooled=pooled)
+            if i == form.side:
+                x = x.keep()  # the side path reads it too
+                side = x
+        return x + side_lif(side, self.features, form.side_stride, config, train)
 
 
 class PatchEmbeddingStage(nn.Module):
@@ -73,7 +75,7 @@ class PatchEmbeddingStage(nn.Module):
         """Returns a signal [B, T, H / 2, W / 2, features] with values in {0, 1, 2}."""
         x = x.keep()  # both paths read it
         side = x
-        for i, name in enumerate(("proj3", "proj4")):
+        for i, name in enumerate(self.config.form.embedding):
             pooled = i == self.config.form.pooled
             x = conv_lif(name, x, self.features, self.config, train, pooled=pooled)
         return x + side_lif(side, self.features, 2, self.config, train)

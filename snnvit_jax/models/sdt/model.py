@@ -28,13 +28,28 @@ _KERNEL_INIT = nn.initializers.normal(0.02)  # of convolutions; their biases sta
 class SpikeDrivenConfig(SingleStageConfig):
     """A Spike-driven Transformer's architecture.
 
-    See `SingleStageConfig` for the attributes. `num_heads` changes no number that is computed: what
-    it divides is counted channel by channel. It is kept because published weights depend on it.
+    Attributes:
+      dvs_mode: whether attention pools k, v and their products over 3x3 neighbours, as the authors
+        do for CIFAR10-DVS; the others are those of `SingleStageConfig`. Without it `num_heads`
+        changes no number that is computed: what it divides is counted channel by channel. It is
+        kept because published weights depend on it.
     """
+
+    dvs_mode: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.dvs_mode, bool):
+            raise ValueError(f"dvs_mode={self.dvs_mode!r} must be True or False")
+
+    @property
+    def sides(self):
+        """Height and width of the image whose places are the tokens."""
+        return tuple(side // self.patch_stride for side in self.image_size)
 
 
 class SpikeDrivenTransformer(nn.Module):
-    """The whole network: images, normalised -> logits [B, classes], float32."""
+    """The whole network: images, or frames of events -> logits [B, classes], float32."""
 
     config: SpikeDrivenConfig
 
@@ -105,7 +120,11 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Spike-driven self-attention: q masked by spikes of the sums of k v over the tokens."""
+    """Spike-driven self-attention: q masked by spikes of the sums of k v over the tokens.
+
+    In `dvs_mode`, a maximum over 3x3 neighbours in the image spreads k and v first, and one over
+    neighbouring tokens, in reading order, and channels of a head their products and what is masked.
+    """
 
     config: SpikeDrivenConfig
 
@@ -113,11 +132,15 @@ class Attention(nn.Module):
     def __call__(self, x, train):  # B T N D
         """Returns currents [B, T, N, D]."""
         config = self.config
+        heads = config.num_heads if config.dvs_mode else 0
         spikes = LIF(neuron=config.neuron, name="shortcut_lif")(x).keep()  # q, k and v read them
         q, k, v = (self._spikes(name, spikes, train) for name in "qkv")
-        kv = layers.TokenSum(name="token_sum")(k, v)
+        if config.dvs_mode:
+            k, v = (s.images(config.sides).map(layers.Dilate()).tokens() for s in (k, v))
+        kv = layers.TokenSum(dilated_heads=heads, name="token_sum")(k, v)
         kv = LIF(ATTENTION_THRESHOLD, config.neuron, name="talking_heads_lif")(kv)
         y = layers.Gate(name="gate")(q, kv)
+        y = y.map(layers.DilateHeads(heads)) if config.dvs_mode else y
         return normalised("proj", y, config.embed_dim, config, train, init=_KERNEL_INIT)
 
     def _spikes(self, name, x, train):

@@ -3,6 +3,7 @@
 from snnvit_jax.models.spikformer.family import FAMILY
 from snnvit_jax.models.spikformer.model import (
     CIFAR_FORM,
+    DVS_FORM,
     IMAGENET_FORM,
     LinearForm,
     Spikformer,
@@ -11,6 +12,7 @@ from snnvit_jax.models.spikformer.model import (
 
 __all__ = [
     "CIFAR_FORM",
+    "DVS_FORM",
     "FAMILY",
     "IMAGENET_FORM",
     "LinearForm",

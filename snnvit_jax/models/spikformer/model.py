@@ -1,7 +1,8 @@
 """Spikformer (Zhou et al., "Spikformer: When Spiking Neural Network Meets Transformer", ICLR 2023).
 
-Both published forms. They differ in where the patch embedding pools (CIFAR: after its last two
-stages; ImageNet: after all four), and in the names, biases and initial values of their linear maps.
+All published forms. They differ in where the patch embedding pools (CIFAR: after its last two
+stages; ImageNet and event cameras: after all four), in the names, biases and initial values of
+their linear maps, and in the factor of their attention.
 Signals are [B, T, H, W, C] in the patch embedding and [B, T, N, C] in the blocks.
 """
 
@@ -24,15 +25,18 @@ class LinearForm:
       suffix: of the layers' names ("q_linear" or "q_conv").
       qkv_bias: whether q, k and v have a bias.
       conv_init: initial values of a PyTorch convolution; otherwise normal with deviation 0.02.
+      scale: constant factor of the attention, which no weight shows.
     """
 
     suffix: str
     qkv_bias: bool
     conv_init: bool
+    scale: float = 0.125
 
 
 CIFAR_FORM = LinearForm("linear", qkv_bias=True, conv_init=False)
 IMAGENET_FORM = LinearForm("conv", qkv_bias=False, conv_init=True)
+DVS_FORM = LinearForm("conv", qkv_bias=False, conv_init=True, scale=0.25)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +53,7 @@ class SpikformerConfig(SingleStageConfig):
 
 
 class Spikformer(nn.Module):
-    """The whole network: images, normalised -> logits [B, classes], float32."""
+    """The whole network: images, or frames of events -> logits [B, classes], float32."""
 
     config: SpikformerConfig
 
@@ -103,7 +107,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Spiking self-attention: spikes q, k, v; (q kᵀ) v / 8; a LIF in place of the softmax."""
+    """Spiking self-attention: spikes q, k, v; (q kᵀ) v times a factor; a LIF for the softmax."""
 
     config: SpikformerConfig
 
@@ -113,7 +117,10 @@ class Attention(nn.Module):
         config, D = self.config, self.config.embed_dim
         bias = config.form.qkv_bias
         q, k, v = (linear_bn_lif(name, x, D, config, train, use_bias=bias) for name in "qkv")
-        y = layers.SpikingAttention(num_heads=config.num_heads, name="product")(q, k, v)
+        product = layers.SpikingAttention(
+            num_heads=config.num_heads, scale=config.form.scale, name="product"
+        )
+        y = product(q, k, v)
         y = LIF(ATTENTION_THRESHOLD, config.neuron, name="attn_lif")(y)
         return linear_bn_lif("proj", y, D, config, train)
 

@@ -3,6 +3,7 @@
 from snnvit_jax.models.family import Family
 from snnvit_jax.models.single_stage import settings, tensor_rules, torch_name, unused_norms
 from snnvit_jax.models.spikingformer.model import Spikingformer, SpikingformerConfig
+from snnvit_jax.neurons import LIFNeuron
 
 SIZES = {
     # The paper leaves the heads of 4-256 open; 8 gives them the size 32 of the others. On CIFAR-100
@@ -13,6 +14,9 @@ SIZES = {
     "spikingformer_8_384_imagenet": settings(224, depth=8, embed_dim=384, num_heads=8),
     "spikingformer_8_512_imagenet": settings(224, depth=8, embed_dim=512, num_heads=8),
     "spikingformer_8_768_imagenet": settings(224, depth=8, embed_dim=768, num_heads=8),
+    # For event cameras every neuron has a time constant of 1.5, that of the attention too.
+    "spikingformer_2_256_dvs": settings(128, depth=2, embed_dim=256, num_heads=16)
+    | {"neuron": LIFNeuron(tau=1.5), "stages": ("proj", "proj1", "proj2", "proj3", "proj4")},
 }
 
 

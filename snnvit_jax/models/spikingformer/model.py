@@ -26,14 +26,23 @@ from snnvit_jax.neurons import LIF
 class SpikingformerConfig(SingleStageConfig):
     """A Spikingformer's architecture; `pool` says before which of its four neurons' readers.
 
-    See `SingleStageConfig` for the attributes.
+    Attributes:
+      stages: names of the five convolutions of the patch embedding, before "_conv"; the others are
+        those of `SingleStageConfig`.
     """
 
-    input_layer: ClassVar = "patch_embed/block0_conv"
+    stages: tuple[str, ...] = tuple(f"block{i}" for i in range(5))
+
+    hidden: ClassVar = ("stages",)  # belongs to a published size
+
+    @property
+    def input_layer(self):
+        """Name of the linear map that reads the images."""
+        return f"patch_embed/{self.stages[0]}_conv"
 
 
 class Spikingformer(nn.Module):
-    """The whole network: images, normalised -> logits [B, classes], float32."""
+    """The whole network: images, or frames of events -> logits [B, classes], float32."""
 
     config: SpikingformerConfig
 
@@ -59,12 +68,12 @@ class PatchEmbedding(nn.Module):
         """Returns a signal of currents [B, T, H', W', D]."""
         config = self.config
         features = (*config.widths, config.embed_dim)
-        x = self._conv_bn(x, "block0", features[0], train)
-        for i, pooled in enumerate(config.pool, 1):
-            x = LIF(neuron=config.neuron, name=f"block{i}_lif")(x)
+        x = self._conv_bn(x, config.stages[0], features[0], train)
+        for i, (name, pooled) in enumerate(zip(config.stages[1:], config.pool, strict=True), 1):
+            x = LIF(neuron=config.neuron, name=f"{name}_lif")(x)
             if pooled:
                 x = x.map(layers.max_pool)
-            x = self._conv_bn(x, f"block{i}", features[i], train)
+            x = self._conv_bn(x, name, features[i], train)
         return x
 
     def _conv_bn(self, x, name, features, train):
