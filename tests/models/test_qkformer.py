@@ -155,7 +155,8 @@ def test_a_published_size_has_its_parameters_and_layers(name):
 
 
 def test_every_published_size_is_here():
-    assert list(SIZES) == list(snn.models.FAMILIES["qkformer"].sizes)
+    names = snn.models.FAMILIES["qkformer"].sizes
+    assert list(SIZES) == [name for name in names if not name.endswith("_dvs")]
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,8 @@ def published(request):
 
 
 def test_every_size_of_these_families_is_here():
-    assert list(SIZES) == [name for family in EMBEDDING for name in FAMILIES[family].sizes]
+    names = [name for family in EMBEDDING for name in FAMILIES[family].sizes]
+    assert list(SIZES) == [name for name in names if not name.endswith("_dvs")]  # see event forms
 
 
 def test_parameters_are_as_many_as_published(published):
