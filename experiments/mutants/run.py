@@ -215,6 +215,7 @@ def main():
     parser.add_argument("--share", type=float, default=1.0, help="of the mutants of targets.py")
     parser.add_argument("--python", default="python", help="interpreter that runs the tests")
     parser.add_argument("--timeout", type=int, default=1200, help="seconds for a mutant")
+    parser.add_argument("--group", action="append", help="of targets.py; may come several times")
     parser.add_argument("--again", action="store_true", help="try survivors again")
     options = parser.parse_args()
     out = options.out.absolute()
@@ -228,7 +229,8 @@ def main():
         mutants = again(tree, survivors) if options.again else drawn_now
         for group, module, place, operator, mutated in mutants:
             name = f"{module}.py:{place} {operator}"
-            if name in found and not options.again:
+            known = name in found and not options.again
+            if known or (options.group and group not in options.group):
                 continue
             original, start = _path(tree, module).read_text(), time.time()
             entry = {"group": group, "change": difference(original, mutated)}
