@@ -2,7 +2,7 @@
 
 XLA's compiler for CPUs has a fast convolution of one group only: one of several groups takes 7
 times as long as its groups one after the other, and its gradient 15 times. There it is written as
-those; elsewhere it is one operation.
+those; elsewhere, and over several devices, which may divide the groups, it is one operation.
 """
 
 import functools
@@ -29,7 +29,8 @@ def convolve(images, kernel, strides, padding, dilation=(1, 1), groups=1, wide=N
       wide: dtype of the result; None for that of the operands.
     """
     options = strides, padding, dilation, groups, wide
-    if 1 < groups <= _MOST_GROUPS and kernel.shape[2] >= _LEAST_CHANNELS:
+    in_groups = 1 < groups <= _MOST_GROUPS and kernel.shape[2] >= _LEAST_CHANNELS
+    if in_groups and jax.device_count() == 1:
         return _grouped(options, images, kernel)
     return _at_once(options, images, kernel)
 
