@@ -249,25 +249,6 @@ def spikingresformer_imagenet(config):
     config.data.mean, config.data.std = IMAGENET_MEAN, IMAGENET_STD
 
 
-def spikingresformer_dvs(config):
-    """Sets the published recipe of SpikingResformer on recordings: 300 epochs of T = 16.
-
-    The sum of both polarities is a third channel. Augmentation is left as it is.
-
-    Args:
-      config: a ConfigDict with the keys of `config.default_config` and a model of this family,
-        "spikingresformer_cifar" for CIFAR10-DVS or "spikingresformer_dvsg"; changed in place.
-    """
-    _spikingresformer(config, epochs=300)
-    config.model.time_steps = 16
-    config.batch_size = 8
-    config.optimizer.learning_rate = 1e-4 if config.model.name.endswith("dvsg") else 5e-4
-    config.optimizer.weight_decay = 0.05
-    config.data.flip = False
-    config.data.image_size = 64
-    config.data.events.sum_channel = True
-
-
 def _spikingresformer(config, epochs):
     """What its recipes share: three epochs of warm-up, no erasing, no cooling down."""
     config.epochs = epochs

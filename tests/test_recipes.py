@@ -12,7 +12,6 @@ from PIL import Image
 import snnvit_jax as snn
 from snnvit_jax import recipes
 from snnvit_jax.checkpoints.checkpoints import load_variables
-from snnvit_jax.config import use_model
 from snnvit_jax.runs import experiment, loop
 from snnvit_jax.time_steps import masks
 
@@ -228,24 +227,6 @@ def test_a_spikingresformer_is_trained_as_its_authors_do():
     assert load("cifar10", "sdt_2_256").data.std == recipes.CIFAR10_STD
     assert (ten.model.neuron.surrogate, ten.model.neuron.kind, ten.seed) == ("arctan", "lif", 12450)
     assert load("cifar10").model.neuron.surrogate == "sigmoid"
-
-
-def test_a_spikingresformer_is_trained_on_recordings_as_its_authors_do():
-    for name, kind, rate in (("cifar", "lif", 5e-4), ("dvsg", "plif", 1e-4)):
-        config = experiment.config_lib.default_config()
-        use_model(config, f"spikingresformer_{name}")
-        recipes.spikingresformer_dvs(config)
-        config.data.name = "digits_dvs"
-        experiment.config_lib.validate(config)
-        o = config.optimizer
-        assert (config.epochs, config.batch_size, config.model.time_steps) == (300, 8, 16)
-        assert (o.learning_rate, o.weight_decay, o.warmup * 300) == (rate, 0.05, 3)
-        assert config.data.events.sum_channel
-        assert (
-            config.model.neuron.to_dict().items() >= {"kind": kind, "surrogate": "arctan"}.items()
-        )
-        model = experiment.model_of(config.model, 11, config.data.image_size)
-        assert model == snn.create_model(f"spikingresformer_{name}", 11, 64, 16)
 
 
 def test_every_published_size_has_a_recipe():
