@@ -23,7 +23,7 @@ try:
         from ml_collections import config_dict, config_flags
 
         from snnvit_jax.data.loader import WorkerDiedError
-        from snnvit_jax.runs import commands, loop, restart
+        from snnvit_jax.runs import commands, loop, restart, shipped
         from snnvit_jax.runs.workdir import Workdir, claim
 except extras.MissingExtraError as missing:
     sys.exit(f"error: {missing}")
@@ -37,6 +37,7 @@ snnvit_jax trains spiking vision transformers whose layers learn how many time s
       --workdir=DIR              where to write; a folder that holds a run is continued
       --config.seed=1            any key of the configuration
       --restart=5                start again by itself if it dies
+      --profile=10               write a trace of so many steps, for TensorBoard or Perfetto
   python -m snnvit_jax.main --workdir=DIR --mode=evaluate           evaluate what DIR holds
   python -m snnvit_jax.main --workdir=DIR --mode=report             draw its report again
   python -m snnvit_jax.main --workdir=DIR --mode=export             write it as one file
@@ -71,6 +72,9 @@ _RESTART = flags.DEFINE_integer(
     0,
     "How often to start again a run that died, in a row without a newer checkpoint.",
     lower_bound=0,
+)
+_PROFILE = flags.DEFINE_integer(
+    "profile", 0, "Steps of which a trace is written, for TensorBoard or Perfetto.", lower_bound=0
 )
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _MODEL = flags.DEFINE_string("model", None, "A run's folder or an exported file, to predict with.")
@@ -196,26 +200,19 @@ def _leave(status):
 def _parse_flags(argv):
     """Parses the command line; what the configuration file or a key does not allow ends here."""
     names = [argument.lstrip("-").partition("=")[0] for argument in argv[1:]]
-    _check_there(argv)
     override = next((name for name in names if name.startswith("config.")), None)
     if override and "config" not in names:
         sys.exit(_fail(f"--{override} changes a configuration file: give it too, as --config=FILE"))
     try:
-        return flags.FLAGS([_with_home(argument) for argument in argv])
+        return flags.FLAGS([_located(argument) for argument in argv])
+    except FileNotFoundError as error:
+        sys.exit(_fail(error))
     except flags.Error as error:
         sys.exit(_fail(_one_line(error)))
     except AttributeError as error:
         sys.exit(_fail(f"in the configuration: no key {_one_line(error)}"))
     except (ArithmeticError, ImportError, LookupError, SyntaxError, *_BAD_INPUT) as error:
         sys.exit(_fail(f"in the configuration: {_one_line(error)}"))
-
-
-def _check_there(argv):
-    """Ends the program if there is no such configuration file."""
-    given = [argument for argument in argv[1:] if argument.startswith(("--config=", "-config="))]
-    for path in (_with_home(argument).partition("=")[2].partition(":")[0] for argument in given):
-        if not pathlib.Path(path).is_file():
-            sys.exit(_fail(f"--config={path!r}: there is no such file; see configs/ for examples"))
 
 
 def _one_line(error):
@@ -229,11 +226,11 @@ def _one_line(error):
     return " ".join(dict.fromkeys((lines[0], lines[-1]))) + where
 
 
-def _with_home(argument):
-    """Expands "~" where shells leave it: behind "--config="."""
+def _located(argument):
+    """A file in place of what is given as --config: a path with "~", or a name that is shipped."""
     flag, sign, value = argument.partition("=")
     if flag in ("--config", "-config") and sign:
-        return f"{flag}={os.path.expanduser(value)}"
+        return f"{flag}={shipped.locate(value)}"
     return argument
 
 
@@ -284,7 +281,7 @@ def _folder_name(date, time, number):
 def _train(run):
     _say(f"workdir {run.workdir.path}")
     try:
-        summary = run.train()
+        summary = run.train(profile=_PROFILE.value)
     except OSError as error:  # all was there when it began
         raise restart.PassingError(error) from error
     if summary is None:

@@ -444,8 +444,9 @@ def test_a_new_folder_is_new_and_gone_again_if_nothing_came_of_it(tmp_path, monk
 def test_a_home_is_a_home(monkeypatch, tmp_path, copy):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Workdir("~/x").path == tmp_path / "x"
-    assert main._with_home("--config=~/x.py:a") == f"--config={tmp_path}/x.py:a"
-    assert main._with_home("--config.data.dir=~/x") == "--config.data.dir=~/x"  # by its reader
+    (tmp_path / "x.py").touch()
+    assert main._located("--config=~/x.py:a") == f"--config={tmp_path}/x.py:a"
+    assert main._located("--config.data.dir=~/x") == "--config.data.dir=~/x"  # by its reader
     carry.pack("~/work", "~/parts", 2**20)
     carry.unpack("~/parts", "~/there")
     assert (tmp_path / "there" / "config.json").exists()

@@ -93,8 +93,12 @@ def test_metrics_are_written_as_training_goes(finished):
     assert [line["step"] for line in training] == [2, 4, 6, 8, 10, 12, 14, 16]
     for key in ("epoch", "accuracy", "average_time_steps", "images_per_second", "learning_rate"):
         assert all(isinstance(line[key], float) for line in training)
+    assert all(line[f"{what}_norm"] > 0 for what in ("gradient", "update") for line in training)
     evaluations = [line for line in lines_of(finished[0]) if "eval_accuracy" in line]
     assert [line["step"] for line in evaluations] == [8, 16]
+    for line in evaluations:
+        steps = [x for name, x in line.items() if name.startswith("eval_time_steps/")]
+        assert len(steps) > 2 and 1 <= np.mean(steps) <= 2
     assert list((finished[0] / "tensorboard").glob("events.*"))
 
 

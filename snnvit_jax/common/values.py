@@ -1,6 +1,6 @@
 """Rules for single values of the user's, and the words in which they refuse one.
 
-Imports nothing of this package. No rule takes NaN or an infinite number, none takes a truth value
+No rule takes NaN or an infinite number, none takes a truth value
 for a number, and none raises anything but ValueError, whatever it is given.
 """
 
@@ -8,6 +8,8 @@ import dataclasses
 import numbers
 import sys
 from collections.abc import Callable
+
+from snnvit_jax.common.nearest import did_you_mean
 
 _LARGEST = 3.4e38  # what float32 can hold: in it, larger numbers are infinite
 _SHOWN = 500  # characters of a value in an error
@@ -20,10 +22,12 @@ class Rule:
     Attributes:
       must: the same in words, as they follow "must be".
       fits: function of any value that says whether it is that.
+      names: that fit, where there are such; the nearest is suggested.
     """
 
     must: str
     fits: Callable[[object], bool]
+    names: tuple[str, ...] = ()
 
     def check(self, name, value):
         """Raises ValueError, with name and value, if the value does not fit.
@@ -33,7 +37,8 @@ class Rule:
           value: anything.
         """
         if not self.fits(value):
-            raise ValueError(f"{name}={shown(value)} must be {self.must}")
+            hint = did_you_mean(value, self.names)
+            raise ValueError(f"{name}={shown(value)} must be {self.must}{hint}")
 
 
 def shown(value):
@@ -103,9 +108,8 @@ def one_of(choices):
       choices: all there are.
     """
     choices = tuple(choices)
-    return Rule(
-        f"one of {', '.join(choices)}", lambda value: isinstance(value, str) and value in choices
-    )
+    must = f"one of {', '.join(choices)}"
+    return Rule(must, lambda value: isinstance(value, str) and value in choices, choices)
 
 
 def optional(rule):
@@ -114,7 +118,8 @@ def optional(rule):
     Args:
       rule: for everything else.
     """
-    return Rule(f"None or {rule.must}", lambda value: value is None or rule.fits(value))
+    must = f"None or {rule.must}"
+    return Rule(must, lambda value: value is None or rule.fits(value), rule.names)
 
 
 def several(rule, count=None):

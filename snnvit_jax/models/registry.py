@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from snnvit_jax.common.nearest import did_you_mean
 from snnvit_jax.models.family import Family
 from snnvit_jax.neurons.recording import spikes
 
@@ -55,7 +56,11 @@ def family_of(model):
         if model in family.sizes if isinstance(model, str) else type(model) is family.module:
             return family
     if isinstance(model, str):
-        raise ValueError(f"unknown model name={model!r}; use one of {', '.join(list_models())}")
+        known = list_models()
+        raise ValueError(
+            f"unknown model name={model!r}{did_you_mean(model, known)}; use one of "
+            f"{', '.join(known)}"
+        )
     raise ValueError(
         f"{type(model).__name__} is of no known family: {', '.join(FAMILIES)}; see snn.register"
     )

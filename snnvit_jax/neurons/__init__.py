@@ -1,6 +1,6 @@
 """Spiking neurons over time: surrogate gradients, membrane dynamics, kinds, the Linen layer.
 
-Imports `signals`, `time_steps` and `xla`.
+Imports `common`, `signals`, `time_steps` and `xla`.
 """
 
 from snnvit_jax.neurons.dynamics import RESETS, lif_scan, lif_step

@@ -13,6 +13,7 @@ transformers use (Fang et al., "SpikingJelly", Science Advances 2023).
 import jax
 import jax.numpy as jnp
 
+from snnvit_jax.common.nearest import did_you_mean
 from snnvit_jax.neurons.surrogates import fire
 from snnvit_jax.xla.rematerialisation import write_out
 from snnvit_jax.xla.scan import scan_steps
@@ -173,7 +174,8 @@ def check_dynamics(tau=None, threshold=1.0, reset="hard"):
       reset: a key of `RESETS`.
     """
     if reset not in RESETS:
-        raise ValueError(f"unknown {reset=}; use one of {', '.join(RESETS)}")
+        hint = did_you_mean(reset, RESETS)
+        raise ValueError(f"unknown {reset=}{hint}; use one of {', '.join(RESETS)}")
     if tau is not None and not isinstance(tau, jax.core.Tracer) and not tau >= 1:
         raise ValueError(f"{tau=} must be at least 1 time step (or None for no leak)")
     if not isinstance(threshold, jax.core.Tracer) and not threshold > 0:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from snnvit_jax.common.nearest import did_you_mean
 from snnvit_jax.neurons.dynamics import check_dynamics, leaky_charge
 from snnvit_jax.neurons.neuron import MembraneNeuron, Neuron, Update
 from snnvit_jax.neurons.surrogates import fire
@@ -233,7 +234,8 @@ def create_neuron(kind="lif", **settings):
       ValueError: for an unknown kind or setting, or a value that does not fit, each by name.
     """
     if kind not in KINDS:
-        raise ValueError(f"unknown neuron {kind=}; use one of {', '.join(KINDS)}")
+        hint = did_you_mean(kind, KINDS)
+        raise ValueError(f"unknown neuron {kind=}{hint}; use one of {', '.join(KINDS)}")
     fields = [field.name for field in dataclasses.fields(KINDS[kind])]
     unknown = sorted(set(settings) - set(fields) - set(_SETTINGS))
     if unknown:

@@ -11,6 +11,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from snnvit_jax.common.nearest import did_you_mean
+
 
 def _sigmoid(u, alpha):
     s = jax.nn.sigmoid(alpha * u)
@@ -88,7 +90,8 @@ def _fire_jvp(surrogate, alpha, primals, tangents):
 
 def _lookup(surrogate):
     if surrogate not in SURROGATES:
-        raise ValueError(f"unknown {surrogate=}; use one of {', '.join(SURROGATES)}")
+        hint = did_you_mean(surrogate, SURROGATES)
+        raise ValueError(f"unknown {surrogate=}{hint}; use one of {', '.join(SURROGATES)}")
     return SURROGATES[surrogate]
 
 

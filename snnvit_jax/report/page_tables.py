@@ -6,6 +6,7 @@ Cells of the class "wide" are left out on a narrow screen, so that no table scro
 import html
 import json
 
+from snnvit_jax.common.hints import AGAINST_SILENCE
 from snnvit_jax.energy.tables import mean_rate
 
 
@@ -47,7 +48,9 @@ def silent_and_saturated(result):
     rows += [(name, "always, at some step") for name in result.saturated_layers]
     if not rows:
         return ""
-    return _section("Layers that carry no information", table(("layer", "fires"), rows))
+    hint = f"<p>{AGAINST_SILENCE.capitalize()}.</p>" if result.dead_layers else ""
+    body = table(("layer", "fires"), rows) + hint
+    return _section("Layers that carry no information", body)
 
 
 def energy_totals(energy):

@@ -7,6 +7,17 @@ import jax
 from snnvit_jax.evaluation import metrics
 
 
+def in_words(seconds):
+    """Returns a length of time as people say it: "40 s", "7 min", "3.2 h".
+
+    Args:
+      seconds: >= 0.
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class StepClock:
     """What was seen, and how long it took, since the last line of the log."""
 

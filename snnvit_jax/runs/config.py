@@ -5,6 +5,7 @@ import numbers
 
 from ml_collections import config_dict
 
+from snnvit_jax.common.nearest import did_you_mean
 from snnvit_jax.common.values import shown
 from snnvit_jax.models import DEFAULT_MODEL
 from snnvit_jax.runs import model_settings, validation
@@ -304,8 +305,10 @@ def _check_keys(config, default, prefix=""):
     missing = sorted(set(default) - set(config))
     if unknown or missing:
         known = ", ".join(sorted(default))
+        hint = did_you_mean(unknown[0], default) if unknown else ""
         raise ValueError(
-            f"config keys under {prefix or 'the top'!r}: {unknown=}, {missing=}; known: {known}"
+            f"config keys under {prefix or 'the top'!r}: {unknown=}, {missing=}{hint}; "
+            f"known: {known}"
         )
     for key, value in default.items():
         given, is_section = config[key], isinstance(config[key], config_dict.ConfigDict)

@@ -11,15 +11,17 @@ from snnvit_jax import evaluation, report, training
 from snnvit_jax.checkpoints import BEST, LAST, Measured
 from snnvit_jax.checkpoints.checkpoints import Checkpoints, add_measured, restore, restore_best
 from snnvit_jax.common import files
+from snnvit_jax.common.hints import AGAINST_SILENCE
 from snnvit_jax.data import loader
 from snnvit_jax.distributed import CommonStop, is_writer, same_for_all
 from snnvit_jax.distributed.sharding import shard_batch, to_host
 from snnvit_jax.models import describe, layer_names, variable_shapes
 from snnvit_jax.runs import classes, continuing, networks, results, start, teachers
-from snnvit_jax.runs.clock import StepClock
+from snnvit_jax.runs.clock import StepClock, in_words
 from snnvit_jax.runs.experiment import build, learning_rate
 from snnvit_jax.runs.interrupts import StopRequest
 from snnvit_jax.runs.logs import create_log
+from snnvit_jax.runs.profiling import Profile
 from snnvit_jax.runs.restart import PassingError
 from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.training import nonfinite
@@ -122,8 +124,11 @@ class Run:
         else:
             self.state, self._start = self.experiment.begin()
 
-    def train(self):
+    def train(self, profile=0):
         """Trains to the end, evaluates and writes the report.
+
+        Args:
+          profile: training steps of which a trace is written to the folder `profile` of the run.
 
         Returns:
           The summary as a dictionary, or None if a signal asked to stop first; everything is saved
@@ -136,6 +141,7 @@ class Run:
         """
         with self._held, StopRequest() as request:
             self._stop = stop = CommonStop(request, self.experiment.mesh)
+            self._profile = Profile(self.workdir.path / "profile", profile if is_writer() else 0)
             last = self._train()
             summary = None if stop else self._finish(last)
             self._stop, self.stop_signal = None, stop.signal if summary is None else None
@@ -175,7 +181,11 @@ class Run:
         if self._start is not None:
             log.say(start.describe(self._start))
         if self.step:
-            log.say(f"continuing {self.workdir.path} from step {self.step}")
+            epoch = self.step / self.experiment.steps_per_epoch
+            log.say(
+                f"continuing {self.workdir.path} from step {self.step} of "
+                f"{self.experiment.total_steps}, epoch {epoch:.4g}"
+            )
             for line in self._changed:
                 log.say(f"changed: {line}")
         log.say(f"plan: {self.experiment.plan.described()}")
@@ -196,6 +206,7 @@ class Run:
         experiment, config = self.experiment, self.experiment.config
         done, last = self.step, None
         self._saved_at = time.perf_counter()
+        self._lines_logged = 0
         self._clock.restart()
         with (
             Checkpoints(
@@ -218,6 +229,7 @@ class Run:
                 if is_stopped:
                     break
             self._checkpoints.wait()
+        self._profile.end()
         return last
 
     def evaluate(self):
@@ -339,6 +351,7 @@ class Run:
         experiment, config = self.experiment, self.experiment.config
         self._checkpoints.check()
         batch = self._clock.wait_for(batches)
+        self._profile.before_step()
         self.state, seen = training.train_step(
             self.state,
             shard_batch(batch, experiment.mesh),
@@ -346,6 +359,8 @@ class Run:
             procedure=experiment.procedure,
         )
         self._clock.count(seen, experiment.config.batch_size)
+        if self._profile.after_step(seen):
+            log.say(f"trace of the steps up to {step} written to {self._profile.folder}")
         log.bar.update()
         # Asked once: a signal that comes later is for the next step.
         is_stopped, evaluate = bool(self._stop), self._is_evaluation_due(step)
@@ -399,6 +414,7 @@ class Run:
         values["epoch"] = step / self.experiment.steps_per_epoch
         values["learning_rate"] = self.experiment.learning_rate(step - 1)
         log.write(step, values)
+        self._tell_time_left(step, values, log)
         log.show(
             {
                 "loss": f"{values['loss']:.3f}",
@@ -407,6 +423,14 @@ class Run:
                 "images/s": f"{values['images_per_second']:.0f}",
             }
         )
+
+    def _tell_time_left(self, step, values, log):
+        """Says once how long the training will take, from the first steps without compilation."""
+        self._lines_logged += 1
+        steps_left = self.experiment.total_steps - step
+        if self._lines_logged == 2 and steps_left:
+            seconds = steps_left * self.experiment.config.batch_size / values["images_per_second"]
+            log.say(f"about {in_words(seconds)} of training left, besides evaluations")
 
     def _tell_failed(self, step, flags, log):
         """Names a step whose numbers were not finite; stops unless such steps are skipped."""
@@ -435,6 +459,7 @@ class Run:
             "eval_saturated_layers": len(result.saturated_layers),
             "seconds": self._clock.seconds,
         }
+        values |= results.of_modules(result)
         if result.energy is not None:
             values["eval_energy_uj"] = result.energy.microjoule
         log.write(step, values)
@@ -448,6 +473,8 @@ class Run:
         ):
             for name in names:
                 log.say(f"warning: {name} {state}")
+        if result.dead_layers:
+            log.say(f"hint: {AGAINST_SILENCE}")
         return result
 
     def _finish(self, result):

@@ -82,6 +82,21 @@ def describe_choice(step, measured, split):
     return text
 
 
+def of_modules(result):
+    """Returns time steps and firing rate of each module, as lines of the log hold them.
+
+    Args:
+      result: an `evaluation.Evaluation`.
+    """
+    rates = {}
+    for name, rate in result.firing_rates.items():
+        rates.setdefault(name.rpartition("/")[0] or name, []).append(np.mean(rate))
+    return {
+        **{f"eval_time_steps/{name}": steps for name, steps in result.schedule.modules.items()},
+        **{f"eval_firing_rate/{name}": float(np.mean(found)) for name, found in rates.items()},
+    }
+
+
 def damaged_images(history):
     """Returns how many damaged images were left out so far, over all continuations of a run.
 

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from snnvit_jax.common.nearest import did_you_mean
+
 SCORE = "time_step_score"
 INITIAL_SCORE = 0.5
 # How far from the threshold 0 the projection puts a score that must lie on one side of it: so close
@@ -75,7 +77,8 @@ def binary_mask(score, estimator="identity"):
       ValueError: for an unknown estimator.
     """
     if estimator not in ESTIMATORS:
-        raise ValueError(f"unknown {estimator=}; use one of {', '.join(ESTIMATORS)}")
+        hint = did_you_mean(estimator, ESTIMATORS)
+        raise ValueError(f"unknown {estimator=}{hint}; use one of {', '.join(ESTIMATORS)}")
     return (score > 0).astype(score.dtype)
 
 

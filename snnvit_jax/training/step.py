@@ -210,6 +210,8 @@ def train_step(state, batch, teacher=None, *, procedure):
     updates, opt_state = optax.with_extra_args_support(procedure.optimizer).update(
         gradients, state.opt_state, state.params, step=state.step
     )
+    metrics["gradient_norm"] = (optax.global_norm(gradients), 1.0)
+    metrics["update_norm"] = (optax.global_norm(updates), 1.0)
     params = optax.apply_updates(state.params, updates)
     params = _settle_scores(state.params, params, state.step, objective)
     new = TrainState(

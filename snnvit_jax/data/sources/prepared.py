@@ -6,8 +6,12 @@ import pathlib
 import numpy as np
 import tensorflow_datasets as tfds
 
+from snnvit_jax.common.nearest import did_you_mean
 from snnvit_jax.data.decode import DamagedImage, decode_image
 from snnvit_jax.data.sources.records import Records, UnreadableError
+
+# Names of `select.load` that are no sets of TensorFlow Datasets.
+OTHERS = ("digits", "image_folder", "archive", "events", "digits_dvs")
 
 
 class PreparedImages:
@@ -129,8 +133,9 @@ def _builder(name, directory):
         builder = tfds.builder(name, data_dir=directory, file_format="array_record")
     except tfds.core.DatasetNotFoundError as error:
         raise FileNotFoundError(
-            f"no data set {name!r} in {directory}, nor one of that name in TensorFlow Datasets; "
-            "other names are digits, image_folder and archive"
+            f"no data set {name!r} in {directory}, nor one of that name in TensorFlow Datasets"
+            f"{did_you_mean(name, (*OTHERS, *tfds.list_builders()))}; other names are "
+            f"{', '.join(OTHERS)}"
         ) from error
     except ValueError as error:  # above all, a directory prepared in another format
         raise ValueError(
