@@ -210,8 +210,8 @@ def train_step(state, batch, teacher=None, *, procedure):
     updates, opt_state = optax.with_extra_args_support(procedure.optimizer).update(
         gradients, state.opt_state, state.params, step=state.step
     )
-    metrics["gradient_norm"] = (optax.global_norm(gradients), 1.0)
-    metrics["update_norm"] = (optax.global_norm(updates), 1.0)
+    metrics["gradient_norm"] = (_norm(gradients), 1.0)
+    metrics["update_norm"] = (_norm(updates), 1.0)
     params = optax.apply_updates(state.params, updates)
     params = _settle_scores(state.params, params, state.step, objective)
     new = TrainState(
@@ -227,6 +227,12 @@ def train_step(state, batch, teacher=None, *, procedure):
     unchanged = state.replace(step=new.step, skipped=state.skipped + 1)
     new = jax.tree.map(functools.partial(jnp.where, nonfinite.any_flag(flags)), unchanged, new)
     return procedure.placement.keep(new), metrics
+
+
+def _norm(tree):
+    """The Euclidean norm over all leaves."""
+    squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
+    return jnp.sqrt(sum(squares))
 
 
 def _step_key(seed, step):
