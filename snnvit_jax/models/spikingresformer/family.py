@@ -35,7 +35,9 @@ def torch_name(path):
 
 
 # Hidden channels are divided, group by group; attention is not, because the first stage has one
-# head (Shoeybi et al., "Megatron-LM", arXiv 1909.08053).
+# head (Shoeybi et al., "Megatron-LM", arXiv 1909.08053). XLA does not divide a convolution in
+# groups by its groups: it gathers the hidden channels around it. Weights and their moments are
+# divided all the same; where memory does not ask for it, "fsdp" sends less.
 TENSOR_RULES = (
     (r"/up_1/kernel$", (None, "model")),
     (r"/(up_2|conv_0_2)/bn/", ("model",)),
