@@ -5,6 +5,7 @@ from snnvit_jax.energy import energy_report
 from snnvit_jax.models import Family, create_model, layer_names, list_models, register
 from snnvit_jax.neurons import lif_scan, register_neuron
 from snnvit_jax.neurons.recording import spikes
+from snnvit_jax.pretrained import list_pretrained, load_pretrained
 from snnvit_jax.time_steps.schedule import (
     TimeStepSchedule,
     with_schedule,
@@ -24,7 +25,9 @@ __all__ = [
     "layer_names",
     "lif_scan",
     "list_models",
+    "list_pretrained",
     "load_deployed",
+    "load_pretrained",
     "register",
     "register_neuron",
     "spikes",

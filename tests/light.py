@@ -43,6 +43,7 @@ def main():
     deployed.save(path)
     wanted = jax.jit(model.apply)(variables, images)
     np.testing.assert_allclose(snn.load_deployed(path)(images), wanted, atol=1e-5)
+    assert snn.load_pretrained(snn.list_pretrained()[0]).classes
     assert snn.energy_report(model, variables, images).microjoule > 0
     for name in ("training", "evaluation", "checkpoints", "report", "config", "carry"):
         try:

@@ -59,4 +59,4 @@ def test_the_core_needs_no_training_package():
     for name in ("absl", "optax", "orbax", "grain", "ml_collections", "tensorboardx", "tqdm"):
         assert name not in required
     extras = settings()["options.extras_require"]
-    assert "snnvit_jax[train]" in extras["test"]
+    assert "snnvit_jax[train" in extras["test"]

@@ -42,8 +42,9 @@ def default_config():
     # tensor (heads and MLP), fsdp_tensor (both)
     config.sharding = "replicate"
 
-    # Start from the weights of a run's folder, a safetensors file, or a PyTorch checkpoint in the
-    # authors' names; a head for other classes is replaced.
+    # Start from the weights of a run's folder, of a network of the package (pretrained:NAME), a
+    # safetensors file, or a PyTorch checkpoint in the authors' names; a head for other classes is
+    # replaced.
     config.init_from = optional(str)
     config.trainable = "all"  # all, scores (of time steps, nothing else: running statistics stay)
 

@@ -1,4 +1,4 @@
-"""Weights to start a training from: of another run, a safetensors file or a PyTorch checkpoint."""
+"""Weights to start a training from: of another run, a trained network, or a file of weights."""
 
 import json
 import pathlib
@@ -7,6 +7,7 @@ import numpy as np
 import safetensors.numpy
 from flax import traverse_util
 
+from snnvit_jax import pretrained
 from snnvit_jax.checkpoints.checkpoints import load_variables
 from snnvit_jax.common import files
 from snnvit_jax.common.variables import check_finite
@@ -15,6 +16,7 @@ from snnvit_jax.weights import convert, torch_file
 from snnvit_jax.weights.fitting import fit, head_of
 from snnvit_jax.weights.names import unwrap
 
+PRETRAINED = "pretrained:"  # before the name of a network that comes with the package
 _TORCH_SUFFIXES = (".pth", ".pt", ".tar", ".bin")
 
 
@@ -25,9 +27,10 @@ def load(path, model, initial):
     fit. (The image size may differ: a position embedding that is a convolution fits any.)
 
     Args:
-      path: a run's folder, a .safetensors file, or a PyTorch checkpoint of the authors' classes;
-        of a checkpoint that holds several, "PATH#KEY" takes those under a key
-        ("x.pth#state_dict_ema"), see `torch_file.read_state_dict`.
+      path: a run's folder, "pretrained:NAME" or the folder of such a network, a .safetensors file,
+        or a PyTorch checkpoint of the authors' classes; of a checkpoint that holds several,
+        "PATH#KEY" takes those under a key ("x.pth#state_dict_ema"), see
+        `torch_file.read_state_dict`.
       model: from `create_model`.
       initial: {"params", "batch_stats"}, the model's initial variables.
 
@@ -40,9 +43,27 @@ def load(path, model, initial):
         another shape, or one that is not finite.
     """
     check_exists(path)
+    network = network_at(path)
+    if network is not None:
+        return fit(pretrained.load_pretrained(network).variables, initial)
     loaded = _load(*_file_and_key(path), model, initial)
     check_finite(loaded, f"init_from={str(path)!r}")
     return loaded
+
+
+def network_at(path):
+    """Returns the folder of the trained network that a path names; None if it names another thing.
+
+    Args:
+      path: see `load`.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+    if str(path).startswith(PRETRAINED):
+        return pretrained.find(str(path).removeprefix(PRETRAINED))
+    folder = pathlib.Path(path).expanduser()
+    return folder if pretrained.is_network(folder) else None
 
 
 def _load(path, key, model, initial):
@@ -68,15 +89,18 @@ def _file_and_key(path):
 
 
 def check_exists(path):
-    """Raises FileNotFoundError if there is nothing to start from.
+    """Raises FileNotFoundError if there is nothing to start from, ValueError for an unknown name.
 
     Args:
       path: see `load`; None is fine.
     """
-    if path is not None and not _file_and_key(path)[0].exists():
+    if str(path).startswith(PRETRAINED):
+        pretrained.find(str(path).removeprefix(PRETRAINED))
+    elif path is not None and not _file_and_key(path)[0].exists():
         raise FileNotFoundError(
-            f"init_from={str(path)!r} does not exist; give a run's folder, a .safetensors file or "
-            "a PyTorch checkpoint, for example --config.init_from=runs/cifar10/20260101-120000"
+            f"init_from={str(path)!r} does not exist; give a run's folder, a .safetensors file, a "
+            "PyTorch checkpoint or pretrained:NAME, for example "
+            "--config.init_from=runs/cifar10/20260101-120000"
         )
 
 

@@ -1,4 +1,4 @@
-"""Finished networks, ready to be used on files: of a run's folder, or of an exported file.
+"""Finished networks, ready to be used on files: of a run, an exported file, or a trained network.
 
 Whatever a network comes from, it ends as a `deployment.Deployed` whose `about` says the names of
 its classes and how files are read. A further origin is one more function that returns such a one,
@@ -7,12 +7,13 @@ and a line in `open_network`.
 
 import pathlib
 
+from snnvit_jax import pretrained
 from snnvit_jax.checkpoints.checkpoints import load_variables
 from snnvit_jax.data import inputs
 from snnvit_jax.data.sources import EVENT_SETS
 from snnvit_jax.deployment import deploy, load_deployed
 from snnvit_jax.models.parts import image_channels
-from snnvit_jax.runs import classes
+from snnvit_jax.runs import classes, initial
 from snnvit_jax.runs.experiment import model_of
 from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.weights.fitting import head_of
@@ -22,19 +23,25 @@ def open_network(place):
     """Returns a network of whatever origin as a `Deployed`.
 
     Args:
-      place: a run's folder, or a file that `Deployed.save` wrote.
+      place: a run's folder, a file that `Deployed.save` wrote, or a trained network: its name
+        (one of `list_pretrained()`, or that after "pretrained:") or its folder.
 
     Raises:
       FileNotFoundError: if there is nothing there.
       ValueError: if it holds no network, or not how its images are prepared.
     """
+    is_name = str(place) in pretrained.list_pretrained()
+    network = place if is_name else initial.network_at(place)
+    if network is not None:
+        return _of_pretrained(pretrained.load_pretrained(network))
     path = pathlib.Path(place).expanduser()
     if path.is_dir():
         return _of_folder(path)
     if path.is_file():
         return _with_input(load_deployed(path), path)
     raise FileNotFoundError(
-        f"{str(place)!r} is neither a run's folder nor a file of a deployed model (.snn)"
+        f"{str(place)!r} is neither a run's folder nor a file of a deployed model (.snn), nor a "
+        f"trained network that comes with the package: {', '.join(pretrained.list_pretrained())}"
     )
 
 
@@ -78,6 +85,17 @@ def class_names_of(deployed):
     """
     count = deployed.about["config"]["num_classes"]
     return deployed.about.get("classes") or [str(number) for number in range(count)]
+
+
+def _of_pretrained(network):
+    reading = network.about["reading"]
+    return deploy(
+        network.model,
+        network.variables,
+        recordings=reading["kind"] == inputs.RecordingInput.kind,
+        classes=network.classes,
+        reading=reading,
+    )
 
 
 def _of_folder(path):

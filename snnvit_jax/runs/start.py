@@ -10,6 +10,7 @@ import pathlib
 import numpy as np
 import safetensors
 
+from snnvit_jax import pretrained
 from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
 from snnvit_jax.runs import classes as classes_lib
 from snnvit_jax.runs import initial
@@ -71,7 +72,7 @@ def describe(origin):
 def classes_of(path):
     """Returns the names of the classes that weights are for, in order, or None if not known.
 
-    A run's folder tells them, and a safetensors file of `initial.save`.
+    A run's folder and a trained network tell them, and a safetensors file of `initial.save`.
 
     Args:
       path: see `initial.load`.
@@ -79,6 +80,9 @@ def classes_of(path):
     Raises:
       ValueError: if what it tells is no list of names.
     """
+    network = initial.network_at(path)
+    if network is not None:
+        return tuple(pretrained.read_config(network)["classes"])
     path = pathlib.Path(path).expanduser()
     if path.is_dir():
         return classes_lib.read(Workdir(path))
@@ -91,6 +95,9 @@ def classes_of(path):
 
 def _version(path):
     """Which weights lay at a path when they were read."""
+    network = initial.network_at(path)
+    if network is not None:
+        return {"sha256": pretrained.read_config(network)["sha256"]}
     path = pathlib.Path(path).expanduser()
     if path.is_dir():
         return {"step": finished_checkpoints(Workdir(path).checkpoints)[-1][0]}

@@ -1,0 +1,190 @@
+"""The format of a trained network: a folder with config.json, model.safetensors and a card.
+
+config.json says how the model is built, how images are prepared for it, what its classes are, how
+it was trained and what it reaches; README.md says the same for people (`card`). Weights are those
+of the model by the paths of its variables ("params/head/kernel"): matrices in float16, vectors
+(normalisations, biases, scores of time steps) in float32, because a statistic or the sign of a
+small score must not be lost. config.json holds the SHA-256 of the weights.
+"""
+
+import hashlib
+import json
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from snnvit_jax.common import files
+from snnvit_jax.common.variables import check_finite
+from snnvit_jax.models import create_model, variable_shapes
+from snnvit_jax.pretrained import card
+
+FORMAT = 1
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+_KEYS = ("format", "sha256", "model", "classes", "reading")
+_STORED = np.float16  # of matrices
+_LFS = b"version https://git-lfs"  # what a clone holds in place of a large file
+
+
+def is_network(path):
+    """Returns whether a folder is meant to hold a network in this format.
+
+    Args:
+      path: of the folder.
+    """
+    return (pathlib.Path(path) / WEIGHTS).is_file() and (pathlib.Path(path) / CONFIG).is_file()
+
+
+def write(path, about, variables):
+    """Writes a network, and the card for people.
+
+    Args:
+      path: folder to write to; created if there is none.
+      about: what config.json holds: "name", "model" ("name", "num_classes", "image_size",
+        "time_steps", "settings"), "classes", "reading" (of files, `data.inputs.described`), and for
+        the card "trained" and "measured" (see `card.render`); plain values.
+      variables: {"params", "batch_stats"} on the host.
+
+    Raises:
+      ValueError: naming a weight that is not finite, also as it is stored.
+      OSError: if something cannot be written.
+    """
+    path, content = pathlib.Path(path), packed(variables)
+    about = {"format": FORMAT, **about, "sha256": hashlib.sha256(content).hexdigest()}
+    text = json.dumps(about, indent=1) + "\n"
+    files.make_folder(path)
+    files.write_bytes(path / WEIGHTS, content)
+    files.write_text(path / CONFIG, text)
+    files.write_text(path / CARD, card.render(json.loads(text)))  # as whoever loads it sees it
+
+
+def packed(variables):
+    """Returns the content of model.safetensors.
+
+    Args:
+      variables: {"params", "batch_stats"} on the host.
+
+    Raises:
+      ValueError: naming a weight that is not finite, also as it is stored.
+    """
+    from safetensors import numpy as safetensors  # late: importing the package must not need it
+
+    flat = traverse_util.flatten_dict(dict(variables), sep="/")
+    stored = {name: _stored(np.asarray(leaf)) for name, leaf in flat.items()}
+    check_finite(stored, f"the weights, some of them as {np.dtype(_STORED)},")
+    return safetensors.save(stored)
+
+
+def read_config(path):
+    """Returns what config.json of a network says.
+
+    Args:
+      path: its folder.
+
+    Raises:
+      FileNotFoundError: if there is no config.json.
+      ValueError: naming the file, if it is of another format.
+    """
+    file = pathlib.Path(path) / CONFIG
+    try:
+        about = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{str(file)!r} is damaged, it is no JSON: {error}") from error
+    missing = [key for key in _KEYS if key not in about] if isinstance(about, dict) else [*_KEYS]
+    if missing:
+        raise ValueError(
+            f"{str(file)!r} does not describe a network of this package: {missing=}; "
+            "experiments/pretrained/export.py writes such folders"
+        )
+    if about["format"] != FORMAT:
+        raise ValueError(
+            f"{str(file)!r} has format {about['format']!r}, this version reads {FORMAT}: use the "
+            "version of snnvit_jax that wrote it"
+        )
+    return about
+
+
+def create(about, path):
+    """Returns the model of a network, a Linen module.
+
+    Args:
+      about: from `read_config`.
+      path: of its folder, for an error's message.
+
+    Raises:
+      ValueError: naming the file, if it describes no model.
+    """
+    try:
+        spec = about["model"]
+        settings = dict(spec["settings"])
+        if "dtype" in settings:
+            settings["dtype"] = jnp.dtype(settings["dtype"])
+        sizes = (spec["num_classes"], spec["image_size"], spec["time_steps"])
+        return create_model(spec["name"], *sizes, **settings)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{str(pathlib.Path(path) / CONFIG)!r} describes no model: {error!r}"
+        ) from error
+
+
+def image_shape(about):
+    """Returns (H, W, C) of the images that a network reads, (T, H, W, C) of recordings.
+
+    Args:
+      about: from `read_config`.
+    """
+    reading = about["reading"]
+    if reading["kind"] == "images":
+        return (*reading["preprocess"]["size"], reading["channels"])
+    frames = about["model"]["time_steps"]
+    return (frames, *reading["preprocess"]["size"], reading["preprocess"]["channels"])
+
+
+def read_weights(path, about, model):
+    """Returns {"params", "batch_stats"} of a network, float32.
+
+    Args:
+      path: its folder.
+      about: from `read_config`.
+      model: from `create`.
+
+    Raises:
+      FileNotFoundError: if there are none.
+      ValueError: naming the file, if its SHA-256 is another, or its tensors are not the model's.
+    """
+    import safetensors.numpy  # late: importing the package must not need it
+
+    file = pathlib.Path(path) / WEIGHTS
+    content = file.read_bytes()
+    if content.startswith(_LFS):
+        raise ValueError(f"{str(file)!r} is only a pointer to the weights: git lfs pull gets them")
+    found = hashlib.sha256(content).hexdigest()
+    if found != about["sha256"]:
+        raise ValueError(
+            f"{str(file)!r} is damaged: its SHA-256 is {found}, config.json says "
+            f"{about['sha256']}; copy it again"
+        )
+    stored = safetensors.numpy.load(content)
+    _check_shapes(file, stored, variable_shapes(model, image_shape(about)))
+    arrays = {name: jnp.asarray(leaf, jnp.float32) for name, leaf in stored.items()}
+    check_finite(arrays, repr(str(file)))
+    return traverse_util.unflatten_dict(arrays, sep="/")
+
+
+def _stored(array):
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused by name
+        kept = array.astype(_STORED if array.ndim > 1 else np.float32)
+    return np.asarray(kept, order="C")  # the writer copies memory as it lies
+
+
+def _check_shapes(file, stored, wanted):
+    wanted = {n: x.shape for n, x in traverse_util.flatten_dict(dict(wanted), sep="/").items()}
+    given = {name: leaf.shape for name, leaf in stored.items()}
+    wrong = sorted(name for name in {*wanted, *given} if wanted.get(name) != given.get(name))
+    if wrong:
+        name = wrong[0]
+        raise ValueError(
+            f"{str(file)!r} holds another model than config.json says: {len(wrong)} tensors "
+            f"differ, {name!r} is {given.get(name)}, not {wanted.get(name)}"
+        )
