@@ -9,7 +9,7 @@ frames, and at each time step the network sees the next one. Nothing is download
 Measured results, with seeds and hardware: experiments/digits_dvs/README.md.
 """
 
-from snnvit_jax.config import default_config
+from snnvit_jax.config import default_config, use_model
 
 # A small form of each: embed_dim, num_heads, depth and pool are below.
 MODELS = {
@@ -32,10 +32,10 @@ def get_config(family="spikformer"):
     if family not in MODELS:
         raise ValueError(f"unknown {family=} of configs/digits_dvs.py; use {', '.join(MODELS)}")
     config = default_config()
-    config.model.name = MODELS[family]
-    config.epochs = 50
+    use_model(config, MODELS[family])
+    config.epochs = 30
     config.batch_size = 64
-    config.eval_every_epochs = 5.0
+    config.eval_every_epochs = 3.0
     config.average_decay = 0.99
 
     # A tenth with all ten steps; 40 % in which the model gives them up one by one, 15 % more in
@@ -58,5 +58,5 @@ def get_config(family="spikformer"):
     config.data.crop_padding = 1
 
     config.optimizer.learning_rate = 3e-3
-    config.optimizer.warmup = 2 / 50
+    config.optimizer.warmup = 2 / 30
     return config

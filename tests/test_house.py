@@ -24,6 +24,7 @@ FLOW = ("data", "models", "training", "runs")
 FAMILIES = sorted(path.parent.name for path in HOUSE.glob("models/*/__init__.py"))
 
 IMPORT_EXCEPTIONS = {("xla/traced.py", "energy")}
+NAME_FAMILIES = ("models", "weights", "recipes.py", "event_recipes.py")
 FAMILY_EXCEPTIONS = set()
 BACKEND_EXCEPTIONS = {"checkpoints/checkpoints.py"}
 
@@ -124,7 +125,7 @@ def test_training_knows_no_file():
 
 def test_only_models_and_weights_name_a_family():
     named = re.compile(rf"(?<![a-z])({'|'.join(FAMILIES)})(?![a-z])", re.IGNORECASE)
-    others = [path for path in files() if path.parts[0] not in ("models", "weights", "recipes.py")]
+    others = [path for path in files() if path.parts[0] not in NAME_FAMILIES]
     found = {path.as_posix() for path in others if named.search((HOUSE / path).read_text())}
     found |= {path.as_posix() for path in others if named.search(path.as_posix())}
     only_needed(found, FAMILY_EXCEPTIONS)

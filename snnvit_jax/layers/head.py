@@ -5,6 +5,10 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 
+# Collection in which a head leaves its logits at each time step, [B, T, classes], where an
+# application names it as mutable.
+STEP_LOGITS = "step_logits"
+
 
 class Head(nn.Module):
     """Logits [B, classes], float32, of the mean of a signal over all T time steps and all tokens.
@@ -37,8 +41,16 @@ class Head(nn.Module):
         if self.use_bias:
             weights["bias"] = self.param("bias", self.bias_init, shape[1:], jnp.float32)
             logits = logits + weights["bias"]
+        if self.is_mutable_collection(STEP_LOGITS) and not self.is_initializing():
+            self.sow(STEP_LOGITS, "logits", self._of_each_step(x, **weights))
         x.trace("readout", self.path, (x,), function=token_mean, weights=weights)
         return logits
+
+    @staticmethod
+    def _of_each_step(x, kernel, bias=0.0):
+        """[B, T, classes], whose mean over time are the logits."""
+        logits = jnp.dot(token_mean(x.values), kernel) + bias
+        return jnp.repeat(logits, x.time_steps, axis=1) if x.static else logits
 
     @staticmethod
     def reads_steps(x):

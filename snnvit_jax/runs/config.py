@@ -178,6 +178,9 @@ def default_config():
         "trust_clip": False,  # lamb: no weight moves further than it would with Adam
         "label_smoothing": 0.1,
     }
+    # Temporal efficient training: the loss is that of each time step's own logits, not of their
+    # mean, and a share of it draws them to a level.
+    config.step_losses = {"on": False, "weight": 0.001, "level": 1.0}
     config.log_every_steps = 20
     config.eval_every_epochs = 1.0  # may be a fraction; a checkpoint is saved with each evaluation
     config.save_every_seconds = 60.0  # besides, at the first end of an epoch after so long

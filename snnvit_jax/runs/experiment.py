@@ -22,7 +22,7 @@ from snnvit_jax.runs.plan import plan
 from snnvit_jax.training import distillation
 from snnvit_jax.training import optimizer as optimizer_lib
 from snnvit_jax.training.mixing import Mixing
-from snnvit_jax.training.objective import Objective
+from snnvit_jax.training.objective import Objective, StepLosses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -392,6 +392,7 @@ def _spike_prices(config, model, image_shape):
 def _create_objective(config, steps_per_epoch, spike_prices):
     return Objective(
         label_smoothing=config.optimizer.label_smoothing,
+        step_losses=_step_losses(config.step_losses),
         time_step_penalty=config.time_step_penalty,
         target_time_steps=config.target_time_steps,
         min_time_steps=config.min_time_steps,
@@ -399,6 +400,10 @@ def _create_objective(config, steps_per_epoch, spike_prices):
         spike_prices=spike_prices,
         **_phases(config, steps_per_epoch),
     )
+
+
+def _step_losses(settings):
+    return StepLosses(settings.weight, settings.level) if settings.on else None
 
 
 def _phases(config, steps_per_epoch):

@@ -9,11 +9,39 @@ from snnvit_jax.time_steps import masks, spike_price
 
 
 @dataclasses.dataclass(frozen=True)
+class StepLosses:
+    """Temporal efficient training: a loss at each time step (Deng et al., ICLR 2022, equation 10).
+
+        (1 - weight) mean over t of cross entropy(logits[t], target)
+            + weight * mean over t and classes of (logits[t] - level)^2
+
+    Attributes:
+      weight: of the second term, in [0, 1].
+      level: that it draws logits to.
+    """
+
+    weight: float = 0.001
+    level: float = 1.0
+
+    def losses(self, logits, targets):
+        """Returns the loss of each example, [B].
+
+        Args:
+          logits: of each time step, [B, T, K] float32.
+          targets: [B, K] probabilities.
+        """
+        entropy = jnp.mean(optax.softmax_cross_entropy(logits, targets[:, None]), axis=1)
+        away = jnp.mean(jnp.square(logits - self.level), axis=(1, 2))
+        return (1 - self.weight) * entropy + self.weight * away
+
+
+@dataclasses.dataclass(frozen=True)
 class Objective:
     """What is minimised, cross entropy and penalties; and when the scores may move.
 
     Attributes:
       label_smoothing: in [0, 1].
+      step_losses: None, or a `StepLosses`: the logits of each time step are judged, not their mean.
       time_step_penalty: weight of the time steps, relative to T.
       target_time_steps: average to end at, a budget; None to let the penalty alone decide.
       min_time_steps: steps every layer keeps.
@@ -27,6 +55,7 @@ class Objective:
     """
 
     label_smoothing: float = 0.0
+    step_losses: StepLosses | None = None
     time_step_penalty: float = 0.0
     target_time_steps: float | None = None
     min_time_steps: int = 1
@@ -36,6 +65,18 @@ class Objective:
     patience_steps: int = 100
     estimator: str = "identity"
     spike_prices: tuple[tuple[str, float], ...] = ()
+
+    def losses(self, logits, step_logits, targets):
+        """Returns what the labels charge for each example, [B].
+
+        Args:
+          logits: [B, K] float32.
+          step_logits: of each time step, [B, T, K]; None without `step_losses`.
+          targets: [B, K] probabilities.
+        """
+        if self.step_losses is None:
+            return optax.softmax_cross_entropy(logits, targets)
+        return self.step_losses.losses(step_logits, targets)
 
     def price_variables(self, examples):
         """Returns the prices of spikes as variables of the model, for a mean over examples.

@@ -16,6 +16,7 @@ import optax
 
 from snnvit_jax.common import values
 from snnvit_jax.distributed.sharding import Placement
+from snnvit_jax.layers.head import STEP_LOGITS
 from snnvit_jax.time_steps import masks
 from snnvit_jax.training import gaps, nonfinite
 from snnvit_jax.training.distillation import Distillation
@@ -152,8 +153,8 @@ def loss_fn(params, batch_stats, state, batch, key, procedure):
     model, objective = procedure.model, procedure.objective
     prices = objective.price_variables(len(batch["image"]))
     variables = {"params": params, "batch_stats": batch_stats, **prices}
-    logits, batch_stats = _forward(variables, batch["image"], key, procedure)
-    losses = optax.softmax_cross_entropy(logits, batch["target"])
+    logits, step_logits, batch_stats = _forward(variables, batch["image"], key, procedure)
+    losses = objective.losses(logits, step_logits, batch["target"])
     mask, count = batch["mask"], jnp.sum(batch["mask"])
     penalty = masks.time_step_penalty(
         params, objective.budget(state.step, model.config.time_steps), objective.estimator
@@ -175,14 +176,24 @@ def loss_fn(params, batch_stats, state, batch, key, procedure):
 
 
 def _forward(variables, images, key, procedure):
-    """Returns (logits, running statistics), the latter as they were if only scores are trained."""
+    """Returns (logits, those of each step or None, running statistics).
+
+    The statistics are as they were if only scores are trained.
+    """
     model = procedure.model
+    judged = [] if procedure.objective.step_losses is None else [STEP_LOGITS]
     if procedure.trainable == "scores":
-        return model.apply(variables, images), variables["batch_stats"]
-    logits, new = model.apply(
-        variables, images, train=True, mutable=["batch_stats"], rngs={"drop_path": key}
-    )
-    return logits, new["batch_stats"]
+        logits, new = model.apply(variables, images, mutable=judged)
+    else:
+        logits, new = model.apply(
+            variables,
+            images,
+            train=True,
+            mutable=["batch_stats", *judged],
+            rngs={"drop_path": key},
+        )
+    steps = jax.tree.leaves(new.get(STEP_LOGITS, {}))  # of the one head there is
+    return logits, steps[0] if steps else None, new.get("batch_stats", variables["batch_stats"])
 
 
 @functools.partial(backends.jit, static_argnames=("procedure",), donate_argnums=0)
