@@ -236,7 +236,7 @@ WHOLE = (
     *("data.events.height", "data.events.width", "data.events.roll"),
 )
 FLAGS = (
-    *("model.neuron.detach_reset", "data.random_resized_crop", "data.flip"),
+    *("model.neuron.detach_reset", "data.random_resized_crop", "data.flip", "step_losses.on"),
     *("data.events.sort", "data.events.sum_channel", "optimizer.trust_clip"),
 )
 AT_LEAST_ONE = (
@@ -252,7 +252,7 @@ ABOVE_ZERO = (
 AT_MOST_ONE = (
     *("average_decay", "model.drop_path", "data.crop_fraction", "data.erasing_probability"),
     *("data.randaugment.probability", "mixing.cutmix_share", "mixing.probability"),
-    *("distillation.weight", "optimizer.label_smoothing"),
+    *("distillation.weight", "optimizer.label_smoothing", "step_losses.weight"),
 )
 BAD = [
     *((key, x) for x, fitting in ODD.items() for key in validation.RULES if key not in fitting),

@@ -125,7 +125,7 @@ RULES = {
     "optimizer.label_smoothing": number(0, 1),
     "step_losses.on": flag(),
     "step_losses.weight": number(0, 1),
-    "step_losses.level": number(),
+    "step_losses.level": number(0),
     "log_every_steps": whole(1),
     "eval_every_epochs": number(above=0),
     "save_every_seconds": number(0),

@@ -17,7 +17,7 @@ class StepLosses:
 
     Attributes:
       weight: of the second term, in [0, 1].
-      level: that it draws logits to.
+      level: that it draws logits to, >= 0.
     """
 
     weight: float = 0.001
