@@ -16,7 +16,7 @@ from snnvit_jax.data import loader
 from snnvit_jax.distributed import CommonStop, is_writer, same_for_all
 from snnvit_jax.distributed.sharding import shard_batch, to_host
 from snnvit_jax.models import describe, layer_names, variable_shapes
-from snnvit_jax.runs import classes, continuing, networks, results, start, teachers
+from snnvit_jax.runs import classes, continuing, memory, networks, results, start, teachers
 from snnvit_jax.runs.clock import StepClock, in_words
 from snnvit_jax.runs.experiment import build, learning_rate
 from snnvit_jax.runs.interrupts import StopRequest
@@ -139,6 +139,7 @@ class Run:
           ValueError: for a damaged image or a label outside the classes.
           OSError: if the folder cannot be written any more.
         """
+        memory.check(self.experiment)
         with self._held, StopRequest() as request:
             self._stop = stop = CommonStop(request, self.experiment.mesh)
             self._profile = Profile(self.workdir.path / "profile", profile if is_writer() else 0)
