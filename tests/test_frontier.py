@@ -60,6 +60,24 @@ def test_finished_runs_become_a_table_and_a_figure(frontier, tmp_path, monkeypat
         assert np.asarray(image).std() > 5
 
 
+def test_several_seeds_become_a_mean_and_a_spread(frontier, tmp_path, monkeypatch, capsys):
+    for seed, accuracy in enumerate((0.5, 0.6, 0.7)):
+        finish(tmp_path / f"learned-2-of-4-seed{seed}", 2, 4, accuracy)
+    finish(tmp_path / "fixed-1-seed0", 1, 1, 0.4)
+    arguments = ["frontier.py", str(tmp_path), "--targets=2", "--fixed=1", "--no-training"]
+    monkeypatch.setattr(frontier, "train", lambda *_: 1 / 0)
+    monkeypatch.setattr("sys.argv", [*arguments, "--seeds", "0", "1", "2"])
+    frontier.main()
+    printed = capsys.readouterr().out
+    assert "| learned, target 2 of 4 | 0, 1, 2 | 2.00 | 60.00 ± 10.00 | 4.00 ± 0.00 |" in printed
+    assert "| T = 1, all steps | 0 | 1.00 | 40.00 | 2.00 |" in printed
+    means = frontier.spread(json.loads((tmp_path / "frontier.json").read_text()))
+    assert [frontier._bar(one) for one in means] == pytest.approx([(0.24 / 100) ** 0.5, 0.1])
+    monkeypatch.setattr("sys.argv", [*arguments, "--seeds", "7"])
+    with pytest.raises(SystemExit, match="none of the 2 networks"):
+        frontier.main()
+
+
 def test_runs_that_end_at_once_are_all_written(frontier, tmp_path, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     seeds = [str(seed) for seed in range(40)]

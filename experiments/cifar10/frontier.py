@@ -7,7 +7,8 @@ Trains one network for each target and seed, which learns its time steps out of 
 one for each fixed T, which keeps all of them; everything else is the same. With --spike-penalties
 each of them again for each price of spikes. A run lies in OUT/NAME:
 one that is finished is not repeated, one cut short goes on. Writes OUT/frontier.json after each
-run, OUT/frontier.png and a table.
+run, OUT/frontier.png and tables of all networks and of means and spreads over the seeds; with
+--no-training of those that are finished by now. Seeds come one after the other.
 """
 
 import argparse
@@ -74,13 +75,13 @@ class Point:
 
 def points(options):
     """Returns every `Point` asked for, learned and fixed ones in turn."""
-    learned, fixed = [], []
-    for price, seed in itertools.product(options.spike_penalties, options.seeds):
-        learned += [Point("learned", options.time_steps, t, seed, price) for t in options.targets]
-        fixed += [Point("fixed", t, t, seed, price) for t in options.fixed]
-    paired = zip(learned, fixed, strict=False)
-    most = min(len(learned), len(fixed))
-    return [point for pair in paired for point in pair] + learned[most:] + fixed[most:]
+    found = []
+    for seed, price in itertools.product(options.seeds, options.spike_penalties):
+        learned = [Point("learned", options.time_steps, t, seed, price) for t in options.targets]
+        fixed = [Point("fixed", t, t, seed, price) for t in options.fixed]
+        pairs = itertools.zip_longest(learned, fixed)
+        found += [point for pair in pairs for point in pair if point is not None]
+    return found
 
 
 def train(point, options, cores):
@@ -153,6 +154,59 @@ def write(wanted, options):
     return found
 
 
+def spread(found):
+    """Returns means and spreads over the seeds of each kind of network, fewest time steps first.
+
+    Args:
+      found: of `write`.
+
+    Returns:
+      [dict]: "kind", "time_steps", "target", "spike_penalty", "seeds" (a list), and of "accuracy",
+      "average_time_steps" and "energy_uj" the mean; "accuracy_sd" and "energy_uj_sd" are sample
+      standard deviations, None of one seed.
+    """
+    kinds = ("kind", "time_steps", "target", "spike_penalty")
+    grouped = {}
+    for one in found.values():
+        grouped.setdefault(tuple(one[key] for key in kinds), []).append(one)
+    means = []
+    for kind, ones in grouped.items():
+        group = dict(zip(kinds, kind, strict=True)) | {"seeds": sorted(o["seed"] for o in ones)}
+        for key in ("accuracy", "average_time_steps", "energy_uj"):
+            values = [one[key] for one in ones]
+            group[key] = float(np.mean(values))
+            group[f"{key}_sd"] = float(np.std(values, ddof=1)) if len(ones) > 1 else None
+        means.append(group | {"examples": ones[0]["examples"]})
+    return sorted(means, key=lambda one: (one["average_time_steps"], one["kind"]))
+
+
+def spread_table(means):
+    """Returns the result of `spread` as lines of Markdown."""
+    lines = [
+        "| | seeds | average time steps | accuracy in %, mean ± sd | energy in µJ, mean ± sd |"
+    ]
+    lines.append("|---|---|---|---|---|")
+    for one in means:
+        accuracy = _with_spread(100 * one["accuracy"], one["accuracy_sd"], 100)
+        lines.append(
+            f"| {_called(one)} | {', '.join(map(str, one['seeds']))} | "
+            f"{one['average_time_steps']:.2f} | {accuracy} | "
+            f"{_with_spread(one['energy_uj'], one['energy_uj_sd'], 1)} |"
+        )
+    return lines
+
+
+def _with_spread(mean, deviation, factor):
+    return f"{mean:.2f}" + ("" if deviation is None else f" ± {factor * deviation:.2f}")
+
+
+def _called(one):
+    price = f", spike penalty {one['spike_penalty']:g}" if one["spike_penalty"] else ""
+    if one["kind"] == "fixed":
+        return f"T = {one['time_steps']}, all steps{price}"
+    return f"learned, target {one['target']:g} of {one['time_steps']}{price}"
+
+
 def table(found):
     """Returns the result as lines of Markdown, fewest time steps first."""
     lines = [
@@ -170,40 +224,48 @@ def table(found):
     return lines
 
 
-def series(found):
+def series(means):
     """Yields (networks of a kind and price, by average time steps; how to draw them)."""
-    prices = sorted({one["spike_penalty"] for one in found.values()})
+    prices = sorted({one["spike_penalty"] for one in means})
     for kind, price in itertools.product(LOOK, prices):
-        ones = [o for o in found.values() if (o["kind"], o["spike_penalty"]) == (kind, price)]
+        ones = [o for o in means if (o["kind"], o["spike_penalty"]) == (kind, price)]
         if not ones:
             continue
         look, line = LOOK[kind], LINES[prices.index(price) % len(LINES)]
         label = look["label"].format(max(one["time_steps"] for one in ones))
         label += f", spike penalty {price:g}" if price else ""
         style = {"color": look["color"], "fmt": look["marker"] + line, "label": label}
-        yield sorted(ones, key=lambda one: one["average_time_steps"]), style
+        yield ones, style
 
 
 def draw(found):
     """Returns a figure of accuracy against average time steps, and against energy.
 
-    Bars are the standard error of an accuracy measured on so many images; that of a training
-    repeated with another seed is not in them.
+    Points are means over seeds. Bars are the standard deviation over seeds; of one seed the
+    standard error of an accuracy measured on so many images, in which that of a training repeated
+    with another seed is not contained.
     """
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    for ones, style in series(found):
-        accuracy, n = (np.array([one[key] for one in ones]) for key in ("accuracy", "examples"))
-        error = np.sqrt(accuracy * (1 - accuracy) / n)
+    for ones, style in series(spread(found)):
+        accuracy = np.array([one["accuracy"] for one in ones])
+        error = np.array([_bar(one) for one in ones])
         for ax, key in zip(axes, ("average_time_steps", "energy_uj"), strict=True):
             x = [one[key] for one in ones]
             ax.errorbar(x, 100 * accuracy, 100 * error, capsize=2, **style)
     axes[0].set(xlabel="average time steps", ylabel="held-out accuracy in %", xlim=(0, None))
     axes[1].set(xlabel="energy of an image in µJ", xlim=(0, None))
-    axes[1].legend(frameon=False, loc="lower right", fontsize="small")
+    axes[1].legend(frameon=False, loc="best", fontsize="small")
     for ax in axes:
         ax.grid(linewidth=0.6)
     return figure
+
+
+def _bar(one):
+    """Half of the length of an error bar, as a share of 1."""
+    if one["accuracy_sd"] is not None:
+        return one["accuracy_sd"]
+    return (one["accuracy"] * (1 - one["accuracy"]) / one["examples"]) ** 0.5
 
 
 def parse(arguments):
@@ -220,6 +282,7 @@ def parse(arguments):
     parser.add_argument("--spike-penalties", type=float, nargs="+", default=[0.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--jobs", type=int, default=1, help="networks trained side by side")
+    parser.add_argument("--no-training", action="store_true", help="show what is finished")
     mark = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:mark])
     options.overrides = arguments[mark + 1 :]
@@ -239,9 +302,12 @@ def main():
     options = parse(sys.argv[1:])
     options.out.mkdir(parents=True, exist_ok=True)
     wanted = points(options)
-    train_all(wanted, options)
+    if not options.no_training:
+        train_all(wanted, options)
     found = write(wanted, options)
-    print("\n".join(table(found)))
+    if not found:
+        sys.exit(f"error: none of the {len(wanted)} networks in {options.out} is finished")
+    print("\n".join([*table(found), "", *spread_table(spread(found))]))
     with figures.style():
         (options.out / "frontier.png").write_bytes(figures.as_png(draw(found)))
 
