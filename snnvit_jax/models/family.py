@@ -24,6 +24,7 @@ class Family:
       unused: model -> names of the authors' weights that they construct and never use.
       refused: {first part of the authors' name of a weight that no model here takes: why, and
         what to do}.
+      note: model -> what is to be known of weights of its authors where they are loaded, or "".
       tensor_rules: ((pattern of variable names, name or None for each axis), ...) for tensor
         parallelism: (None, "model") divides the outputs of a kernel over the axis "model" of the
         devices, ("model", None) its inputs, ("model",) a bias. What no pattern is found in stays
@@ -40,6 +41,7 @@ class Family:
     refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
     check_weights: Callable = lambda model, shapes: None
     bound: tuple[str, ...] = ()
+    note: Callable = lambda model: ""
     tensor_rules: tuple = ()
     divided: tuple[str, ...] = ()
 

@@ -1,6 +1,7 @@
 """Weights from the published PyTorch repositories."""
 
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ def from_torch(model, state_dict):
 
     Every time step starts active: published weights have no scores. Where neurons learn constants
     ("plif" its time constant) and the weights hold none, a warning says so, and they start at the
-    model's own values.
+    model's own values. What else is to be known of such weights (`Family.note`) is a warning too.
 
     Args:
       model: from `create_model`, with the sizes of the state dict.
@@ -54,6 +55,8 @@ def from_torch(model, state_dict):
     found = _converted(state_dict, given, template) | _start_values(model, image_shape, lacking)
     scores = {p: masks.initial_scores(x.size) for p, x in template.items() if p[-1] == masks.SCORE}
     found |= scores
+    if note := family_of(model).note(model):
+        warnings.warn(note, stacklevel=2)
     return traverse_util.unflatten_dict({path: jnp.asarray(found[path]) for path in template})
 
 

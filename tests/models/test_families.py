@@ -1,7 +1,9 @@
-"""What every family of one stage has: deployment, early exit, energy, bfloat16, less memory."""
+"""What every family has: deployment, early exit, energy, bfloat16, distillation, less memory."""
 
 import dataclasses
 import functools
+import itertools
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -14,11 +16,10 @@ from jax.sharding import PartitionSpec
 
 import snnvit_jax as snn
 from snnvit_jax import energy, training
-from snnvit_jax.distributed.sharding import Placement
+from snnvit_jax.distributed.sharding import Placement, check_model
 from snnvit_jax.energy import operations
 from snnvit_jax.evaluation import early_exit
 from snnvit_jax.models import FAMILIES
-from snnvit_jax.models.single_stage import SingleStageConfig
 from snnvit_jax.neurons.kinds import KINDS
 from snnvit_jax.time_steps import masks
 from snnvit_jax.training.objective import Objective
@@ -26,15 +27,32 @@ from snnvit_jax.training.objective import Objective
 # Every family in a small size, and what else a family has that changes its forward pass.
 SMALL = {"embed_dim": 16, "num_heads": 2, "depth": 1, "mlp_ratio": 2.0, "image_size": 8}
 POOLED = SMALL | {"image_size": 32}
+THREE_STAGES = SMALL | {"embed_dim": 32, "depth": 3}
+FOUR_STAGES = {"embed_dim": (4, 4, 8, 8), "num_heads": 2, "depth": (1, 1), "image_size": 32}
 FORMS = {
     "spikformer": ("spikformer_2_384", SMALL),
     "spikingformer": ("spikingformer_2_384", SMALL),
     "sdt": ("sdt_2_256", SMALL),
+    "qkformer": ("qkformer_4_384", THREE_STAGES),
+    "metaspikeformer": ("metaspikeformer_8_512_imagenet", FOUR_STAGES),
     "spikingformer, imagenet": ("spikingformer_8_384_imagenet", POOLED),
     "sdt, imagenet": ("sdt_8_384_imagenet", POOLED),
     "sdt, as many hidden channels": ("sdt_2_256", SMALL | {"mlp_ratio": 1.0}),
+    "qkformer, imagenet": (
+        "qkformer_10_384_imagenet",
+        THREE_STAGES | {"depth": 4, "image_size": 32},
+    ),
 }
-CURRENTS = ("spikingformer", "sdt")  # families whose residual stream holds currents, not spikes
+ONE_STAGE = ("spikformer", "spikingformer", "sdt")
+FAMILY_FORMS = [form for form in FORMS if "," not in form]
+# Where one value is not one number for all families.
+TWO_BLOCKS = {"qkformer": {"depth": 4}, "metaspikeformer": {"depth": (2, 1)}}
+WIDE = {
+    "qkformer": {"embed_dim": 64, "mlp_ratio": 4.0},
+    "qkformer, imagenet": {"embed_dim": 64, "mlp_ratio": 4.0},
+    "metaspikeformer": {"embed_dim": (16, 32, 64, 64)},
+}
+ALL = dict(FAMILIES)  # without what tests register
 NEURONS = [{"kind": kind} for kind in KINDS] + [{"kind": "plif", "tau": 2.5, "reset": "soft"}]
 QUICKLY = {"xla_backend_optimization_level": 0}  # to compile; each program runs once
 
@@ -51,7 +69,9 @@ class Small(NamedTuple):
 def small(lively, form, dtype="float32", time_steps=4, **settings):
     name, sizes = FORMS[form]
     model = snn.create_model(name, 3, time_steps=time_steps, **sizes | settings)
-    variables = balanced(lively(model)) if form.split(",")[0] in CURRENTS else lively(model)
+    variables = lively(model)
+    for layers, shift in BALANCE.get(form, BALANCE.get(family_of(form), {})).items():
+        variables = shifted(variables, layers, shift)
     side = sizes["image_size"]
     images = np.random.default_rng(0).normal(size=(3, side, side, 3)).astype(dtype)
     if dtype != "float32":
@@ -60,22 +80,40 @@ def small(lively, form, dtype="float32", time_steps=4, **settings):
     return Small(model, variables, images, list(masks.scores(variables["params"])))
 
 
-def balanced(variables):
-    """Variables whose currents do not all push a residual stream of them beyond the threshold."""
-    flat = traverse_util.flatten_dict(variables)
+# {pattern of normalisations: what their biases change by}, so that no layer fires always or never:
+# of currents that are added, and of many layers one behind the other.
+BRANCHES = {r"(proj|fc2|mlp2|rpe)_bn$": -1.25}
+BALANCE = {
+    "spikingformer": BRANCHES,
+    "sdt": BRANCHES,
+    "qkformer": {r"_bn$": -1.0},
+    "qkformer, imagenet": {r"_bn$": -1.0, "stage2_1/tssa/q_bn": -1.0, r"attn/[qkv]_bn": 1.0},
+    "metaspikeformer": {r"[qkv]_conv_1$": 1.5, r"block4_0/mlp/fc2_bn$": -5.0},
+}
+
+
+def family_of(form):
+    return form.split(",")[0]
+
+
+def shifted(variables, layers, shift):
+    """Variables with other biases of the normalisations whose names match a pattern."""
+    flat = traverse_util.flatten_dict(variables, sep="/")
     for path in flat:
-        if path[-2:] in {(f"{name}_bn", "bias") for name in ("proj", "fc2", "mlp2", "rpe")}:
-            flat[path] = flat[path] - 1.25
-    return traverse_util.unflatten_dict(flat)
+        if path.endswith("/bias") and re.search(layers, path.removesuffix("/bias")):
+            flat[path] = flat[path] + shift
+    return traverse_util.unflatten_dict(flat, sep="/")
 
 
 def quickly(function, *arguments):
     return jax.jit(function, compiler_options=QUICKLY)(*arguments)
 
 
-def test_every_family_of_one_stage_is_in_the_table():
-    of_one_stage = {n for n, f in FAMILIES.items() if issubclass(f.config, SingleStageConfig)}
-    assert {snn.models.family_of(name).name for name, _ in FORMS.values()} == of_one_stage
+def test_every_family_is_in_the_table():
+    assert set(FAMILY_FORMS) == set(ALL)
+    assert {form: snn.models.family_of(name).name for form, (name, _) in FORMS.items()} == {
+        form: family_of(form) for form in FORMS
+    }
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -108,7 +146,8 @@ def test_deployed_it_is_the_masked_model(form, neuron, lively, x64):
     model, variables, images, names = small(lively, form, "float64", time_steps=3, neuron=neuron)
     masked = jax.jit(lambda v: model.apply(v, images), compiler_options=QUICKLY)
     seed = len(form) + 100 * len(neuron["kind"])
-    for chosen in schedules(names, 3, seed):
+    count = 6 if family_of(form) in ONE_STAGE or neuron["kind"] == "lif" else 1
+    for chosen in itertools.islice(schedules(names, 3, seed), count):
         schedule = snn.TimeStepSchedule(chosen)
         expected = masked(snn.with_schedule(variables, schedule))
         deployed = snn.deploy(model, variables, schedule)
@@ -118,7 +157,7 @@ def test_deployed_it_is_the_masked_model(form, neuron, lively, x64):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_flops_are_halved_with_half_of_the_steps_everywhere(form, lively):
-    sizes = {"embed_dim": 64, "depth": 2, "mlp_ratio": 4.0}
+    sizes = WIDE.get(form, {"embed_dim": 64, "depth": 2, "mlp_ratio": 4.0})
     model, variables, _, names = small(lively, form, **sizes)
     whole = snn.deploy(model, variables).flops(4)
     for active in ([1, 1, 0, 0], [0, 1, 0, 1]):
@@ -127,7 +166,7 @@ def test_flops_are_halved_with_half_of_the_steps_everywhere(form, lively):
 
 
 def test_a_file_needs_no_code_of_the_family(lively, tmp_path):
-    for form in ("spikingformer", "sdt"):
+    for form in ("spikingformer", "sdt", "qkformer", "metaspikeformer"):
         model, variables, images, names = small(lively, form, time_steps=2)
         schedule = snn.TimeStepSchedule(dict.fromkeys(names, (0, 1)))
         deployed = snn.deploy(model, variables, schedule)
@@ -140,7 +179,7 @@ def test_a_file_needs_no_code_of_the_family(lively, tmp_path):
 # ---------------------------------------------------------------- evaluation
 
 
-@pytest.mark.parametrize("form", ["spikformer", "spikingformer", "sdt"])
+@pytest.mark.parametrize("form", FAMILY_FORMS)
 def test_running_logits_are_those_of_models_that_stop_earlier(form, lively):
     model, variables, images, names = small(lively, form)
     rng = np.random.default_rng(5)
@@ -168,15 +207,16 @@ def gradient(model, variables, images):
     return quickly(jax.value_and_grad(loss_fn, has_aux=True), variables["params"])
 
 
-@pytest.mark.parametrize("form", ["spikformer", "spikingformer", "sdt"])
+@pytest.mark.parametrize("form", FAMILY_FORMS)
 def test_blocks_computed_again_give_the_same_gradients(form, lively, x64):
-    plain = small(lively, form, "float64", depth=2)
+    settings = TWO_BLOCKS.get(form, {"depth": 2})
+    plain = small(lively, form, "float64", time_steps=2, **settings)
     again = type(plain.model)(dataclasses.replace(plain.model.config, remat="block"))
     one, other = (gradient(m, plain.variables, plain.images) for m in (plain.model, again))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), one, other)
 
 
-@pytest.mark.parametrize("form", ["spikingformer", "sdt"])
+@pytest.mark.parametrize("form", [form for form in FAMILY_FORMS if form != "spikformer"])
 def test_bfloat16_trains_in_parts(form, lively):
     model, variables, images, _ = small(lively, form, time_steps=2)
     model = type(model)(dataclasses.replace(model.config, dtype=jnp.bfloat16))
@@ -193,9 +233,26 @@ def test_bfloat16_trains_in_parts(form, lively):
     assert all(leaf.dtype == jnp.float32 and np.isfinite(leaf).all() for leaf in leaves)
 
 
-@pytest.mark.parametrize("form", ["spikformer", "spikingformer", "sdt"])
+@pytest.mark.parametrize("form", FAMILY_FORMS)
+def test_every_family_follows_its_relu_twin(form, lively):
+    model, variables, images, _ = small(lively, form)
+    twin, teacher, *_ = small(lively, form, time_steps=1, neuron={"kind": "relu"})
+    distillation = training.distillation.Distillation(twin, 0.5)
+    procedure = training.Procedure(model, optax.adam(1e-2), distillation=distillation)
+    state = jax.eval_shape(lambda: training.state_from_variables(procedure, variables))
+    batch = {"image": images, "label": np.arange(3)}
+    step = functools.partial(training.train_step, procedure=procedure)
+    after, seen = jax.eval_shape(step, state, batch, teacher)
+    assert "teacher_agreement" in seen
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
+
+
+@pytest.mark.parametrize("form", FAMILY_FORMS)
 def test_branches_are_left_out_at_random_in_training_alone(form, lively):
-    model, variables, images, _ = small(lively, form, depth=2, drop_path=0.5, time_steps=2)
+    settings = TWO_BLOCKS.get(form, {"depth": 2}) | {"drop_path": 0.5, "time_steps": 2}
+    model, variables, images, _ = small(lively, form, **settings)
 
     @functools.partial(jax.jit, compiler_options=QUICKLY)
     def train(key):
@@ -344,24 +401,47 @@ def test_published_formulas_of_the_spike_driven_transformer():
 
 # ---------------------------------------------------------------- several devices
 
+INTO, OUT_OF = (None, "model"), ("model", None)
+ONE_MLP = {"fc1_conv": INTO, "fc2_conv": OUT_OF}
+OF_HEADS = {f"{name}_conv": INTO for name in "qkv"} | {"proj_conv": OUT_OF}
+CHAINS = {f"{name}_conv_0/body_2_1": INTO for name in "qkv"} | {"proj_conv_0/body_0": OUT_OF}
+# Family -> {end of a kernel's name: how it is divided}.
+DIVIDED = {
+    "spikformer": {f"{name}_linear": INTO for name in ("q", "k", "v", "fc1")}
+    | {"proj_linear": OUT_OF, "fc2_linear": OUT_OF},
+    "spikingformer": OF_HEADS | {"mlp1_conv": INTO, "mlp2_conv": OUT_OF},
+    "sdt": OF_HEADS | ONE_MLP,
+    "qkformer": OF_HEADS | {"mlp1_conv": INTO, "mlp2_conv": OUT_OF},
+    "metaspikeformer": CHAINS
+    | ONE_MLP
+    | {"pwconv1": INTO, "dwconv": (None, None, *INTO), "pwconv2": OUT_OF}
+    | {"conv1": (None, None, *INTO), "conv2": (None, None, *OUT_OF)},
+}
 
-@pytest.mark.parametrize("form", ["spikformer", "spikingformer", "sdt"])
+
+@pytest.mark.parametrize("form", FAMILY_FORMS)
 def test_tensor_parallelism_splits_heads_and_hidden_channels(form):
-    model = snn.create_model(FORMS[form][0], depth=1)
-    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    name, sizes = FORMS[form]
+    model = snn.create_model(name, **sizes)
+    images = jnp.zeros((1, *model.config.image_size, 3))
+    params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     mesh = jax.sharding.AbstractMesh((1, 2), ("data", "model"))
-    placement = Placement(mesh, "tensor", FAMILIES[form].tensor_rules)
+    placement = Placement(mesh, "tensor", ALL[form].tensor_rules)
+    check_model(model.config, placement, ALL[form].divided)
     placed = jax.tree_util.tree_leaves_with_path(placement.shardings(params))
     split = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(place.spec)
+        jax.tree_util.keystr(path, simple=True, separator="/"): (tuple(place.spec), place)
         for path, place in placed
         if place.spec != PartitionSpec()
     }
-    kernels = {name.split("/")[2]: spec for name, spec in split.items() if "kernel" in name}
-    found = {name.split("_")[0]: spec for name, spec in kernels.items()}
-    mlp = "mlp" if form == "spikingformer" else "fc"
-    into, out_of = (None, "model"), ("model", None)
-    assert found == dict.fromkeys(["q", "k", "v", f"{mlp}1"], into) | dict.fromkeys(
-        ["proj", f"{mlp}2"], out_of
-    )
-    assert all(name.startswith("block_0/") for name in split)
+    shapes = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+    for path, (_, place) in split.items():
+        place.shard_shape(shapes[path])  # raises for what cannot be divided
+    kernels = {path.removesuffix("/kernel"): spec for path, (spec, _) in split.items()}
+    kernels = {path: spec for path, spec in kernels.items() if f"{path}/kernel" in split}
+    found = {end: {s for p, s in kernels.items() if p.endswith(f"/{end}")} for end in DIVIDED[form]}
+    assert found == {end: {spec} for end, spec in DIVIDED[form].items()}
+    assert all(path.endswith(tuple(DIVIDED[form])) for path in kernels)

@@ -1,4 +1,4 @@
-"""Meta-SpikeFormer: the published numbers, sizes, refusals, deployment, energy and early exit."""
+"""Meta-SpikeFormer: the published numbers, sizes, refusals, merged chains and energy."""
 
 import dataclasses
 
@@ -13,7 +13,6 @@ from test_convert import assert_same_gradients, assert_same_spikes, run_eval, ru
 from test_deploy import QUICKLY, Masked, assert_deployed_equals_masked, schedules
 
 import snnvit_jax as snn
-from snnvit_jax.evaluation import early_exit
 from snnvit_jax.time_steps import masks
 from snnvit_jax.time_steps.masks import SCORE
 
@@ -268,28 +267,6 @@ def test_the_constant_behind_a_chain_is_the_same_everywhere(masked, x64):
     constants = [n for n in weights if n.rpartition("/")[2] in ("bias", "current", "features")]
     assert "block3_0/attn/q_conv_0/body_2_1/bias" in constants
     assert {weights[name].ndim for name in constants} == {1}
-
-
-def test_flops_fall_with_the_steps_that_all_layers_share(golden):
-    model = golden.model()
-    variables = snn.convert.from_torch(model, golden.weights)
-    names = snn.layer_names(model)
-    half = snn.TimeStepSchedule({name: [1, 1, 0, 0] for name in names})
-    flops = snn.deploy(model, variables, half).flops(batch_size=1)
-    assert flops <= 0.56 * snn.deploy(model, variables).flops(batch_size=1)
-
-
-def test_stopping_after_a_step_gives_what_a_shorter_model_gives(small):
-    model, variables, images = small
-    running = jax.jit(
-        lambda v, x: early_exit.running_logits(model, v, x), compiler_options=QUICKLY
-    )(variables, images)
-    for steps in (1, 3):
-        shorter = type(model)(dataclasses.replace(model.config, time_steps=steps))
-        expected = jax.jit(shorter.apply, compiler_options=QUICKLY)(
-            snn.with_time_steps(variables, steps), images
-        )
-        np.testing.assert_allclose(running[steps - 1], expected, 1e-5, 1e-5)
 
 
 # ---------------------------------------------------------------- energy

@@ -1,4 +1,4 @@
-"""QKFormer: the published numbers, sizes, refusals, deployment, energy and early exit."""
+"""QKFormer: the published numbers, sizes, refusals and energy."""
 
 import dataclasses
 
@@ -11,18 +11,10 @@ from flax import traverse_util
 from test_convert import assert_same_gradients, assert_same_spikes, run_eval, run_train
 
 import snnvit_jax as snn
-from snnvit_jax.evaluation import early_exit
-from snnvit_jax.neurons.kinds import KINDS
-from snnvit_jax.time_steps import masks
 from snnvit_jax.time_steps.masks import SCORE
 
 FILE = "qkformer_fixed_small"
-SMALL = {"embed_dim": 32, "num_heads": 2, "mlp_ratio": 2.0}
-FORMS = {
-    "qkformer_4_384": {"depth": 3, "image_size": 8},
-    "qkformer_10_384_imagenet": {"depth": 4, "image_size": 32},
-}
-NEURONS = [{"kind": kind} for kind in KINDS] + [{"kind": "plif", "tau": 2.5, "reset": "soft"}]
+SMALL = {"embed_dim": 32, "num_heads": 2, "depth": 3, "mlp_ratio": 2.0, "image_size": 8}
 QUICKLY = {"xla_backend_optimization_level": 0}  # to compile; each program runs once
 
 
@@ -101,6 +93,21 @@ def test_whatever_is_missing_extra_or_of_another_shape_is_named(golden):
             snn.convert.from_torch(model, golden.weights | {name: np.zeros(64)})
 
 
+def test_what_published_weights_lose_without_the_leak_is_said(golden, monkeypatch):
+    note = snn.models.FAMILIES["qkformer"].note
+    for name, size in SIZES.items():
+        model = snn.create_model(name, num_classes=size[3])
+        told = note(model)
+        for figure in ("78.73 % of 10-384 become 74.20 %", "84.25 % of 10-768 become 78.70 %"):
+            assert (figure in told) == name.endswith("imagenet")
+    # Other sizes are nobody's published weights.
+    assert note(snn.create_model("qkformer_10_384_imagenet", embed_dim=96)) == ""
+    said = dataclasses.replace(snn.models.FAMILIES["qkformer"], note=lambda model: "of old, a leak")
+    monkeypatch.setitem(snn.models.FAMILIES, "qkformer", said)
+    with pytest.warns(UserWarning, match="of old, a leak"):
+        snn.convert.from_torch(golden.model(), golden.weights)
+
+
 # ---------------------------------------------------------------- sizes
 
 
@@ -125,12 +132,12 @@ def imagenet_stem(first):
     return 27 * first + 2 * first + (10 * first + 9 * last) * last + 3 * 2 * last
 
 
-# name -> (embed_dim, heads, blocks, classes, published number of parameters)
+# name -> (embed_dim, heads, blocks, classes, published number of parameters, or of millions)
 SIZES = {
     "qkformer_4_384": (384, 8, (1, 1, 2), 10, 6_706_234),
-    "qkformer_10_384_imagenet": (384, 6, (1, 2, 7), 1000, None),
-    "qkformer_10_512_imagenet": (512, 8, (1, 2, 7), 1000, None),
-    "qkformer_10_768_imagenet": (768, 12, (1, 2, 7), 1000, None),
+    "qkformer_10_384_imagenet": (384, 6, (1, 2, 7), 1000, "16.47"),
+    "qkformer_10_512_imagenet": (512, 8, (1, 2, 7), 1000, "29.08"),
+    "qkformer_10_768_imagenet": (768, 12, (1, 2, 7), 1000, "64.96"),
 }
 
 
@@ -148,7 +155,7 @@ def test_a_published_size_has_its_parameters_and_layers(name):
     found = sum(leaf.size for path, leaf in params.items() if SCORE not in path)
     stem = cifar_stem if classes == 10 else imagenet_stem
     assert found == count(dim, blocks, stem(dim // 8), classes)
-    assert published in (None, found)
+    assert published in (found, f"{found / 1e6:.2f}")
     names = snn.layer_names(model)
     assert len(names) == 6 * (blocks[0] + blocks[1]) + 7 * blocks[2] + (9 if classes == 10 else 10)
     assert {path.removesuffix(f"/{SCORE}") for path in params if SCORE in path} == set(names)
@@ -178,66 +185,17 @@ def test_what_does_not_fit_is_named(settings, message):
         snn.create_model("qkformer_4_384", **settings)
 
 
-# ---------------------------------------------------------------- what is made of it
+# ---------------------------------------------------------------- energy
 
 
-def small(lively, name="qkformer_4_384", dtype="float32", time_steps=4, **settings):
-    sizes = SMALL | FORMS[name] | settings
-    model = snn.create_model(name, 3, time_steps=time_steps, **sizes)
-    variables = lively(model)
-    side = sizes["image_size"]
-    images = np.random.default_rng(0).normal(size=(3, side, side, 3)).astype(dtype)
-    if dtype != "float32":
-        model = type(model)(dataclasses.replace(model.config, dtype=jnp.dtype(dtype)))
-        variables = jax.tree.map(lambda x: np.asarray(x, dtype), variables)
-    return model, variables, images, list(masks.scores(variables["params"]))
+def small(lively):
+    model = snn.create_model("qkformer_4_384", 3, **SMALL)
+    images = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype(np.float32)
+    return model, lively(model), images
 
 
 def quickly(function, *arguments):
     return jax.jit(function, compiler_options=QUICKLY)(*arguments)
-
-
-def schedules(names, time_steps, seed):
-    rng = np.random.default_rng(seed)
-    for density in (0.3, 0.6, 0.9):
-        yield {name: rng.random(time_steps) < density for name in names}
-    yield {name: np.arange(time_steps) % 2 == 1 for name in names}
-    yield {name: np.full(time_steps, rng.random() < 0.7) for name in names}
-
-
-@pytest.mark.parametrize("neuron", NEURONS, ids=lambda n: n["kind"] + n.get("reset", ""))
-@pytest.mark.parametrize("name", FORMS)
-def test_deployed_it_is_the_masked_model(name, neuron, lively, x64):
-    if "imagenet" in name and neuron["kind"] not in ("lif", "psn"):
-        pytest.skip("the second form is tried with two neurons")
-    model, variables, images, names = small(lively, name, "float64", 3, neuron=neuron)
-    masked = jax.jit(lambda v: model.apply(v, images), compiler_options=QUICKLY)
-    for chosen in schedules(names, 3, len(neuron["kind"])):
-        schedule = snn.TimeStepSchedule(chosen)
-        expected = masked(snn.with_schedule(variables, schedule))
-        deployed = snn.deploy(model, variables, schedule)
-        logits = quickly(deployed._function, deployed.weights, jnp.asarray(images))
-        np.testing.assert_allclose(logits, expected, rtol=1e-6, atol=1e-7)
-
-
-def test_flops_fall_with_the_steps_that_all_layers_share(golden):
-    model = golden.model()
-    variables = snn.convert.from_torch(model, golden.weights)
-    half = snn.TimeStepSchedule({name: [1, 1, 0, 0] for name in snn.layer_names(model)})
-    flops = snn.deploy(model, variables, half).flops(batch_size=1)
-    assert flops <= 0.56 * snn.deploy(model, variables).flops(batch_size=1)
-
-
-def test_stopping_after_a_step_gives_what_a_shorter_model_gives(lively):
-    model, variables, images, _ = small(lively)
-    running = quickly(lambda v: early_exit.running_logits(model, v, images), variables)
-    for steps in (1, 4):
-        shorter = type(model)(dataclasses.replace(model.config, time_steps=steps))
-        expected = quickly(shorter.apply, snn.with_time_steps(variables, steps), images)
-        np.testing.assert_allclose(running[steps - 1], expected, 1e-5, 1e-5)
-
-
-# ---------------------------------------------------------------- energy
 
 
 def taps(x, kernel, stride):
@@ -306,7 +264,7 @@ def quieter(variables):
 
 
 def test_energy_is_that_of_a_count_one_by_one(lively):
-    model, variables, images, _ = small(lively)
+    model, variables, images = small(lively)
     variables = quieter(variables)
     report = snn.energy_report(model, variables, images)
     _, seen = quickly(lambda v: model.apply(v, images, mutable=["spikes"]), variables)

@@ -93,8 +93,9 @@ class MetaSpikeformerConfig:
 
     @property
     def hidden_dim(self):
-        """What divides the hidden channels of every MLP, however they are split over devices."""
-        return math.gcd(*map(self.hidden_channels, self.embed_dim[2:]))
+        """What divides the channels between any two maps, however they are split over devices."""
+        separable = (2 * width for width in self.all_widths[:4])
+        return math.gcd(*separable, *map(self.hidden_channels, self.all_widths))
 
     def hidden_channels(self, width):
         """Returns the channels between two maps of `width` channels.

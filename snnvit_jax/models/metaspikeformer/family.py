@@ -41,6 +41,26 @@ def _torch_part(part):
     return stage + re.sub(r"_(\d+)", r".\1", part.removeprefix(stage))
 
 
+# Heads and the channels between two maps are divided (Shoeybi et al., "Megatron-LM", arXiv
+# 1909.08053). Of a chain, the map that the heads read or that reads them: the depthwise convolution
+# beside it needs all channels of the one before.
+TENSOR_RULES = (
+    (r"/Conv/pwconv1/kernel$", (None, "model")),
+    (r"/Conv/dwconv/kernel$", (None, None, None, "model")),
+    (r"/Conv/bn1/", ("model",)),
+    (r"/Conv/pwconv2/kernel$", ("model", None)),
+    (r"ConvBlock\d_\d_\d/conv1/kernel$", (None, None, None, "model")),
+    (r"ConvBlock\d_\d_\d/bn1/", ("model",)),
+    (r"ConvBlock\d_\d_\d/conv2/kernel$", (None, None, "model", None)),
+    (r"/attn/[qkv]_conv_0/body_2_1/kernel$", (None, "model")),
+    (r"/attn/[qkv]_conv_0/body_2_2/", ("model",)),
+    (r"/attn/[qkv]_conv_1/", ("model",)),
+    (r"/attn/proj_conv_0/body_0/kernel$", ("model", None)),
+    (r"/mlp/fc1_conv/kernel$", (None, "model")),
+    (r"/mlp/fc1_(conv/bias$|bn/)", ("model",)),
+    (r"/mlp/fc2_conv/kernel$", ("model", None)),
+)
+
 FAMILY = Family(
     name="metaspikeformer",
     module=MetaSpikeformer,
@@ -48,4 +68,6 @@ FAMILY = Family(
     sizes=SIZES,
     torch_name=torch_name,
     refused=REFUSED,
+    tensor_rules=TENSOR_RULES,
+    divided=("num_heads", "hidden_dim"),
 )
