@@ -1,69 +1,89 @@
-"""Run by test_families_on_devices.py with eight devices: families, divided in both ways.
+"""Run by test_families_on_devices.py with eight devices: gradients of families that are divided.
 
-Prints, as JSON on the last line, the losses of a few steps, what is divided, what a step gathers.
+Everything is in float64, where a sum in another order moves no membrane potential across the
+threshold. Writes FOLDER/FAMILY.npz, and prints what a step gathers as JSON on the last line.
 """
 
+import functools
 import json
 import pathlib
 import sys
 
 import jax
-import parallel_run
+import jax.numpy as jnp
+import numpy as np
+from conftest import _lively_variables
 from eight_devices import gathered
+from flax import traverse_util
 
-from snnvit_jax.config import use_model
+import snnvit_jax as snn
+from snnvit_jax.distributed.mesh import create_mesh
+from snnvit_jax.distributed.sharding import Placement, shard_batch
+from snnvit_jax.models import FAMILIES
 from snnvit_jax.xla.collectives import collectives
 
-STEPS = 3
-DIVIDED = {"sharding": "fsdp_tensor", "mesh.data": 4, "mesh.model": 2}
-# Family -> (model, a form of it that two devices divide, side of the images).
+# Family -> (model, a form of it that two devices divide).
 SMALL = {
     "qkformer": (
         "qkformer_4_384",
-        {"embed_dim": 64, "num_heads": 2, "depth": 3, "mlp_ratio": 2.0},
-        8,
+        {"embed_dim": 64, "num_heads": 2, "depth": 3, "mlp_ratio": 2.0, "image_size": 8},
     ),
     "metaspikeformer": (
         "metaspikeformer_8_384_imagenet",
-        {"embed_dim": (8, 16, 32, 32), "num_heads": 2, "depth": (1, 1), "mlp_ratio": 2.0},
-        16,
+        {
+            **{"embed_dim": (8, 16, 32, 32), "num_heads": 2, "depth": (1, 1), "mlp_ratio": 2.0},
+            "image_size": 16,
+        },
     ),
 }
 
 
-def config_of(family, weights, **changes):
-    """A few steps of digits, from weights that make every layer fire."""
-    name, sizes, side = SMALL[family]
-    config = parallel_run.small_config(weights)
-    use_model(config, name)
-    config.model.update(sizes)
-    config.batch_size = 16
-    config.data.image_size = side
-    config.update_from_flattened_dict(changes)
-    return config
+def setting_of(family):
+    """(model, float64 variables that make every layer fire, a batch) of a family."""
+    name, sizes = SMALL[family]
+    model = snn.create_model(name, 3, time_steps=2, dtype=jnp.float64, **sizes)
+    variables = jax.tree.map(lambda x: np.asarray(x, np.float64), _lively_variables(model))
+    rng, (height, width) = np.random.default_rng(0), model.config.image_size
+    images = rng.normal(size=(16, height, width, 3))
+    return model, variables, {"image": images, "label": rng.integers(0, 3, 16)}
 
 
-def seen(experiment, state, losses, step):
-    """What the tests look at."""
-    placement = experiment.procedure.placement
-    leaves = jax.tree_util.tree_leaves_with_path(state.params)
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
-    return {
-        "losses": losses,
-        "divided": [name for name in names if "model" in placement.layout.computed(name)],
-        "gathered": gathered(placement, state.params),
-        "collectives": [(c.kind, c.shape) for c in collectives(step.as_text())],
-    }
+@functools.partial(jax.jit, static_argnames=("model", "placement"))
+def gradients(params, stats, batch, *, model, placement):
+    """(loss, gradients) of a training step, with weights gathered and kept as it does."""
+
+    def loss_fn(params):
+        variables = {"params": placement.gather(params), "batch_stats": stats}
+        logits, _ = model.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
+        log_probabilities = jax.nn.log_softmax(logits)
+        return -jnp.mean(jnp.take_along_axis(log_probabilities, batch["label"][:, None], 1))
+
+    loss, found = jax.value_and_grad(loss_fn)(params)
+    return loss, placement.keep(found)
+
+
+def flat(loss, found):
+    """{name: array} of a result."""
+    return {"loss": loss, **traverse_util.flatten_dict(jax.device_get(found), sep="/")}
 
 
 def main(folder):
-    """Trains every family."""
-    found = {}
+    """Divides every family in both ways."""
+    told, mesh = {}, create_mesh({"data": 4, "model": 2})
     for family in SMALL:
-        weights = pathlib.Path(folder) / f"{family}.safetensors"
-        found[family] = seen(*parallel_run.train(config_of(family, weights, **DIVIDED), STEPS))
-    print(json.dumps(found))
+        model, variables, batch = setting_of(family)
+        placement = Placement(mesh, "fsdp_tensor", FAMILIES[family].tensor_rules)
+        placed = jax.device_put(variables, placement.shardings(variables))
+        arguments = (placed["params"], placed["batch_stats"], shard_batch(batch, mesh))
+        step = gradients.lower(*arguments, model=model, placement=placement).compile()
+        np.savez(pathlib.Path(folder) / f"{family}.npz", **flat(*step(*arguments)))
+        told[family] = {
+            "gathered": gathered(placement, variables["params"]),
+            "collectives": [(c.kind, c.shape) for c in collectives(step.as_text())],
+        }
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
     main(*sys.argv[1:])

@@ -3,9 +3,13 @@
 import numbers
 
 import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
+from snnvit_jax.common import values
 from snnvit_jax.signals import Signal, check_images
+from snnvit_jax.time_steps import masks
 
 
 def as_signal(module, images):
@@ -23,13 +27,22 @@ def as_signal(module, images):
     """
     if isinstance(images, Signal):
         return images
-    config = module.config
-    channels = image_channels(config, module.variables.get("params", {}))
+    config, params = module.config, module.variables.get("params", {})
+    _check_steps(params, config.time_steps)
+    channels = image_channels(config, params)
     check_images(images, config.image_size, channels, config.time_steps)
-    values = images.astype(config.dtype)
-    if np.ndim(images) == 5:
-        return Signal.of(values)
-    return Signal.of(values[:, None], config.time_steps)
+    x = images.astype(config.dtype)
+    return Signal.of(x) if np.ndim(x) == 5 else Signal.of(x[:, None], config.time_steps)
+
+
+def _check_steps(params, time_steps):
+    """Raises ValueError for variables of another number of time steps."""
+    for path, score in traverse_util.flatten_dict(params).items():
+        if path[-1] == masks.SCORE and score.shape != (time_steps,):
+            raise ValueError(
+                f"the variables have {score.shape[0]} time steps, this model {time_steps}: "
+                "snn.with_time_steps takes them from one to the other"
+            )
 
 
 def image_channels(config, params):
@@ -85,16 +98,36 @@ def check_positive(config, names):
             raise ValueError(f"{name}={value!r} must be a number above 0")
 
 
+def check_image_size(config, stride):
+    """Raises ValueError for an image size that is not two whole numbers divisible by a stride.
+
+    Args:
+      config: of a model.
+      stride: pixels between two neighbouring tokens.
+    """
+    sides = config.image_size
+    whole = values.several(values.whole(1), 2).fits(sides)
+    if not whole or any(side % stride for side in sides):
+        raise ValueError(
+            f"image_size={sides!r} must be two whole numbers of pixels, height and width: it "
+            f"must be divisible by the patch stride {stride}"
+        )
+
+
 def check_training_settings(config):
-    """Raises ValueError for a `drop_path` outside [0, 1) or an unknown `remat`.
+    """Raises ValueError for a `drop_path`, `remat` or `dtype` that is none.
 
     Args:
       config: of a model.
     """
-    if not 0 <= config.drop_path < 1:
-        raise ValueError(f"drop_path={config.drop_path} must lie in [0, 1)")
-    if config.remat not in ("none", "block"):
-        raise ValueError(f"remat={config.remat!r} must be one of none, block")
+    values.number(0, below=1).check("drop_path", config.drop_path)
+    values.one_of(("none", "block")).check("remat", config.remat)
+    try:
+        fits = jnp.issubdtype(config.dtype, jnp.floating)
+    except TypeError:
+        fits = False
+    if not fits:
+        raise ValueError(f"dtype={config.dtype!r} must be a floating-point type, such as float32")
 
 
 def drop_path_of(config, block, blocks):

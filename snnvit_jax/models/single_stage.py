@@ -5,7 +5,6 @@ the number of tokens and channels: Spikformer, Spikingformer and the Spike-drive
 """
 
 import dataclasses
-import numbers
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -65,15 +64,9 @@ class SingleStageConfig:
         masks.check_time_steps(self.time_steps)
         parts.check_whole_numbers(self, ("num_classes", "embed_dim", "num_heads", "depth"))
         parts.check_positive(self, ("mlp_ratio",))
-        if not all(isinstance(side, numbers.Integral) for side in self.image_size):
-            raise ValueError(f"image_size={self.image_size} must be whole numbers of pixels")
-        if len(self.pool) != 4:
-            raise ValueError(f"pool={self.pool} needs one value for each of the four stages")
-        if any(side < 1 or side % self.patch_stride for side in self.image_size):
-            raise ValueError(
-                f"image_size={self.image_size} must be divisible by "
-                f"the patch stride {self.patch_stride}"
-            )
+        if not isinstance(self.pool, (tuple, list)) or len(self.pool) != 4:
+            raise ValueError(f"pool={self.pool!r} needs one value for each of the four stages")
+        parts.check_image_size(self, self.patch_stride)
         if self.embed_dim % self.num_heads:
             raise ValueError(
                 f"embed_dim={self.embed_dim} must be divisible by num_heads={self.num_heads}"

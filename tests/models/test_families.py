@@ -125,6 +125,52 @@ def test_every_layer_of_a_small_model_fires_sometimes(form, lively):
     assert {name: rate for name, rate in rates.items() if not 0 < rate < 1} == {}
 
 
+# ---------------------------------------------------------------- what a user may try
+
+NAN, INF = float("nan"), float("inf")
+BAD = {
+    "image_size": (31, 0, -32, 32.0, "32", (32,), (32, 32, 32)),
+    "mlp_ratio": ("x", (2, 4), NAN, INF, 0, True),
+    "drop_path": ("x", 1.0, NAN, (0.1,)),
+    "remat": (None, True, "all"),
+    "dtype": ("banana", "int8", 3),
+    "num_heads": (0, 2.0, "2", (2, 2)),
+    "embed_dim": ("64", 0, (0, 0, 0, 0), (1.5,) * 4),
+    "depth": (1.5, 0, "1", (0, 0)),
+    "time_steps": (0, 2.0, "2"),
+    "num_classes": (0, 2.5, "10"),
+}
+
+
+@pytest.mark.parametrize("form", FAMILY_FORMS)
+def test_what_no_model_can_be_made_of_is_named(form):
+    name, sizes = FORMS[form]
+    for key, given in BAD.items():
+        for value in given:
+            if value is None:
+                continue  # as published
+            with pytest.raises(ValueError, match=rf"^{key}="):
+                snn.create_model(name, **sizes | {key: value})
+
+
+@pytest.mark.parametrize("form", FAMILY_FORMS)
+def test_other_images_and_time_steps_are_possible_or_named(form, lively):
+    model, variables, images, _ = small(lively, form)
+    side = images.shape[1]
+    logits = lambda m, v, *shape: jax.eval_shape(m.apply, v, jnp.zeros(shape)).shape  # noqa: E731
+    assert logits(model, variables, 1, side, side, 3) == (1, 3)
+    wide, *_ = small(lively, form, image_size=(2 * side, side), time_steps=2)
+    fewer = snn.with_time_steps(variables, 2)
+    assert logits(wide, fewer, 2, 2 * side, side, 3) == (2, 3)
+    assert logits(wide, fewer, 2, 2, 2 * side, side, 3) == (2, 3)  # frames of a recording
+    assert logits(model, lively(model, 1), 2, side, side, 1) == (2, 3)
+    with pytest.raises(ValueError, match="variables have 4 time steps, this model 2: snn.with_tim"):
+        logits(wide, variables, 2, 2 * side, side, 3)
+    for shape in ((2, side, side, 1), (0, side, side, 3), (2, side, 2 * side, 3)):
+        with pytest.raises(ValueError, match=r"images must be \[B, "):
+            logits(model, variables, *shape)
+
+
 # ---------------------------------------------------------------- deployment
 
 

@@ -180,7 +180,7 @@ def test_every_published_size_is_here():
         ({"num_heads": 5}, "must end with two numbers divisible by num_heads=5"),
         ({"depth": 8}, "depth=8 must be 2 whole numbers of at least 1"),
         ({"depth": (6, 0)}, r"depth=\(6, 0\)"),
-        ({"image_size": 40}, r"image_size=\(40, 40\) must be divisible by 16"),
+        ({"image_size": 40}, r"image_size=\(40, 40\) .* divisible by the patch stride 16"),
         ({"mlp_ratio": 0.01}, "mlp_ratio=0.01"),
         ({"head_input": "mean"}, "head_input='mean' must be one of spikes, currents"),
         ({"drop_path": 1.0}, "drop_path=1.0"),

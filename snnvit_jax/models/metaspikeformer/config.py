@@ -63,10 +63,9 @@ class MetaSpikeformerConfig:
         masks.check_time_steps(self.time_steps)
         for name, count in (("num_classes", None), ("num_heads", None)):
             _check_whole(name, getattr(self, name), count)
-        for name, count in (("embed_dim", 4), ("depth", 2), ("image_size", 2)):
+        for name, count in (("embed_dim", 4), ("depth", 2)):
             _check_whole(name, getattr(self, name), count)
-        if any(side % STRIDE for side in self.image_size):
-            raise ValueError(f"image_size={self.image_size} must be divisible by {STRIDE}")
+        parts.check_image_size(self, STRIDE)
         if self.embed_dim[0] % 2:
             raise ValueError(f"embed_dim={self.embed_dim} must begin with an even number")
         if any(dim % self.num_heads for dim in self.embed_dim[2:]):
@@ -78,13 +77,13 @@ class MetaSpikeformerConfig:
 
     def _check_choices(self):
         parts.check_positive(self, ("mlp_ratio",))
+        parts.check_training_settings(self)
         if min(map(self.hidden_channels, self.all_widths)) < 1:
             raise ValueError(f"mlp_ratio={self.mlp_ratio} leaves no channels between two maps")
         if self.head_input not in HEAD_INPUTS:
             raise ValueError(
                 f"head_input={self.head_input!r} must be one of {', '.join(HEAD_INPUTS)}"
             )
-        parts.check_training_settings(self)
 
     @property
     def all_widths(self):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import numbers
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -122,15 +121,7 @@ class QKFormerConfig:
     def __post_init__(self):
         masks.check_time_steps(self.time_steps)
         parts.check_whole_numbers(self, ("num_classes", "embed_dim", "num_heads", "depth"))
-        stride = self.patch_stride
-        if any(
-            not isinstance(side, numbers.Integral) or side < 1 or side % stride
-            for side in self.image_size
-        ):
-            raise ValueError(
-                f"image_size={self.image_size} must be whole numbers divisible by the patch stride "
-                f"{stride}"
-            )
+        parts.check_image_size(self, self.patch_stride)
         share = 2 ** (self.form.stages - 1)
         divisor = share * max(narrower for narrower, _ in self.form.stem)
         if self.embed_dim % divisor or self.widths[0] % self.num_heads:
