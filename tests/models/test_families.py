@@ -29,12 +29,17 @@ SMALL = {"embed_dim": 16, "num_heads": 2, "depth": 1, "mlp_ratio": 2.0, "image_s
 POOLED = SMALL | {"image_size": 32}
 THREE_STAGES = SMALL | {"embed_dim": 32, "depth": 3}
 FOUR_STAGES = {"embed_dim": (4, 4, 8, 8), "num_heads": 2, "depth": (1, 1), "image_size": 32}
+RES_STAGES = {
+    **{"embed_dim": (8, 8, 16), "num_heads": (1, 2, 2), "depth": (1, 1, 1), "group_size": 8},
+    **{"mlp_ratio": 2.0, "image_size": 8},
+}
 FORMS = {
     "spikformer": ("spikformer_2_384", SMALL),
     "spikingformer": ("spikingformer_2_384", SMALL),
     "sdt": ("sdt_2_256", SMALL),
     "qkformer": ("qkformer_4_384", THREE_STAGES),
     "metaspikeformer": ("metaspikeformer_8_512_imagenet", FOUR_STAGES),
+    "spikingresformer": ("spikingresformer_cifar", RES_STAGES),
     "spikingformer, imagenet": ("spikingformer_8_384_imagenet", POOLED),
     "sdt, imagenet": ("sdt_8_384_imagenet", POOLED),
     "sdt, as many hidden channels": ("sdt_2_256", SMALL | {"mlp_ratio": 1.0}),
@@ -46,11 +51,16 @@ FORMS = {
 ONE_STAGE = ("spikformer", "spikingformer", "sdt")
 FAMILY_FORMS = [form for form in FORMS if "," not in form]
 # Where one value is not one number for all families.
-TWO_BLOCKS = {"qkformer": {"depth": 4}, "metaspikeformer": {"depth": (2, 1)}}
+TWO_BLOCKS = {
+    "qkformer": {"depth": 4},
+    "metaspikeformer": {"depth": (2, 1)},
+    "spikingresformer": {"depth": (1, 1, 2)},
+}
 WIDE = {
     "qkformer": {"embed_dim": 64, "mlp_ratio": 4.0},
     "qkformer, imagenet": {"embed_dim": 64, "mlp_ratio": 4.0},
     "metaspikeformer": {"embed_dim": (16, 32, 64, 64)},
+    "spikingresformer": {"embed_dim": (32, 64, 64), "mlp_ratio": 4.0},
 }
 ALL = dict(FAMILIES)  # without what tests register
 NEURONS = [{"kind": kind} for kind in KINDS] + [{"kind": "plif", "tau": 2.5, "reset": "soft"}]
@@ -458,6 +468,8 @@ DIVIDED = {
     "spikingformer": OF_HEADS | {"mlp1_conv": INTO, "mlp2_conv": OUT_OF},
     "sdt": OF_HEADS | ONE_MLP,
     "qkformer": OF_HEADS | {"mlp1_conv": INTO, "mlp2_conv": OUT_OF},
+    # Its attention is not: the first stage of the published sizes has one head.
+    "spikingresformer": {"up_1": INTO, "conv_0_1": (None, None, *INTO), "down_1": OUT_OF},
     "metaspikeformer": CHAINS
     | ONE_MLP
     | {"pwconv1": INTO, "dwconv": (None, None, *INTO), "pwconv2": OUT_OF}

@@ -65,6 +65,7 @@ class SpikingResformerConfig:
     def __post_init__(self):
         masks.check_time_steps(self.time_steps)
         parts.check_whole_numbers(self, ("num_classes",))
+        parts.check_positive(self, ("mlp_ratio",))
         if self.stem not in STEMS:
             raise ValueError(f"stem={self.stem!r} must be one of {', '.join(STEMS)}")
         for name in ("embed_dim", "num_heads", "depth", "patch_size"):
