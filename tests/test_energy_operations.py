@@ -235,6 +235,11 @@ class Gated(nn.Module):
             "where": lambda: jnp.where(q > 0, k, 0),
             "and": lambda: ((q > 0) & (k > 0)).astype(jnp.float32),
             "square": lambda: (q + k) ** 2,
+            "min": lambda: jnp.minimum(q, k),
+            "or": lambda: ((q > 0) | (k > 0)).astype(jnp.float32),
+            "prod": lambda: jnp.prod(jnp.stack([q, k]), 0),
+            "all": lambda: jnp.all(jnp.stack([q > 0, k > 0]), 0).astype(jnp.float32),
+            "gather": lambda: jnp.take_along_axis(k, q.astype(int), -1, mode="clip"),
             "jit": lambda: jax.jit(jnp.multiply)(q, k),
             "scan": lambda: jax.lax.scan(
                 lambda c, a: (c + a[0] * a[1], c), q[:, 0], (q.swapaxes(0, 1), k.swapaxes(0, 1))
@@ -247,10 +252,16 @@ class Gated(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "kind", ["mul", "sum", "rescaled", "where", "and", "square", "jit", "scan", "neuron"]
+    ("kind", "primitive"),
+    [
+        *(("mul", "mul"), ("sum", "mul"), ("jit", "mul"), ("scan", "mul"), ("neuron", "mul")),
+        *(("rescaled", "div"), ("where", "select_n"), ("and", "and"), ("square", "integer_pow")),
+        *(("min", "min"), ("or", "or"), ("prod", "reduce_prod"), ("all", "reduce_and")),
+        ("gather", "gather"),
+    ],
 )
-def test_a_product_of_two_signals_that_is_no_layer_is_refused(kind):
-    with pytest.raises(ValueError, match="computed but not counted: .*(mul|div|select_n|and|pow)"):
+def test_a_product_of_two_signals_that_is_no_layer_is_refused(kind, primitive):
+    with pytest.raises(ValueError, match=f"computed but not counted: .*{primitive} of"):
         energy.model_shapes(Gated(kind), (2, 3))
 
 

@@ -13,7 +13,12 @@ from snnvit_jax.energy.nested import inner_programs
 from snnvit_jax.energy.products import Product
 
 # primitive -> how many of its operands must depend on the images for it to be such a product
-_PRIMITIVES = {"mul": 2, "div": 2, "pow": 2, "and": 2, "integer_pow": 1, "square": 1}
+_PRIMITIVES = {
+    **{"mul": 2, "div": 2, "rem": 2, "pow": 2, "atan2": 2, "integer_pow": 1, "square": 1},
+    # Of spikes, the smaller of two is their product. The larger is free: so is pooling.
+    **{"min": 2, "and": 2, "or": 2, "xor": 2, "reduce_min": 1, "reduce_and": 1, "reduce_or": 1},
+    **{"reduce_prod": 1, "cumprod": 1, "cummin": 1, "scatter_mul": 2},
+}
 
 
 def elementwise_products(jaxpr, signals):
@@ -48,6 +53,8 @@ def _follow(jaxpr, signals, found, place=""):
 def _multiplies(equation, operands):
     name = equation.primitive.name
     if name == "select_n":  # a value is let through where a signal says so
+        return operands[0] and any(operands[1:])
+    if name in ("gather", "dynamic_slice"):  # of a signal, what another one points at
         return operands[0] and any(operands[1:])
     if name == "integer_pow" and equation.params["y"] in (0, 1):
         return False

@@ -43,8 +43,10 @@ def test_copies_of_an_example_are_told_apart_and_lie_close_together(order):
     training = TrainingOrder(range(size), None, seed, repeats)
     places = [training.place(position) for position in range(2 * size)]
     assert len(set(places)) == len(places)
+    assert [training.index(position) for position in range(2 * size)] == [p[1] for p in places]
     found = collections.defaultdict(list)
-    for position, (epoch, index, _) in enumerate(places):
+    for position, (epoch, index, repetition) in enumerate(places):
+        assert repetition == len(found[epoch, index])  # from 0: part of a seed
         found[epoch, index].append(position)
     assert all(np.ptp(positions) <= 2 * repeats for positions in found.values())
 
