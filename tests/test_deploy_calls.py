@@ -55,9 +55,18 @@ def test_only_its_shape(either, tiny):
     assert (found.shape, found.dtype) == ((7, 3), jnp.float32)
 
 
-def test_over_one_more_axis(deployed, tiny, logits):
+def test_over_one_more_axis(either, tiny, logits):
     batches = jnp.stack([tiny.images, tiny.images[::-1]])
-    assert_close(jax.vmap(deployed)(batches), np.stack([logits, logits[::-1]]))
+    assert_close(jax.vmap(either)(batches), np.stack([logits, logits[::-1]]))
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "m.pt", "m.npz", "m.SNN", "m.onnx.zip"])
+def test_a_name_that_promises_another_format_is_refused(deployed, tmp_path, name):
+    with pytest.raises(ValueError, match=r"must end with \.snn or \.onnx"):
+        deployed.save(tmp_path / name)
+    with pytest.raises(ValueError, match=r"must end with \.safetensors"):
+        deployed.save_weights(tmp_path / name.replace("safetensors", "snn"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_its_gradient_is_that_of_the_model(deployed, tiny):

@@ -1,8 +1,10 @@
 """A deployed model: a function of images, its weights, and its file."""
 
 import json
+import pathlib
 
 import jax
+import jax.custom_batching
 import jax.export
 import jax.numpy as jnp
 
@@ -94,15 +96,17 @@ class Deployed:
 
         Args:
           path: file to write; its folder must exist. One named "*.onnx" is an ONNX model (it needs
-            the extra "onnx"), for runtimes that read such; any other is for CPU, GPU (CUDA) and
-            TPU, and `load_deployed` reads it.
+            the extra "onnx"), for runtimes that read such; "*.snn", or a name without an ending, is
+            for CPU, GPU (CUDA) and TPU, and `load_deployed` reads it.
 
         Raises:
+          ValueError: for the name of any other kind of file.
           MissingExtraError: for an ONNX model without the package onnx.
           NotImplementedError: naming a primitive of an own model or neuron that has no counterpart
             in ONNX.
           ValueError: for an ONNX model of another dtype than float32, or of one from a file.
         """
+        _check_ending(path, ".snn", ".onnx")
         masks = {name: mask.astype(int).tolist() for name, mask in self.schedule.masks.items()}
         if str(path).endswith(".onnx"):
             container.write_bytes(path, self._as_onnx(masks))
@@ -129,8 +133,12 @@ class Deployed:
         """Writes the weights as safetensors: "module/kernel" and "module/bias", as in `weights`.
 
         Args:
-          path: file to write; its folder must exist.
+          path: file to write, "*.safetensors" or without an ending; its folder must exist.
+
+        Raises:
+          ValueError: for the name of any other kind of file.
         """
+        _check_ending(path, ".safetensors")
         container.write_bytes(path, container.pack_weights(self.weights))
 
     @property
@@ -145,6 +153,32 @@ class Deployed:
         program = jax.jit(self._function)  # for every platform: no options of this one
         with backends.without_folders():
             return jax.export.export(program, platforms=PLATFORMS)(self.weights, images)
+
+
+def _check_ending(path, *endings):
+    """Raises ValueError for a file whose name says that something else is in it."""
+    ending = pathlib.Path(path).suffix
+    if ending and ending not in endings:
+        raise ValueError(
+            f"{str(path)!r} must end with {' or '.join(endings)}: that is what it holds"
+        )
+
+
+def _over_batches(program):
+    """A program of (weights, images) for any batch size, under `jax.vmap` too: one larger batch."""
+
+    @jax.custom_batching.custom_vmap
+    def run(weights, images):
+        return program(weights, images)
+
+    @run.def_vmap
+    def run_batched(size, batched, weights, images):
+        if any(jax.tree.leaves(batched[0])):
+            raise NotImplementedError("a deployed program takes one set of weights")
+        logits = run(weights, images.reshape(-1, *images.shape[2:]))
+        return logits.reshape(size, -1, *logits.shape[1:]), True
+
+    return run
 
 
 def load_deployed(path):
@@ -173,4 +207,4 @@ def load_deployed(path):
     check_dtype(jnp.dtype(about["dtype"]))
     schedule = TimeStepSchedule(json.loads(parts["schedule.json"])["masks"])
     weights = container.unpack_weights(parts["weights.safetensors"])
-    return Deployed(exported.call, weights, schedule, about, exported)
+    return Deployed(_over_batches(exported.call), weights, schedule, about, exported)
