@@ -298,13 +298,13 @@ FLOORS = st.sampled_from([0, 0.5, 1, 4 / 3, 2, 2.9, 4])
 MORE_OFF_THAN_ON = hnp.arrays(np.int8, (3, 4), elements=st.integers(-12, 3))
 
 
-@hypothesis.given(tenths=MORE_OFF_THAN_ON, minimum=st.integers(0, 1), floor=FLOORS)
-@hypothesis.settings(max_examples=60)
 def test_a_floor_of_all_steps_keeps_the_order_of_the_scores():
     projected = masks.project_scores(tree([-0.3, 0.2]), min_time_steps=0, floor=2.0)
     np.testing.assert_allclose(score_rows(projected), [[0.35, 0.85]], rtol=1e-6)
 
 
+@hypothesis.given(tenths=MORE_OFF_THAN_ON, minimum=st.integers(0, 1), floor=FLOORS)
+@hypothesis.settings(max_examples=60)
 def test_floor_lifts_no_more_than_needed_and_prefers_the_earlier_of_equals(tenths, minimum, floor):
     rows = np.clip(np.float32(tenths) / 10, -1, 1)
     projected = project_jit(rows, minimum, floor)
