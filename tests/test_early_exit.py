@@ -137,3 +137,15 @@ def test_what_does_not_fit_is_named():
         early_exit.sweep(LOGITS, LABELS, [0.5], spent=[1, 2])
     with pytest.raises(ValueError, match=r"\[T, B, K\], got shape \(3, 3\)"):
         early_exit.exit_steps(np.zeros((3, 3)), 0.5)
+
+
+def test_the_time_that_recordings_need_is_that_of_their_own_steps():
+    logits = np.zeros((3, 2, 4), np.float32)
+    logits[:, 0, 1] = (1, 9, 9)  # clear after the second step
+    logits[:, 1, 2] = (0, 1, 2)  # never
+    times = np.array([[5, 7], [11, 20], [30, 40]])
+    found = early_exit.sweep(logits, np.array([1, 2]), [0.99, 1.1], spent=times)
+    np.testing.assert_allclose(found.average_time_steps, [(11 + 40) / 2, (30 + 40) / 2])
+    np.testing.assert_allclose(found.accuracy, [1, 1])
+    with pytest.raises(ValueError, match=r"spent \(2, 3\) do not fit"):
+        early_exit.sweep(logits, np.array([1, 2]), [0.5], spent=times.T)

@@ -136,7 +136,8 @@ def sweep(logits, labels, thresholds, criterion="confidence", spent=None):
       thresholds: [n], see `exit_steps`.
       criterion: a key of `CRITERIA`.
       spent: [T], time steps that an image has cost when it exits after step 1, ..., T; None for
-        exactly these. With a schedule it is `steps_spent(schedule)`.
+        exactly these. With a schedule it is `steps_spent(schedule)`. Of recordings, whose steps are
+        of different lengths in real time, [T, B]: then the averages are those of that time.
 
     Returns:
       A `Sweep`.
@@ -146,16 +147,18 @@ def sweep(logits, labels, thresholds, criterion="confidence", spent=None):
     """
     logits, labels = np.asarray(logits), np.asarray(labels)
     spent = np.arange(1, len(logits) + 1) if spent is None else np.asarray(spent)
-    if labels.shape != logits.shape[1:2] or spent.shape != logits.shape[:1]:
+    if labels.shape != logits.shape[1:2] or spent.shape not in (logits.shape[:1], logits.shape[:2]):
         raise ValueError(
             f"labels {labels.shape} and spent {spent.shape} do not fit logits {logits.shape}"
         )
     right = np.argmax(logits, axis=-1) == labels  # T B
+    spent = np.broadcast_to(spent if spent.ndim == 2 else spent[:, None], right.shape)
+    each = np.arange(labels.size)
     exits = [exit_steps(logits, threshold, criterion) - 1 for threshold in thresholds]
     return Sweep(
         np.asarray(thresholds, np.float64),
-        np.array([np.mean(right[step, np.arange(labels.size)]) for step in exits]),
-        np.array([np.mean(spent[step]) for step in exits]),
+        np.array([np.mean(right[step, each]) for step in exits]),
+        np.array([np.mean(spent[step, each]) for step in exits]),
     )
 
 

@@ -11,6 +11,8 @@ from snnvit_jax import pretrained
 from snnvit_jax.checkpoints.checkpoints import load_variables
 from snnvit_jax.common import files
 from snnvit_jax.common.variables import check_finite
+from snnvit_jax.models import create_model, family_of
+from snnvit_jax.runs.config import family_settings
 from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.weights import convert, torch_file
 from snnvit_jax.weights.fitting import fit, head_of
@@ -72,7 +74,7 @@ def _load(path, key, model, initial):
     if key is not None:
         raise ValueError(f"init_from='{path}#{key}': only PyTorch checkpoints have keys")
     if path.is_dir():
-        return fit(_from_workdir(path), initial)
+        return fit(_from_workdir(path, model), initial)
     if path.suffix == ".safetensors":
         return _from_names(_read_safetensors(path), model, initial)
     raise ValueError(
@@ -119,10 +121,28 @@ def save(path, variables, class_names=None):
     files.write_bytes(path, safetensors.numpy.save(arrays, about))
 
 
-def _from_workdir(path):
-    if not Workdir(path).config.exists():
+def _from_workdir(path, model):
+    config = Workdir(path).read_config()
+    if config is None:
         raise ValueError(f"init_from={str(path)!r} holds no run")
+    _check_bound(path, config, model)
     return load_variables(Workdir(path).checkpoints)
+
+
+def _check_bound(path, config, model):
+    """Raises ValueError for a run of the same family in what weights are trained for unseen."""
+    settings, family = family_settings(config.model), family_of(model)
+    name, time_steps = settings.pop("name"), settings.pop("time_steps")
+    if family_of(name) is not family:
+        return  # other names, which `fit` refuses
+    trained = create_model(name, 2, config.data.image_size, time_steps, **settings).config
+    for key in family.bound:
+        old, new = getattr(trained, key), getattr(model.config, key)
+        if old != new:
+            raise ValueError(
+                f"init_from={str(path)!r} is a run of {name!r} with {key}={old}: its weights are "
+                f"not for {key}={new}, although their shapes may fit"
+            )
 
 
 def _read_safetensors(path):

@@ -15,6 +15,9 @@ import snnvit_jax as snn
 from snnvit_jax import layers
 from snnvit_jax.deployment import planning
 from snnvit_jax.evaluation import early_exit
+from snnvit_jax.runs import config as config_lib
+from snnvit_jax.runs import initial
+from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.time_steps.masks import SCORE, scores
 
 SMALL = {"embed_dim": 32, "num_heads": 2, "mlp_ratio": 2.0, "image_size": 16}
@@ -87,6 +90,17 @@ def test_weights_trained_with_another_scale_of_attention_are_refused_by_name():
     with pytest.raises(ValueError, match="fc1_conv.weight.*256, 64, 1, 1. is .*for ImageNet"):
         snn.convert.from_torch(own, images.weights)
     snn.convert.from_torch(own, used(events))
+
+
+def test_a_run_does_not_start_from_one_with_another_scale_of_attention(tmp_path):
+    config = config_lib.default_config()
+    config.model.update({"name": "spikformer_2_256_dvs", "embed_dim": 32, "num_heads": 2})
+    workdir = Workdir(tmp_path)
+    workdir.prepare(0)
+    workdir.write_config(config, 0)
+    other = snn.create_model("spikformer_8_384_imagenet", embed_dim=32, num_heads=2, depth=2)
+    with pytest.raises(ValueError, match="run of 'spikformer_2_256_dvs' with form=.*scale=0.25"):
+        initial.load(tmp_path, other, {})
 
 
 # ---------------------------------------------------------------- sizes

@@ -1,0 +1,109 @@
+"""Early exit over real time: python experiments/digits_dvs/real_time.py WORKDIR OUT.
+
+A recording does not repeat itself: an answer after t time steps needs its events until then and no
+more. For a run of configs/digits_dvs.py this sweeps the confidence at which a recording exits over
+the test split, and says how many milliseconds of recording an answer has needed on average. Writes
+real_time.json and real_time.png into OUT.
+"""
+
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from snnvit_jax.common import files
+from snnvit_jax.data import loader, sources
+from snnvit_jax.data.sources.events.binning import run_bounds, run_ends
+from snnvit_jax.data.sources.events.digits_dvs import record_digits
+from snnvit_jax.evaluation import early_exit
+from snnvit_jax.report import figures
+from snnvit_jax.runs import loop
+from snnvit_jax.runs.workdir import Workdir
+from snnvit_jax.time_steps.schedule import TimeStepSchedule
+
+THRESHOLDS = 1 - np.geomspace(1e-3, 0.9, 41)  # from an exit for almost nobody to one for all
+
+
+def main():
+    workdir, out = map(pathlib.Path, sys.argv[1:])
+    config = Workdir(workdir).read_config()
+    if config is None or config.data.name != "digits_dvs":
+        raise ValueError(f"the workdir {str(workdir)!r} holds no run on digits_dvs")
+    run = loop.Run(config, workdir, training=False)
+    variables = jax.device_get(run.state.eval_variables)
+    logits, labels = running(run.experiment, variables)
+    times = milliseconds(config)
+    found = result(logits, labels, times, TimeStepSchedule.from_variables(variables))
+    out.mkdir(parents=True, exist_ok=True)
+    files.write_text(out / "real_time.json", json.dumps(found, indent=1) + "\n")
+    with figures.style():
+        (out / "real_time.png").write_bytes(figures.as_png(draw(found)))
+    for step, (time, accuracy) in enumerate(zip(*found["stop"].values(), strict=True), 1):
+        print(f"all stop after step {step}: {accuracy:.4f} at {time:.1f} ms")
+    for values in list(zip(*found["exit"].values(), strict=True))[::5]:
+        print("exit at confidence {:.3f}: {:.4f} at {:.1f} ms".format(*values))
+
+
+def running(experiment, variables):
+    """Running logits [T, B, K] and labels [B] of the test split, in its order."""
+    function = jax.jit(lambda v, x: early_exit.running_logits(experiment.model, v, x))
+    logits, labels = [], []
+    with loader.eval_batches(
+        experiment.eval_source, experiment.preprocess, experiment.loader_options
+    ) as batches:
+        for batch in batches:
+            logits.append(np.asarray(function(variables, batch["image"]))[:, batch["mask"]])
+            labels.append(batch["label"][batch["mask"]])
+    return np.concatenate(logits, axis=1), np.concatenate(labels)
+
+
+def milliseconds(config):
+    """When each time step of each recording is over, [T, B], from its first event."""
+    digits = sources.load("digits", "test").examples
+    recordings = record_digits(np.stack([digit["image"][..., 0] for digit in digits]))
+    T, rule = config.model.time_steps, config.data.events.split_by
+    ends = [run_ends(r.t, run_bounds(r.t, T, rule, "a digit")) for r in recordings]
+    return np.stack(ends, axis=1) / 1000
+
+
+def result(logits, labels, times, schedule):
+    """Accuracies and times: of stopping after each step, and of exits by confidence."""
+    expected = [d["label"] for d in sources.load("digits", "test").examples]
+    if labels.tolist() != expected:
+        raise ValueError("the evaluation did not follow the order of the split")
+    sweep = early_exit.sweep(logits, labels, THRESHOLDS, "confidence", times)
+    right = np.argmax(logits, axis=-1) == labels
+    return {
+        "examples": len(labels),
+        "average_time_steps": schedule.average,
+        "stop": {"milliseconds": times.mean(1).tolist(), "accuracy": right.mean(1).tolist()},
+        "exit": {
+            "threshold": sweep.thresholds.tolist(),
+            "accuracy": sweep.accuracy.tolist(),
+            "milliseconds": sweep.average_time_steps.tolist(),
+        },
+    }
+
+
+def draw(found):
+    """A figure of accuracy against the time of recording that an answer has needed."""
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for key, marker, color, label in (
+        ("stop", "s-", figures.SECOND, "all stop after the same step"),
+        ("exit", "o-", figures.ACCENT, "each exits once it is confident"),
+    ):
+        x, y = found[key]["milliseconds"], 100 * np.array(found[key]["accuracy"])
+        axes.plot(x, y, marker, color=color, ms=4, label=label)
+    axes.set(xlabel="milliseconds of recording until the answer, on average", xlim=(0, None))
+    axes.set(ylabel="test accuracy in %")
+    axes.grid(linewidth=0.6)
+    axes.legend(frameon=False, loc="lower right", fontsize="small")
+    return figure
+
+
+if __name__ == "__main__":
+    main()
