@@ -159,3 +159,11 @@ def test_bad_values_are_named(name, value):
     with pytest.raises(ValueError) as error:
         Mixing(**{name: value})
     assert str(error.value).startswith(f"mixing.{name}={value!r} must be ")
+
+
+def test_the_box_of_cutmix_has_its_area_where_nothing_sticks_out():
+    # lambda is 1/2: 11 pixels on both sides of the centre, of which at least one side lies inside.
+    keys = jax.random.split(jax.random.key(0), 20)
+    pasted = [int((cutmix_weights(key, (32, 32), 1e6) == 0).sum()) for key in keys]
+    assert all(11 * 11 <= area <= 22 * 22 for area in pasted)
+    assert max(pasted) > 17 * 17
