@@ -1,9 +1,9 @@
-# make digits | test | lint: each builds .venv first if there is none.
+# make digits | test | lint | docs: each builds .venv first if there is none.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: digits test lint format clean
+.PHONY: digits test lint docs format clean
 
 digits: $(VENV)/installed
 	$(BIN)/python -m snnvit_jax.main --config=configs/digits.py
@@ -14,6 +14,11 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The site, in build/site/docs/index.html; a warning is an error.
+docs: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,docs]'
+	$(BIN)/sphinx-build -W --keep-going -q -b html -c docs . build/site
 
 format: $(VENV)/installed
 	$(BIN)/ruff format .

@@ -95,9 +95,9 @@ class Deployed:
         """Writes everything into one file, for any batch size.
 
         Args:
-          path: file to write; its folder must exist. One named "*.onnx" is an ONNX model (it needs
-            the extra "onnx"), for runtimes that read such; "*.snn", or a name without an ending, is
-            for CPU, GPU (CUDA) and TPU, and `load_deployed` reads it.
+          path: file to write; its folder must exist. One whose name ends with ".onnx" is an ONNX
+            model (it needs the extra "onnx"), for runtimes that read such; one with ".snn", or
+            without an ending, is for CPU, GPU (CUDA) and TPU, and `load_deployed` reads it.
 
         Raises:
           ValueError: for the name of any other kind of file.
