@@ -35,7 +35,7 @@ default_role = "code"
 
 def _escape_stars(app, what, name, obj, options, lines):
     """A star before a word is that of Python, and begins no emphasis."""
-    lines[:] = [re.sub(r"(?<![\w`*\\])\*(?=\w)", r"\\*", line) for line in lines]
+    lines[:] = [re.sub(r"(?<![\w`*\\])\*(?=[\w.])", r"\\*", line) for line in lines]
 
 
 def setup(app):
