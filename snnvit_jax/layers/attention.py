@@ -4,18 +4,23 @@ import dataclasses
 import functools
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from snnvit_jax.layers.pooling import Dilate
-from snnvit_jax.xla.rematerialisation import rematerialise
+from snnvit_jax.xla.products import wide_einsum
+
+LARGEST_COUNT = 256  # up to which bfloat16, and so a matrix unit, holds every whole number
 
 
 def spiking_attention(q, k, v, num_heads, scale=0.125):
     """Self-attention of spikes without softmax: (q kᵀ) v * scale.
 
     Without softmax the product is associative, so it is computed in whichever order is cheaper.
-    All partial sums are integers, hence exact in float32 in either order; signals of lower
-    precision are widened to it. (TPUs multiply float32 as bfloat16, which is exact up to 256.)
+    All partial sums are integers, hence exact in float32 in either order. Narrow operands are
+    multiplied as they are, into float32. The sums of the first product are counts: bfloat16 holds
+    them exactly up to 256; if they can be larger, they are multiplied in float32 with the highest
+    precision, because matrix units would round them to bfloat16.
 
     Args:
       q: spikes [B, T, N, C].
@@ -31,25 +36,42 @@ def spiking_attention(q, k, v, num_heads, scale=0.125):
     head_dim = C // num_heads
     q, k, v = (x.reshape(B, T, N, num_heads, head_dim) for x in (q, k, v))
     if head_dim < N:
-        kv = _einsum("btnhd,btnhe->bthde", k, v)
-        y = _einsum("btnhd,bthde->btnhe", q, kv)
+        kv = _einsum("btnhd,btnhe->bthde", False, k, v)
+        kv, exact = _counts(kv, N, q.dtype)
+        y = _einsum("btnhd,bthde->btnhe", exact, q, kv)
     else:
-        qk = _einsum("btnhd,btmhd->bthnm", q, k)
-        y = _einsum("bthnm,btmhe->btnhe", qk, v)
+        qk = _einsum("btnhd,btmhd->bthnm", False, q, k)
+        qk, exact = _counts(qk, head_dim, q.dtype)
+        y = _einsum("bthnm,btmhe->btnhe", exact, qk, v)
     return (y * scale).reshape(B, T, N, C).astype(q.dtype)
 
 
-def _einsum(equation, a, b):
-    wide = jnp.promote_types(a.dtype, jnp.float32)
-    if a.dtype == b.dtype == wide:
-        return jnp.einsum(equation, a, b)
-    # For the backward pass, the operands are kept as narrow as they are.
-    return rematerialise(functools.partial(_wide_einsum, equation, wide), a, b)
+def _counts(sums, most, dtype):
+    """Returns (counts in a type that holds them up to `most`, whether rounding would harm)."""
+    large = most > LARGEST_COUNT
+    return (sums if large else sums.astype(dtype)), large
 
 
-def _wide_einsum(equation, wide, a, b):
-    # Not preferred_element_type: the CPU backend cannot multiply bfloat16 into float32.
-    return jnp.einsum(equation, a.astype(wide), b.astype(wide))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _einsum(equation, exact, a, b):
+    """See `wide_einsum`; in the backward pass, gradients are as narrow as the operands."""
+    return wide_einsum(equation, a, b, exact)
+
+
+def _einsum_forward(equation, exact, a, b):
+    return _einsum(equation, exact, a, b), (a, b)
+
+
+def _einsum_backward(equation, exact, residuals, gradient):
+    a, b = residuals
+    operands, result = equation.split("->")
+    of_a, of_b = operands.split(",")
+    to_a = wide_einsum(f"{result},{of_b}->{of_a}", gradient.astype(b.dtype), b, exact)
+    to_b = wide_einsum(f"{of_a},{result}->{of_b}", a, gradient.astype(a.dtype), exact)
+    return to_a.astype(a.dtype), to_b.astype(b.dtype)
+
+
+_einsum.defvjp(_einsum_forward, _einsum_backward)
 
 
 @dataclasses.dataclass(frozen=True)

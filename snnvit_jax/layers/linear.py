@@ -171,7 +171,7 @@ def _apply(module, x, function, kernel_shape):
     if module.use_bias:
         init = module.bias_init or default
         bias = module.param("bias", init, (module.features,), jnp.float32)
-        y = y.then(jnp.add, jnp.asarray(bias, module.dtype))
+        y = y.biased(jnp.asarray(bias, module.dtype))
     about = {"function": function, "kernel": kernel, "bias": bias}
     return y.trace("linear", module.path, (x,), **about)
 

@@ -8,38 +8,51 @@ import jax
 import jax.numpy as jnp
 
 from snnvit_jax.signals.signal import OfImages
+from snnvit_jax.xla.rematerialisation import value
 
 EPSILON = 1e-5
 MOMENTUM = 0.9  # of the running statistics; PyTorch calls the same thing 0.1
 
 
 @jax.custom_vjp
-def batch_statistics(x):
+def batch_statistics(values, about=0.0):
     """Returns mean and biased variance per channel over all other axes, in at least float32.
 
+    Of values in float32 or wider the mean is taken first, then the squares of what is left.
+    Narrower ones are read once, mean and mean square of x - about together: what cancels in their
+    difference is less than what rounded the values themselves (Chan, Golub, LeVeque, "Algorithms
+    for Computing the Sample Variance", 1983). The backward pass is given the mean.
+
     Args:
-      x: [..., C].
+      values: [..., C], or how to compute it (see `xla.rematerialisation.deferred`).
+      about: [C] or a number near the mean, without a gradient: how much cancels depends on it.
 
     Returns:
       (mean [C], variance [C]), float32 (float64 for a float64 input).
     """
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    axes = tuple(range(x.ndim - 1))
-    mean = jnp.mean(x, axes)
-    return mean, jnp.mean(jnp.square(x - mean), axes)
+    x = value(values)
+    axes, wide = tuple(range(x.ndim - 1)), jnp.promote_types(x.dtype, jnp.float32)
+    if x.dtype == wide:
+        mean = jnp.mean(x, axes)
+        return mean, jnp.mean(jnp.square(x - mean), axes)
+    x = x.astype(wide) - about
+    first, second = jnp.mean(x, axes), jnp.mean(jnp.square(x), axes)
+    return about + first, jnp.maximum(second - jnp.square(first), 0)
 
 
-def _statistics_forward(x):
-    mean, variance = batch_statistics(x)
-    return (mean, variance), (x, mean)
+def _statistics_forward(values, about):
+    mean, variance = batch_statistics(values, about)
+    return (mean, variance), (values, mean, about)
 
 
 def _statistics_backward(residuals, gradients):
     # By hand, so that x - mean, as large as x, is not kept from the forward pass.
-    x, mean = residuals
+    values, mean, about = residuals
+    x, pull_back = jax.vjp(value, values)
     of_mean, of_variance = (gradient * x.shape[-1] / x.size for gradient in gradients)
     slope = 2 * of_variance
-    return ((x * slope + (of_mean - mean * slope)).astype(x.dtype),)
+    gradient = (x * slope + (of_mean - mean * slope)).astype(x.dtype)
+    return *pull_back(gradient), jax.tree.map(jnp.zeros_like, about)
 
 
 batch_statistics.defvjp(_statistics_forward, _statistics_backward)
@@ -97,7 +110,9 @@ class BatchNorm(nn.Module):
     """Batch normalisation over batch, time and space, as PyTorch computes it.
 
     Unlike `nn.BatchNorm`, the running variance is the unbiased one, which the published models
-    were trained with. A static signal stands for T equal steps, which enter only that factor.
+    were trained with. A static signal stands for T equal steps, which enter only that factor. In
+    training the bias of a linear map before it gets no gradient: what it adds is taken away again,
+    so that its gradient is zero but for rounding.
 
     Attributes:
       pad: pixels on each side that are added to the normalised images, with what the running
@@ -131,7 +146,8 @@ class BatchNorm(nn.Module):
             result = self._framed(result, _of_zero(mean.value, var.value, scale, bias))
             about["pad"] = self.pad
             return result.trace("norm", self.path, (x,), **about)
-        batch_mean, batch_var = x.through(batch_statistics).pending
+        x = x.with_fixed_bias()
+        batch_mean, batch_var = batch_statistics(x.pending, mean.value)
         if not self.is_initializing():
             repeats = x.time_steps if x.static else 1
             n = math.prod(x.shape[:-1]) * repeats

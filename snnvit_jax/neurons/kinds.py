@@ -12,6 +12,7 @@ from snnvit_jax.common.nearest import did_you_mean
 from snnvit_jax.neurons.dynamics import check_dynamics, leaky_charge
 from snnvit_jax.neurons.neuron import MembraneNeuron, Neuron, Update
 from snnvit_jax.neurons.surrogates import fire
+from snnvit_jax.xla.reductions import spread
 
 # A current up to this part of the threshold cannot make a leaky neuron fire, rounding included
 # (in bfloat16 the next number below 1 is 0.996).
@@ -102,7 +103,7 @@ class PLIFNeuron(MembraneNeuron):
 
     def charge(self, membrane, current, parameters):
         """See `MembraneNeuron.charge`."""
-        return leaky_charge(membrane, current, parameters["tau"])
+        return leaky_charge(membrane, current, spread(parameters["tau"], current))
 
     def may_emit(self, arriving, constant, threshold, parameters):
         """See `LIFNeuron.may_emit`."""
@@ -165,12 +166,13 @@ class ParallelNeuron(Neuron):
 
     def run(self, current, threshold, parameters, axis=0):
         """See `Neuron.run`."""
-        kernel, bias = (
-            jnp.asarray(parameters[name], current.dtype) for name in ("time_kernel", "time_bias")
-        )
         x = jnp.moveaxis(current, axis, 0)
+        kernel, bias = (jnp.asarray(parameters[name]) for name in ("time_kernel", "time_bias"))
         # Written out: T is small, and the potential must not depend on a product's precision.
-        h = [sum(kernel[t, s] * x[s] for s in range(len(x))) + bias[t] for t in range(len(x))]
+        h = [
+            sum(spread(kernel[t, s], x[s]) * x[s] for s in range(len(x))) + spread(bias[t], x[t])
+            for t in range(len(x))
+        ]
         return jnp.moveaxis(fire(jnp.stack(h), self.surrogate, self.alpha), 0, axis)
 
     def update(self, time_steps):

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from snnvit_jax.signals.plan import Plan
 from snnvit_jax.signals.trace import Tracer
 from snnvit_jax.time_steps import spike_price
-from snnvit_jax.xla.rematerialisation import deferred, materialise, rematerialise, value
+from snnvit_jax.xla.rematerialisation import deferred, frozen, materialise, rematerialise, value
 
 _static = functools.partial(flax.struct.field, pytree_node=False)
 
@@ -106,6 +106,18 @@ class Signal(flax.struct.PyTreeNode):
           *operands: arrays.
         """
         return self.replace(pending=deferred(function, self.pending, *operands))
+
+    def biased(self, bias):
+        """Returns the signal with a bias added.
+
+        Args:
+          bias: [C].
+        """
+        return self.then(_plus, bias)
+
+    def with_fixed_bias(self):
+        """Returns the signal without a gradient for the bias that was added last, if one was."""
+        return self.replace(pending=frozen(self.pending, _plus))
 
     def through(self, function, *weights):
         """Returns the signal of a product with weights, whose result is kept.
@@ -294,6 +306,10 @@ class _UnflattenSpace:
 
     def __call__(self, tokens):
         return tokens.reshape(tokens.shape[0], *self.sides, tokens.shape[-1])
+
+
+def _plus(values, bias):
+    return values + bias
 
 
 def _times(values, factor):

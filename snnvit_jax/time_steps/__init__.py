@@ -1,4 +1,4 @@
 """How many time steps a layer needs: scores and masks, schedules, and what spikes cost.
 
-Imports `common`.
+Imports `common` and `xla`.
 """

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from snnvit_jax.common.nearest import did_you_mean
+from snnvit_jax.xla.reductions import spread
 
 SCORE = "time_step_score"
 INITIAL_SCORE = 0.5
@@ -100,8 +101,8 @@ def mask_spikes(spikes, score, estimator="identity", axis=0):
     Returns:
       The emitted spikes, shaped and typed like `spikes`.
     """
-    mask = binary_mask(score, estimator).astype(spikes.dtype)
-    return spikes * mask.reshape(-1, *[1] * (spikes.ndim - axis - 1))
+    mask = binary_mask(score, estimator)
+    return spikes * spread(mask.reshape(-1, *[1] * (spikes.ndim - axis - 1)), spikes)
 
 
 def scores(params):

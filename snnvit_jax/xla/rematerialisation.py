@@ -32,6 +32,19 @@ class _OnValue:
         return self.function(value(first), *operands)
 
 
+def frozen(deferred, function):
+    """Returns a deferred value without a gradient for the operands of its last function.
+
+    Args:
+      deferred: array, or what `deferred` returns.
+      function: the one meant; the value of any other, or an array, is returned as it is.
+    """
+    if not (isinstance(deferred, Partial) and deferred.func == _OnValue(function)):
+        return deferred
+    first, *operands = deferred.args
+    return Partial(deferred.func, first, *jax.lax.stop_gradient(operands))
+
+
 def value(deferred):
     """Returns the array of a deferred value; an array itself.
 
