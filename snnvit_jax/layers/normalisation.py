@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from snnvit_jax.signals.signal import OfImages
-from snnvit_jax.xla.rematerialisation import value
+from snnvit_jax.xla.rematerialisation import pointwise, value
 
 EPSILON = 1e-5
 MOMENTUM = 0.9  # of the running statistics; PyTorch calls the same thing 0.1
@@ -79,6 +79,7 @@ def _scale_and_shift_backward(residuals, gradient):
 _scale_and_shift.defvjp(_scale_and_shift_forward, _scale_and_shift_backward)
 
 
+@pointwise
 def normalize(x, mean, variance, scale, bias):
     """Normalises channels: (x - mean) * scale / sqrt(variance + 1e-5) + bias, in x's dtype.
 

@@ -92,14 +92,9 @@ class PLIFNeuron(MembraneNeuron):
         """See `Neuron.parameters`: w, a scalar."""
         return {"tau_logit": lambda key: -jnp.log(jnp.float32(self.tau) - 1)}
 
-    def run(self, current, threshold, parameters, axis=0):
-        """See `Neuron.run`; tau is computed in float32."""
-        return super().run(current, threshold, _with_tau(parameters), axis)
-
-    def run_at(self, current_at, steps, shape, time_steps, threshold, parameters):
-        """See `Neuron.run_at`."""
-        parameters = _with_tau(parameters)
-        return super().run_at(current_at, steps, shape, time_steps, threshold, parameters)
+    def ready(self, parameters):
+        """See `MembraneNeuron.ready`: tau, computed in float32."""
+        return {"tau": 1 + jnp.exp(-jnp.asarray(parameters["tau_logit"]))}
 
     def charge(self, membrane, current, parameters):
         """See `MembraneNeuron.charge`."""
@@ -113,10 +108,6 @@ class PLIFNeuron(MembraneNeuron):
     def update(self, time_steps):
         """See `Neuron.update`."""
         return Update(macs=1)
-
-
-def _with_tau(parameters):
-    return {"tau": 1 + jnp.exp(-jnp.asarray(parameters["tau_logit"]))}
 
 
 @dataclasses.dataclass(frozen=True)

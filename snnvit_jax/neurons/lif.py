@@ -1,15 +1,20 @@
 """`LIF`: a spiking layer, the Linen shell around a neuron and its time-step mask."""
 
-import functools
+import dataclasses
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from snnvit_jax.neurons.kinds import LIFNeuron
-from snnvit_jax.neurons.neuron import Neuron
+from snnvit_jax.neurons.neuron import MembraneNeuron, Neuron
 from snnvit_jax.neurons.recording import record, recording
 from snnvit_jax.signals import Signal
+from snnvit_jax.signals.signal import OfImages
 from snnvit_jax.time_steps import masks, spike_price
+from snnvit_jax.xla import kernels
+from snnvit_jax.xla.reductions import spread
+from snnvit_jax.xla.rematerialisation import is_pointwise, source, value
 
 
 class LIF(nn.Module):
@@ -48,7 +53,7 @@ class LIF(nn.Module):
                 f"{'/'.join(self.path)} holds scores of {len(score)} time steps, the model has "
                 f"{T}; see snn.with_time_steps"
             )
-        run = functools.partial(emit, self.neuron, self.threshold, T)
+        run = Emission(self.neuron, self.threshold, T)
         emitted = current.emit(run, score, own, price=spike_price.price_of(self))
         if recording(self):
             record(self, jnp.moveaxis(emitted.values, 1, 0))
@@ -79,17 +84,91 @@ class LIF(nn.Module):
         return current.at_steps_only(spikes.astype(current.plan.dtype), steps)
 
 
-def emit(neuron, threshold, time_steps, current, score, parameters):
-    """Returns what a layer emits, filtered by its time-step mask, [B, T, ...].
+@dataclasses.dataclass(frozen=True)
+class Emission:
+    """What a layer emits for a current, filtered by its time-step mask.
 
-    Args:
+    Attributes:
       neuron: a `Neuron`.
       threshold: firing threshold, > 0.
       time_steps: T.
-      current: [B, T, ...], or [B, 1, ...] for one that is the same at every step.
-      score: [T] of the time steps.
-      parameters: {name: array} of the neuron.
+      after: functions of images [B, ...] that follow, applied to each time step by itself.
     """
-    current = jnp.broadcast_to(current, (current.shape[0], time_steps, *current.shape[2:]))
-    outputs = neuron.run(current, threshold, parameters, axis=1)
-    return masks.mask_spikes(outputs, score, neuron.estimator, axis=1)
+
+    neuron: Neuron
+    threshold: float
+    time_steps: int
+    after: tuple = ()
+
+    def followed_by(self, function):
+        """Returns the emission followed by a function of images.
+
+        Args:
+          function: [B, ...] -> [B, ...].
+        """
+        return dataclasses.replace(self, after=(*self.after, function))
+
+    def __call__(self, pending, score, parameters):
+        """Returns [B, T, ...].
+
+        Args:
+          pending: current [B, T, ...], or [B, 1, ...] for one that is the same at every step; or
+            how to compute it.
+          score: [T] of the time steps.
+          parameters: {name: array} of the neuron.
+        """
+        if self._by_steps(pending, parameters):
+            return self._in_steps(pending, score, parameters)
+        current = value(pending)
+        shape = (current.shape[0], self.time_steps, *current.shape[2:])
+        current = jnp.broadcast_to(current, shape)
+        outputs = self.neuron.run(current, self.threshold, parameters, axis=1)
+        emitted = masks.mask_spikes(outputs, score, self.neuron.estimator, axis=1)
+        for function in self.after:
+            emitted = OfImages(function)(emitted)
+        return emitted
+
+    def _by_steps(self, pending, parameters):
+        scalars = all(not x.ndim for x in jax.tree.leaves(parameters))
+        fits = isinstance(self.neuron, MembraneNeuron) and scalars and is_pointwise(pending)
+        return fits and (kernels.steps_apart() or kernels.wanted(source(pending)))
+
+    def _in_steps(self, pending, score, parameters):
+        """Each step by itself: in one kernel, or put together when they are masked and pooled."""
+        mask = masks.binary_mask(score, self.neuron.estimator)
+        x = source(pending)
+        leaves, structure = jax.tree.flatten((pending, list(mask), self.neuron.ready(parameters)))
+        place = next(i for i, leaf in enumerate(leaves) if leaf is x)
+        small = [*leaves[:place], *leaves[place + 1 :]]
+        function = _Steps(self.neuron, self.threshold, structure, place)
+        if not kernels.steps_apart():
+            return kernels.over_steps(function, self.time_steps, x, small)
+        emitted = function([x[:, t] for t in range(x.shape[1])], small)
+        for after in self.after:
+            emitted = [after(y) for y in emitted]
+        return jnp.stack(emitted, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Steps:
+    """An emission as a function of the steps of a block of the current and of all else."""
+
+    neuron: MembraneNeuron
+    threshold: float
+    structure: jax.tree_util.PyTreeDef
+    place: int
+
+    def __call__(self, xs, small):
+        """Returns T arrays of K arrays; the last of fewer stands for all that follow."""
+        membrane, emitted = jnp.zeros_like(xs[0]), []
+        before, after = small[: self.place], small[self.place :]
+        mask = self.structure.unflatten([*before, xs[0], *after])[1]
+        for t, m in enumerate(mask):
+            x = xs[min(t, len(xs) - 1)]
+            pending, _, parameters = self.structure.unflatten([*before, x, *after])
+            current = value(pending)
+            numbers = {name: x.astype(current.dtype) for name, x in parameters.items()}
+            threshold = jnp.asarray(self.threshold, current.dtype)
+            membrane, spikes = self.neuron.step(membrane, current, threshold, numbers)
+            emitted.append(spikes * spread(m, spikes))
+        return emitted

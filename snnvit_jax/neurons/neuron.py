@@ -157,6 +157,14 @@ class MembraneNeuron(Neuron):
         """
         raise NotImplementedError(f"{type(self).__name__} must override charge")
 
+    def ready(self, parameters):
+        """Returns parameters as `charge` takes them; as they are, unless overridden.
+
+        Args:
+          parameters: {name: array}, as `parameters` names them.
+        """
+        return parameters
+
     def step(self, membrane, current, threshold, parameters):
         """Returns (v[t], o[t]): one time step, as any scan can drive it.
 
@@ -175,7 +183,7 @@ class MembraneNeuron(Neuron):
         """See `Neuron.run`: a scan of `step` from a membrane at rest."""
         check_current(current, axis)
         check_dynamics(threshold=threshold)
-        parameters = {name: x.astype(current.dtype) for name, x in parameters.items()}
+        parameters = {name: x.astype(current.dtype) for name, x in self.ready(parameters).items()}
         threshold = jnp.asarray(threshold, current.dtype)
 
         def step(membrane, x):
@@ -186,7 +194,9 @@ class MembraneNeuron(Neuron):
     def run_at(self, current_at, steps, shape, time_steps, threshold, parameters):
         """See `Neuron.run_at`; until the first input, all neurons of a channel are one."""
         first = current_at(0)
-        parameters = {name: jnp.asarray(x, first.dtype) for name, x in parameters.items()}
+        parameters = {
+            name: jnp.asarray(x, first.dtype) for name, x in self.ready(parameters).items()
+        }
         threshold = jnp.asarray(threshold, first.dtype)
         membrane, emitted = jnp.zeros_like(first), []
         for t in range(steps[-1] + 1):

@@ -15,11 +15,20 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from snnvit_jax.signals.plan import Plan
 from snnvit_jax.signals.trace import Tracer
 from snnvit_jax.time_steps import spike_price
-from snnvit_jax.xla.rematerialisation import deferred, frozen, materialise, rematerialise, value
+from snnvit_jax.xla import kernels
+from snnvit_jax.xla.rematerialisation import (
+    deferred,
+    frozen,
+    materialise,
+    pointwise,
+    rematerialise,
+    value,
+)
 
 _static = functools.partial(flax.struct.field, pytree_node=False)
 
@@ -139,7 +148,12 @@ class Signal(flax.struct.PyTreeNode):
         Args:
           function: pure, [N, ..., C] -> [N, ..., C], that leaves a channel's constant as it is.
         """
-        result = self.then(OfImages(function))
+        run = getattr(self.pending, "func", None)
+        if kernels.steps_apart() and hasattr(run, "followed_by"):
+            pending = Partial(run.followed_by(function), *self.pending.args)
+            result = self.replace(pending=pending)
+        else:
+            result = self.then(OfImages(function))
         return result.trace("map", (), (self,), function=OfImages(function))
 
     def tokens(self):
@@ -158,11 +172,12 @@ class Signal(flax.struct.PyTreeNode):
         """Returns what neurons emit for this current: values at all T steps.
 
         Args:
-          run: (values [B, K, ...], *operands) -> [B, T, ...].
+          run: (values [B, K, ...] or how to compute them, *operands) -> [B, T, ...].
           *operands: pytrees of arrays.
           price: of each value, or None.
         """
-        return self.then(run, *operands).replace(static=False, price=price)
+        pending = Partial(run, self.pending, *operands)
+        return self.replace(pending=pending, static=False, price=price)
 
     def __add__(self, other):
         """The sum of two signals, wherever either of them is."""
@@ -308,10 +323,12 @@ class _UnflattenSpace:
         return tokens.reshape(tokens.shape[0], *self.sides, tokens.shape[-1])
 
 
+@pointwise
 def _plus(values, bias):
     return values + bias
 
 
+@pointwise
 def _times(values, factor):
     return values * factor.astype(values.dtype)
 

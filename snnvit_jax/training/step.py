@@ -22,7 +22,7 @@ from snnvit_jax.training import gaps, nonfinite
 from snnvit_jax.training.distillation import Distillation
 from snnvit_jax.training.mixing import Mixing, mix
 from snnvit_jax.training.objective import Objective
-from snnvit_jax.xla import backends
+from snnvit_jax.xla import backends, kernels
 
 TRAINABLE = ("all", "scores")
 
@@ -78,6 +78,8 @@ class Procedure:
         0.999999; None for none.
       seed: of everything random inside a step.
       placement: where the state is kept and computed with.
+      kernels: "gpu" (on one device) or "tpu" writes the program as that accelerator takes it best,
+        None leaves that to the compiler; see `xla.kernels`.
 
     Raises:
       ValueError: naming a value that does not fit.
@@ -93,8 +95,10 @@ class Procedure:
     average_decay: float | None = None
     seed: int = 0
     placement: Placement = dataclasses.field(default_factory=Placement)
+    kernels: str | None = None
 
     def __post_init__(self):
+        values.optional(values.one_of(kernels.MODES)).check("kernels", self.kernels)
         values.whole(1).check("accumulate", self.accumulate)
         values.one_of(TRAINABLE).check("trainable", self.trainable)
         values.optional(values.number(0, 0.999999)).check("average_decay", self.average_decay)
@@ -213,7 +217,8 @@ def train_step(state, batch, teacher=None, *, procedure):
     mix_key, drop_key = jax.random.split(_step_key(procedure.seed, state.step))
     damaged = batch.get("replaced", jnp.zeros(len(batch["image"]), bool))
     batch = _prepare(batch, mix_key, state.step, teacher, procedure)
-    gradients, batch_stats, metrics = _gradients(state, batch, drop_key, procedure)
+    with kernels.kernels(procedure.kernels):
+        gradients, batch_stats, metrics = _gradients(state, batch, drop_key, procedure)
     metrics["damaged_images"] = (jnp.sum(damaged), 1.0)
     flags = nonfinite.leaf_flags(gradients, batch_stats)
     metrics["not_finite"] = (flags.astype(jnp.float32), 1.0)

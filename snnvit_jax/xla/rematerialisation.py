@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from snnvit_jax.xla import kernels
+
 
 def deferred(function, *operands):
     """Returns function(*operands), yet to be computed: a pytree that knows how.
@@ -30,6 +32,38 @@ class _OnValue:
 
     def __call__(self, first, *operands):
         return self.function(value(first), *operands)
+
+
+def pointwise(function):
+    """Marks a function for `deferred` as one of single values and of numbers per channel.
+
+    Args:
+      function: (values [..., C], *operands [C] or scalars) -> [..., C].
+    """
+    function.pointwise = True
+    return function
+
+
+def is_pointwise(deferred):
+    """Returns whether a value is an array, or deferred and made of one by pointwise functions.
+
+    Args:
+      deferred: array, or what `deferred` returns.
+    """
+    while isinstance(deferred, Partial):
+        if not getattr(deferred.func.function, "pointwise", False):
+            return False
+        deferred = deferred.args[0]
+    return True
+
+
+def source(deferred):
+    """Returns the array that a deferred value is made of.
+
+    Args:
+      deferred: array, or what `deferred` returns.
+    """
+    return source(deferred.args[0]) if isinstance(deferred, Partial) else deferred
 
 
 def frozen(deferred, function):
@@ -111,7 +145,6 @@ def _add_unknown_zero(operands, gradient):
     return jax.tree.map(add, operands, is_leaf=lambda x: isinstance(x, Partial))
 
 
-@jax.custom_vjp
 def write_out(x):
     """Returns x; a program that differentiates it writes x and its gradient to memory on a CPU.
 
@@ -121,6 +154,11 @@ def write_out(x):
     Args:
       x: floating-point array.
     """
+    return x if kernels.inside() else _write_out(x)
+
+
+@jax.custom_vjp
+def _write_out(x):
     return x
 
 
@@ -133,7 +171,7 @@ def _write_out_backward(one, gradient):
     return (_written(gradient, one),)
 
 
-write_out.defvjp(_write_out_forward, _write_out_backward)
+_write_out.defvjp(_write_out_forward, _write_out_backward)
 
 
 def _written(x, one):
