@@ -183,7 +183,7 @@ class AttentionMap(Product):
 
     def compute(self, y, s):
         """Returns sum over d of y[m, d] s[n, d], of [B, K, M, heads, d] and [B, K, N, heads, d]."""
-        return _einsum("btmhd,btnhd->bthmn", y, s).astype(y.dtype)
+        return _einsum("btmhd,btnhd->bthmn", False, y, s).astype(y.dtype)
 
 
 class AttentionValues(Product):
@@ -194,4 +194,4 @@ class AttentionValues(Product):
 
     def compute(self, y, attention):
         """Returns sum over m of y[m, d] a[m, n], of [B, K, M, heads, d], [B, K, heads, M, N]."""
-        return _einsum("btmhd,bthmn->btnhd", y, attention).astype(y.dtype)
+        return _einsum("btmhd,bthmn->btnhd", False, y, attention).astype(y.dtype)
