@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from snnvit_jax import training
+from snnvit_jax.checkpoints.best import Measured
 from snnvit_jax.checkpoints.checkpoints import Checkpoints, load_variables
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs import experiment, loop, validation
@@ -50,7 +51,7 @@ def leave_run(folder, config, step=STEP):
     run = open_run(config, folder)
     run.workdir.write_config(config, 0)
     with Checkpoints(run.workdir.checkpoints) as checkpoints:
-        checkpoints.save(step, run.state.replace(step=jnp.int32(step)), 0.5)
+        checkpoints.save(step, run.state.replace(step=jnp.int32(step)), Measured(0.5))
     return folder
 
 
@@ -118,6 +119,7 @@ ALONE = {
     "optimizer.score_multiplier": 1.0,
     "optimizer.multipliers": (("head", 0.5),),
     "optimizer.clip_norm": 1.0,
+    "optimizer.trust_clip": True,
     "optimizer.label_smoothing": 0.0,
 }
 # Those that have nothing to do with what a checkpoint holds change together, which is quicker.
@@ -136,6 +138,7 @@ TOGETHER = {
         "data.randaugment.probability": 0.1,
         "data.randaugment.operations": "cifar",
         "data.erasing_probability": 0.1,
+        "data.erasing_fill": "noise",
         "data.crop_fraction": 0.875,
         "data.mean": (0.5,),
         "data.std": (0.5,),
@@ -163,6 +166,9 @@ TOGETHER = {
         "distillation.teacher": "OWN FOLDER",
         "distillation.weight": 0.25,
         "distillation.temperature": 1.0,
+        "step_losses.on": True,
+        "step_losses.weight": 0.01,
+        "step_losses.level": 0.5,
         "log_every_steps": 3,
         "eval_every_epochs": 0.5,
         "save_every_seconds": 0.0,

@@ -57,10 +57,15 @@ def names(tmp_path, monkeypatch, lively):
     (tmp_path / "ROOT/train/wave").mkdir(parents=True)
     model, place = small_model("spikformer_2_384"), np.zeros(3, np.int64)
     images = jnp.zeros((2, 16, 16, 3))
-    variables, uniform = lively(model), jax.random.uniform
+    variables, uniform, init = lively(model), jax.random.uniform, type(model).init
     # Images and first values as those of the model, whatever size is written on the page.
     monkeypatch.setattr(jax.random, "normal", lambda key, shape: uniform(key, images.shape))
-    monkeypatch.setattr(type(model), "init", lambda *_: variables)
+
+    def first_values(module, *arguments):
+        is_small = module.config.embed_dim == SMALL["embed_dim"]  # not a trained one, loaded
+        return variables if is_small else init(module, *arguments)
+
+    monkeypatch.setattr(type(model), "init", first_values)
     known = {"snn": snn, "jax": jax, "jnp": jnp, "np": np}
     events = {"t": place, "x": place, "y": place, "p": place}
     return known | events | {"model": model, "variables": variables, "images": images}

@@ -132,10 +132,10 @@ def _builder(name, directory):
     try:
         builder = tfds.builder(name, data_dir=directory, file_format="array_record")
     except tfds.core.DatasetNotFoundError as error:
+        known = (*OTHERS, *tfds.list_builders(with_community_datasets=False))
         raise FileNotFoundError(
             f"no data set {name!r} in {directory}, nor one of that name in TensorFlow Datasets"
-            f"{did_you_mean(name, (*OTHERS, *tfds.list_builders()))}; other names are "
-            f"{', '.join(OTHERS)}"
+            f"{did_you_mean(name, known)}; other names are {', '.join(OTHERS)}"
         ) from error
     except ValueError as error:  # above all, a directory prepared in another format
         raise ValueError(

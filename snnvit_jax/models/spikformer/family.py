@@ -52,10 +52,10 @@ def check_form(model, shapes):
       shapes: {authors' name of a weight: its shape}.
     """
     name = "block.0.mlp.fc1_conv.weight"
-    form, axes = model.config.form, len(shapes.get(name, ()))
-    if axes == 3 and form.scale != DVS_FORM.scale:
+    form, ends = model.config.form, shapes.get(name, ())[2:]
+    if ends == (1,) and form.scale != DVS_FORM.scale:
         raise ValueError(f"{name!r} {shapes[name]} is {OF_DVS}")
-    if axes == 4 and form.scale == DVS_FORM.scale:
+    if ends == (1, 1) and form.scale == DVS_FORM.scale:
         raise ValueError(
             f"{name!r} {shapes[name]} is of the form for ImageNet, whose attention is scaled by "
             "0.125 and not by 0.25: create one of its models with these sizes"
