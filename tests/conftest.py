@@ -33,6 +33,13 @@ hypothesis.settings.register_profile("snnvit", deadline=None, derandomize=True, 
 hypothesis.settings.load_profile("snnvit")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_programs():
+    """Gives the memory of a file's compiled programs back: together they need gigabytes."""
+    yield
+    jax.clear_caches()
+
+
 class Tiny(NamedTuple):
     """A small Spikformer of one block in which every layer fires, differently, at every step."""
 
