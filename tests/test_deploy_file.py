@@ -280,6 +280,7 @@ def test_a_run_is_exported(tiny, names, tmp_path, capsys):
     )
     run.state = types.SimpleNamespace(eval_variables=variables)
     run.workdir = run.results = Workdir(tmp_path)
+    run.measured = None
     assert main._export(run) == 0
     output = capsys.readouterr().out
     ratio = float(re.search(r"average time steps 1.00 of 4, .* ([0-9.]+) of the masked", output)[1])
