@@ -200,8 +200,9 @@ def test_settings_of_a_run_are_the_familys_own(tmp_path):
         (key,) = unknown
         with pytest.raises(ValueError, match=rf"{key}"):
             config_lib.validate(config_of(**unknown))
-    with pytest.raises(ValueError, match="unknown config key 'model.groups'"):
-        config_lib.from_json(config_lib.to_json(config).replace("drift_16", "spikformer_4_384"))
+    with pytest.raises(ValueError, match="groups"):
+        text = config_lib.to_json(config).replace("drift_16", "spikformer_4_384")
+        config_lib.validate(config_lib.from_json(text))
     with pytest.raises(ValueError, match="width=9"):
         loop.Run(config_of(width=9), tmp_path / "bad").train()
 
@@ -214,7 +215,7 @@ def test_it_resumes_and_reports(tmp_path):
     assert resumed["steps"] > summary["steps"]
     assert np.isfinite(resumed["loss"])
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "drift_16 on digits" in page
+    assert "Drift" in page and "on digits" in page
     content = json.loads((tmp_path / "run" / "energy.json").read_text())
     assert "attn/gate" in content["layers"]
 
