@@ -44,10 +44,7 @@ def products(jaxpr):
             place = str(equation.source_info.name_stack)
             found.append(Product(equation.primitive.name, _macs(equation), place))
         times = equation.params["length"] if equation.primitive.name == "scan" else 1
-        programs = list(inner_programs(equation.params))
-        if equation.params.get("branches_platforms"):  # the same, as each backend takes it best
-            programs = programs[-1:]  # for those without a form of their own
-        for inner in programs:
+        for inner in inner_programs(equation.params):
             found += products(inner) * times
     return found
 
