@@ -1,0 +1,31 @@
+"""Convolutions in groups of channels, as a CPU computes them, are convolutions in groups."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from snnvit_jax.xla import convolution
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 1)])
+def test_groups_one_by_one_are_the_convolution_in_groups(strides, x64):
+    rng = np.random.default_rng(0)
+    images, kernel = rng.normal(size=(2, 6, 5, 12)), rng.normal(size=(3, 3, 4, 9))
+    options = strides, ((1, 1), (2, 0)), (1, 1), 3, None
+    at_once = functools.partial(convolution._at_once, options)
+    found = convolution.convolve(images, kernel, *options)
+    np.testing.assert_allclose(found, at_once(images, kernel), rtol=1e-12)
+
+    def gradients(function):
+        def loss(*operands):
+            return jnp.sum(jnp.sin(function(*operands)))
+
+        return jax.grad(loss, (0, 1))(images, kernel)
+
+    found = gradients(lambda x, k: convolution.convolve(x, k, *options))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), found, gradients(at_once)
+    )
