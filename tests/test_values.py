@@ -51,8 +51,8 @@ def test_what_fits_a_rule_passes_and_the_rest_is_named(name):
     for value in bad:
         with pytest.raises(ValueError) as error:
             rule.check("key", value)
-        told = str(error.value).removesuffix("; did you mean 'b'?")
-        assert told == f"key={value!r} must be {rule.must}"
+        hint = "; did you mean 'b'?" if value == "ab" else ""
+        assert str(error.value) == f"key={value!r} must be {rule.must}{hint}"
 
 
 @pytest.mark.parametrize("name", RULES)
