@@ -36,8 +36,18 @@ def node_factor(node):
     if "factor" in node.about:
         return np.asarray(node.about["factor"], np.float64)
     numbers = [np.asarray(number) for number in node.about["numbers"]]
+    return np.float64(computed_now(node.about["function"], *numbers))
+
+
+def computed_now(function, *arrays):
+    """Returns function(*arrays) as a NumPy array, also while JAX is tracing; float64 stays float64.
+
+    Args:
+      function: of JAX arrays.
+      *arrays: NumPy arrays.
+    """
     with jax.enable_x64(True), jax.ensure_compile_time_eval():
-        return np.asarray(node.about["function"](*map(jnp.asarray, numbers)), np.float64)
+        return np.asarray(function(*map(jnp.asarray, arrays)))
 
 
 def fold_kernels(tracer):
@@ -140,8 +150,7 @@ def _composed(tracer, chain):
 
 
 def _evaluated(function, x):
-    with jax.enable_x64(True), jax.ensure_compile_time_eval():
-        return np.asarray(function(jnp.asarray(np.float64(x))[None, None]))[0, 0]
+    return computed_now(function, np.float64(x)[None, None])[0, 0]
 
 
 def _check_finite(kernel, norm, linear):

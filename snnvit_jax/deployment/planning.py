@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnvit_jax.deployment.folding import as_factor, node_factor
+from snnvit_jax.deployment.folding import as_factor, computed_now, node_factor
 from snnvit_jax.signals import Plan, Signal, Tracer
 from snnvit_jax.time_steps import masks as masks_lib
 
@@ -176,10 +176,8 @@ def _applied(function, inputs, shape, *weights):
         inputs = [inputs]
     if not any(x.any() for x in inputs):
         return np.zeros(shape)
-    with jax.enable_x64(True), jax.ensure_compile_time_eval():
-        arrays = [jnp.asarray(x[None, None]) for x in inputs]
-        weights = [jnp.asarray(np.float64(w)) for w in weights]
-        return np.asarray(function(*arrays, *weights)).reshape(shape)
+    arrays = [x[None, None] for x in inputs]
+    return computed_now(function, *arrays, *map(np.float64, weights)).reshape(shape)
 
 
 def _active(node, constants, active, masks, time_steps):
