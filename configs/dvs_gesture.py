@@ -20,8 +20,7 @@ None of them has been reproduced here yet. FAMILY:smoke runs all that a recipe d
 with a small model; `smoke` alone is that of Spikingformer.
 """
 
-from snnvit_jax import event_recipes, recipes
-from snnvit_jax.config import default_config
+from snnvit_jax import event_recipes
 
 FAMILIES = tuple(event_recipes.DVS_GESTURE)
 
@@ -35,15 +34,5 @@ def get_config(variant="spikingformer"):
     Raises:
       ValueError: for another variant.
     """
-    name, _, change = ("spikingformer:smoke" if variant == "smoke" else variant).partition(":")
-    if name not in FAMILIES or change not in ("", "smoke"):
-        known = ", ".join((*FAMILIES, "smoke"))
-        raise ValueError(f"unknown {variant=} of configs/dvs_gesture.py; use {known}")
-    config = default_config()
-    event_recipes.dvs_gesture(config, name)
-    recipes.learn_time_steps(config, target=config.model.time_steps / 2)
-    config.data.name = "events"
-    config.data.events.height = config.data.events.width = 128
-    if change == "smoke":
-        event_recipes.smoke(config)
-    return config
+    recipe = event_recipes.dvs_gesture
+    return event_recipes.config_of(variant, "spikingformer", recipe, "configs/dvs_gesture.py")

@@ -8,7 +8,7 @@ keep all of their steps.
 """
 
 from snnvit_jax import recipes
-from snnvit_jax.config import use_model
+from snnvit_jax.config import default_config, use_model
 
 _SPLITS = "train", "test"
 
@@ -32,6 +32,32 @@ def dvs_gesture(config, family):
       family: a key of `DVS_GESTURE`.
     """
     DVS_GESTURE[family](config)
+
+
+def config_of(variant, default, published, path):
+    """Returns the configuration of a variant: a family, FAMILY:smoke, or "smoke" of the default.
+
+    Args:
+      variant: as a user gave it.
+      default: the family that "smoke" alone means.
+      published: `cifar10_dvs` or `dvs_gesture`.
+      path: of the configuration file, for errors.
+
+    Raises:
+      ValueError: for another variant.
+    """
+    families = TABLES[published]
+    name, _, change = (f"{default}:smoke" if variant == "smoke" else variant).partition(":")
+    if name not in families or change not in ("", "smoke"):
+        raise ValueError(f"unknown {variant=} of {path}; use {', '.join((*families, 'smoke'))}")
+    config = default_config()
+    published(config, name)
+    recipes.learn_time_steps(config, target=config.model.time_steps / 2)
+    config.data.name = "events"
+    config.data.events.height = config.data.events.width = 128
+    if change == "smoke":
+        smoke(config)
+    return config
 
 
 def smoke(config):
@@ -171,3 +197,4 @@ DVS_GESTURE = {
     "qkformer": _qkformer_gesture,
     "spikingresformer": _spikingresformer_gesture,
 }
+TABLES = {cifar10_dvs: CIFAR10_DVS, dvs_gesture: DVS_GESTURE}
