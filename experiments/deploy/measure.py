@@ -8,16 +8,17 @@ Writes WORKDIR/deployed.json and prints a table.
 
 import argparse
 import dataclasses
+import functools
 import json
 import pathlib
 import platform
-import time
 
 import jax
 import numpy as np
 
 import snnvit_jax as snn
 from snnvit_jax.data import loader
+from snnvit_jax.evaluation import timing
 from snnvit_jax.runs import loop
 from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.xla import backends
@@ -58,7 +59,9 @@ def measure(folder, batch_size, duration):
     }
     flops = [model_flops(model, variables, batch_size, run.experiment.image_shape)]
     flops += [program.flops(batch_size) for program in (everything, learned)]
-    seconds = interleaved_calls(programs.values(), batches[0]["image"], duration)
+    images = jax.device_put(batches[0]["image"])
+    calls = [functools.partial(program, images) for program in programs.values()]
+    seconds = timing.interleaved(calls, duration)
     return {
         "average_time_steps": learned.schedule.average,
         "time_steps": learned.schedule.time_steps,
@@ -78,21 +81,6 @@ def read_batches(experiment, batch_size):
     options = dataclasses.replace(experiment.loader_options, batch_size=batch_size)
     with loader.eval_batches(experiment.eval_source, experiment.preprocess, options) as batches:
         return list(batches)
-
-
-def interleaved_calls(programs, images, duration):
-    """Seconds of every call, the programs in turn so that all see the same load of the machine."""
-    programs, images = list(programs), jax.device_put(images)
-    seconds = [[] for _ in programs]
-    for program in programs:
-        jax.block_until_ready(program(images))  # compiles
-    end = time.perf_counter() + duration
-    while len(seconds[0]) < 7 or time.perf_counter() < end:
-        for program, times in zip(programs, seconds, strict=True):
-            start = time.perf_counter()
-            jax.block_until_ready(program(images))
-            times.append(time.perf_counter() - start)
-    return seconds
 
 
 def compare(masked, deployed, batches):

@@ -68,15 +68,10 @@ def measure(folder):
 
 def evaluate(experiment, variables):
     """Running logits [T, B, K] and labels [B] of the whole evaluation split."""
-    function = jax.jit(lambda v, x: early_exit.running_logits(experiment.model, v, x))
-    logits, labels = [], []
     with loader.eval_batches(
         experiment.eval_source, experiment.preprocess, experiment.loader_options
     ) as batches:
-        for batch in batches:
-            logits.append(np.asarray(function(variables, batch["image"]))[:, batch["mask"]])
-            labels.append(batch["label"][batch["mask"]])
-    return np.concatenate(logits, axis=1), np.concatenate(labels)
+        return early_exit.running_logits_of(experiment.model, variables, batches)
 
 
 def draw(results):

@@ -56,6 +56,25 @@ def running_logits(model, variables, images):
     return found[0]
 
 
+def running_logits_of(model, variables, batches):
+    """Returns the running logits of a whole split, and its labels, without gaps.
+
+    Args:
+      model: from `create_model`.
+      variables: {"params", "batch_stats"} of the model.
+      batches: mappings with "image", "label" and "mask", as `data.loader.eval_batches` has them.
+
+    Returns:
+      (logits [T, N, classes], labels [N]), NumPy arrays, in the order of the batches.
+    """
+    function = jax.jit(lambda v, x: running_logits(model, v, x))
+    logits, labels = [], []
+    for batch in batches:
+        logits.append(np.asarray(function(variables, batch["image"]))[:, batch["mask"]])
+        labels.append(batch["label"][batch["mask"]])
+    return np.concatenate(logits, axis=1), np.concatenate(labels)
+
+
 def _running(head, x):
     """What a bound head says of the steps of its signal so far, [T, B, K]."""
     features = jnp.moveaxis(token_mean(x.values), 1, 0)  # T B D
