@@ -7,9 +7,10 @@ import golden_files
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parity
 import pytest
 from flax import traverse_util
-from test_convert import assert_same_gradients, assert_same_spikes, run_eval, run_train
+from test_convert import run_train
 
 import snnvit_jax as snn
 from snnvit_jax import layers
@@ -44,31 +45,17 @@ def golden(request):
 
 
 def test_inference_is_the_published_one(golden):
-    logits, spikes = run_eval(golden, "float32")
-    assert_same_spikes(spikes, golden.eval.spikes)
+    spikes = parity.assert_published_inference(golden)
     assert all(0 < emitted.mean() < 1 for emitted in spikes.values())
-    np.testing.assert_allclose(logits, golden.eval.logits, 0, 1e-5)
 
 
 def test_a_training_step_is_the_published_one(golden):
     step = run_train(golden, "float32")
-    assert_same_spikes(step.spikes, golden.train.spikes)
-    np.testing.assert_allclose(step.logits, golden.train.logits, 0, 1e-5)
-    assert step.loss == pytest.approx(golden.train.loss, rel=1e-6)
-    assert_same_gradients(step.gradients, golden, tolerance=1e-4, zero=1e-5)
-    assert set(step.running) == set(golden.train.running)
-    for name, expected in golden.train.running.items():
-        np.testing.assert_allclose(step.running[name], expected, 1e-5, 1e-6, err_msg=name)
+    parity.assert_published_step(golden, step, tolerance=1e-4, zero=1e-5)
 
 
 def test_conversion_loses_nothing_but_what_is_never_used(golden):
-    variables = snn.convert.from_torch(golden.model(), golden.weights)
-    published = golden_files.as_published(variables["params"])
-    published |= golden_files.as_published(variables["batch_stats"])
-    assert set(golden.weights) - set(published) == set(golden.unused)
-    for name, array in published.items():
-        expected = golden.weights[name]
-        np.testing.assert_array_equal(array.reshape(expected.shape), expected, err_msg=name)
+    parity.assert_nothing_lost(golden)
 
 
 # ---------------------------------------------------------------- another scale of the attention

@@ -7,9 +7,10 @@ import golden_files
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parity
 import pytest
 from flax import traverse_util
-from test_convert import assert_same_gradients, assert_same_spikes, run_eval, run_train
+from test_convert import assert_same_spikes, run_train
 from test_deploy import QUICKLY, Masked, assert_deployed_equals_masked, schedules
 
 import snnvit_jax as snn
@@ -28,25 +29,17 @@ def golden():
 
 
 def test_inference_is_the_published_one(golden):
-    logits, spikes = run_eval(golden, "float32")
-    assert_same_spikes(spikes, golden.eval.spikes)
-    np.testing.assert_allclose(logits, golden.eval.logits, 0, 1e-5)
+    parity.assert_published_inference(golden)
 
 
 def assert_published_step(golden, step, tolerance, zero):
-    assert_same_spikes(step.spikes, golden.train.spikes)
-    np.testing.assert_allclose(step.logits, golden.train.logits, 0, 1e-5)
-    assert step.loss == pytest.approx(golden.train.loss, rel=1e-6)
     # Scales of a normalisation before a normalisation: their gradient exists through 1e-5 only.
     eps_only = golden.meta["eps_only_grads"]
     assert len(eps_only) == 12
     for name in eps_only:
         np.testing.assert_allclose(step.gradients[name], golden.train.gradients[name], 0, zero)
     meta = golden.meta | {"near_zero_grads": [*golden.meta["near_zero_grads"], *eps_only]}
-    assert_same_gradients(step.gradients, dataclasses.replace(golden, meta=meta), tolerance, zero)
-    assert set(step.running) == set(golden.train.running)
-    for name, expected in golden.train.running.items():
-        np.testing.assert_allclose(step.running[name], expected, 1e-5, 1e-6, err_msg=name)
+    parity.assert_published_step(dataclasses.replace(golden, meta=meta), step, tolerance, zero)
 
 
 def test_a_training_step_is_the_published_one(golden):
@@ -65,31 +58,14 @@ def test_every_layer_of_the_file_fires_somewhere(golden):
 
 
 def test_conversion_loses_nothing(golden):
-    variables = snn.convert.from_torch(golden.model(), golden.weights)
-    published = golden_files.as_published(variables["params"])
-    published |= golden_files.as_published(variables["batch_stats"])
-    assert set(golden.weights) == set(published)
     assert golden.unused == []
-    for name, array in published.items():
-        expected = golden.weights[name]
-        np.testing.assert_array_equal(array.reshape(expected.shape), expected, err_msg=name)
+    parity.assert_nothing_lost(golden)
 
 
 def test_whatever_is_missing_extra_or_of_another_shape_is_named(golden):
-    model = golden.model()
-    counters = {n.replace("mean", "var") for n in golden.weights if n.endswith("running_mean")}
-    counters = {n.replace("running_var", "num_batches_tracked"): np.int64(7) for n in counters}
-    snn.convert.from_torch(model, golden.weights | counters)
-    for name in golden.weights:
-        without = {other: w for other, w in golden.weights.items() if other != name}
-        with pytest.raises(ValueError, match=rf"missing=\['{name}'\], unexpected=\[\]"):
-            snn.convert.from_torch(model, without)
-        with pytest.raises(ValueError, match=rf"'{name}' is \(3, 5, 7\), not \("):
-            snn.convert.from_torch(model, golden.weights | {name: np.zeros((3, 5, 7))})
     beyond = [n.replace("block4.0.", "block4.1.") for n in golden.weights if "block4.0." in n]
-    for name in (*beyond, "block3.0.norm1.weight", "downsample1.1.encode_conv.weight"):
-        with pytest.raises(ValueError, match=rf"missing=\[\], unexpected=\['{name}'\]$"):
-            snn.convert.from_torch(model, golden.weights | {name: np.zeros(64)})
+    beyond += ["block3.0.norm1.weight", "downsample1.1.encode_conv.weight"]
+    parity.assert_misfits_are_named(golden, golden.weights, beyond)
 
 
 def test_a_head_of_distillation_is_refused_with_what_to_do(golden):

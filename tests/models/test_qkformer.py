@@ -6,9 +6,10 @@ import golden_files
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parity
 import pytest
 from flax import traverse_util
-from test_convert import assert_same_gradients, assert_same_spikes, run_eval, run_train
+from test_convert import run_train
 
 import snnvit_jax as snn
 from snnvit_jax.time_steps.masks import SCORE
@@ -27,28 +28,16 @@ def golden():
 
 
 def test_inference_is_the_published_one(golden):
-    logits, spikes = run_eval(golden, "float32")
-    assert_same_spikes(spikes, golden.eval.spikes)
+    spikes = parity.assert_published_inference(golden)
     assert all(0 < emitted.mean() < 1 for emitted in spikes.values())
-    np.testing.assert_allclose(logits, golden.eval.logits, 0, 1e-5)
-
-
-def assert_published_step(golden, step, tolerance, zero):
-    assert_same_spikes(step.spikes, golden.train.spikes)
-    np.testing.assert_allclose(step.logits, golden.train.logits, 0, 1e-5)
-    assert step.loss == pytest.approx(golden.train.loss, rel=1e-6)
-    assert_same_gradients(step.gradients, golden, tolerance, zero)
-    assert set(step.running) == set(golden.train.running)
-    for name, expected in golden.train.running.items():
-        np.testing.assert_allclose(step.running[name], expected, 1e-5, 1e-6, err_msg=name)
 
 
 def test_a_training_step_is_the_published_one(golden):
-    assert_published_step(golden, run_train(golden, "float32"), tolerance=1e-4, zero=1e-5)
+    parity.assert_published_step(golden, run_train(golden, "float32"), tolerance=1e-4, zero=1e-5)
 
 
 def test_a_training_step_in_float64_agrees_more_closely(golden, x64):
-    assert_published_step(golden, run_train(golden, "float64"), tolerance=1e-6, zero=1e-9)
+    parity.assert_published_step(golden, run_train(golden, "float64"), tolerance=1e-6, zero=1e-9)
 
 
 def test_an_image_does_not_depend_on_those_beside_it(golden):
@@ -66,31 +55,14 @@ def test_an_image_does_not_depend_on_those_beside_it(golden):
 
 
 def test_conversion_loses_nothing(golden):
-    variables = snn.convert.from_torch(golden.model(), golden.weights)
-    published = golden_files.as_published(variables["params"])
-    published |= golden_files.as_published(variables["batch_stats"])
-    assert set(golden.weights) == set(published)
     assert golden.unused == []
-    for name, array in published.items():
-        expected = golden.weights[name]
-        np.testing.assert_array_equal(array.reshape(expected.shape), expected, err_msg=name)
+    parity.assert_nothing_lost(golden)
 
 
 def test_whatever_is_missing_extra_or_of_another_shape_is_named(golden):
-    model = golden.model()
-    counters = {n.replace("mean", "var") for n in golden.weights if n.endswith("running_mean")}
-    counters = {n.replace("running_var", "num_batches_tracked"): np.int64(7) for n in counters}
-    snn.convert.from_torch(model, golden.weights | counters)
-    for name in golden.weights:
-        without = {other: w for other, w in golden.weights.items() if other != name}
-        with pytest.raises(ValueError, match=rf"missing=\['{name}'\], unexpected=\[\]"):
-            snn.convert.from_torch(model, without)
-        with pytest.raises(ValueError, match=rf"'{name}' is \(3, 5, 7\), not \("):
-            snn.convert.from_torch(model, golden.weights | {name: np.zeros((3, 5, 7))})
     beyond = [n.replace("stage3.1.", "stage3.2.") for n in golden.weights if "stage3.1." in n]
-    for name in (*beyond, "stage1.0.norm1.weight", "stage2.1.tssa.q_conv.weight"):
-        with pytest.raises(ValueError, match=rf"missing=\[\], unexpected=\['{name}'\]$"):
-            snn.convert.from_torch(model, golden.weights | {name: np.zeros(64)})
+    beyond += ["stage1.0.norm1.weight", "stage2.1.tssa.q_conv.weight"]
+    parity.assert_misfits_are_named(golden, golden.weights, beyond)
 
 
 def test_what_published_weights_lose_without_the_leak_is_said(golden, monkeypatch):

@@ -6,9 +6,10 @@ import golden_files
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parity
 import pytest
 from flax import traverse_util
-from test_convert import assert_same_gradients, assert_same_spikes, run_eval, run_train
+from test_convert import run_train
 from test_deploy import QUICKLY, Masked, assert_deployed_equals_masked, schedules
 
 import snnvit_jax as snn
@@ -34,63 +35,39 @@ def golden():
 
 
 def test_inference_is_the_published_one(golden):
-    logits, spikes = run_eval(golden, "float32")
-    assert_same_spikes(spikes, golden.eval.spikes)
+    spikes = parity.assert_published_inference(golden)
     assert all(0 < emitted.mean() < 1 for emitted in spikes.values())
-    np.testing.assert_allclose(logits, golden.eval.logits, 0, 1e-5)
 
 
 def test_a_training_step_is_the_published_one(golden):
     step = run_train(golden, "float32")
-    assert_same_spikes(step.spikes, golden.train.spikes)
-    np.testing.assert_allclose(step.logits, golden.train.logits, 0, 1e-5)
-    assert step.loss == pytest.approx(golden.train.loss, rel=1e-6)
-    assert_same_gradients(step.gradients, golden, tolerance=1e-5, zero=0)
-    assert set(step.running) == set(golden.train.running)
+    parity.assert_published_step(golden, step, tolerance=1e-5, zero=0)
     assert sum("firing_rate" in name for name in step.running) == 8
-    for name, expected in golden.train.running.items():
-        found = step.running[name].reshape(expected.shape)
-        np.testing.assert_allclose(found, expected, 1e-5, 1e-6, err_msg=name)
 
 
 # ---------------------------------------------------------------- conversion
 
 
 def test_conversion_loses_nothing(golden):
-    variables = snn.convert.from_torch(golden.model(), golden.weights)
-    published = golden_files.as_published(variables["params"])
-    published |= golden_files.as_published(variables["batch_stats"])
-    assert set(golden.weights) == set(published)
     assert golden.unused == []
-    for name, array in published.items():
-        expected = golden.weights[name]
-        np.testing.assert_array_equal(array.reshape(expected.shape), expected, err_msg=name)
-    rates = variables["batch_stats"]["layers_2_1"]
+    rates = parity.assert_nothing_lost(golden)["batch_stats"]["layers_2_1"]
     assert rates["firing_rate_x"].shape == rates["firing_rate_attn"].shape == (4,)
 
 
 def test_whatever_is_missing_extra_or_of_another_shape_is_named(golden):
-    model = golden.model()
-    counters = [n for n in golden.weights if n.endswith("running_mean")]
-    counters = {n.replace("running_mean", "num_batches_tracked"): np.int64(7) for n in counters}
-    snn.convert.from_torch(model, golden.weights | counters)
     chosen = [n for n in golden.weights if n.startswith(("layers.2.1.", "layers.1.0", "class"))]
     assert len(chosen) > 15
-    for name in chosen:
-        without = {other: w for other, w in golden.weights.items() if other != name}
-        with pytest.raises(ValueError, match=rf"missing=\['{name}'\], unexpected=\[\]"):
-            snn.convert.from_torch(model, without)
-        with pytest.raises(ValueError, match=rf"'{name}' is \(3, 5, 7\), not \("):
-            snn.convert.from_torch(model, golden.weights | {name: np.zeros((3, 5, 7))})
-    rate = "layers.1.1.firing_rate_x"
+    beyond = ("layers.2.5.W.weight", "classifier.bias", "layers.0.0.activation_in.w")
+    parity.assert_misfits_are_named(golden, chosen, beyond)
+
+
+def test_rates_of_another_shape_or_sign_are_named(golden):
+    model, rate = golden.model(), "layers.1.1.firing_rate_x"
     for shape in ((1, 1, 3, 1, 1), (1, 2, 1, 1, 1), (1, 1, 2, 1)):
         with pytest.raises(ValueError, match=f"'{rate}' is "):
             snn.convert.from_torch(model, golden.weights | {rate: np.zeros(shape)})
     with pytest.raises(ValueError, match="'layers.1.1.firing_rate_x' holds a negative rate, -0.1"):
         snn.convert.from_torch(model, golden.weights | {rate: np.full((1, 1, 2, 1, 1), -0.1)})
-    for name in ("layers.2.5.W.weight", "classifier.bias", "layers.0.0.activation_in.w"):
-        with pytest.raises(ValueError, match=rf"missing=\[\], unexpected=\['{name}'\]$"):
-            snn.convert.from_torch(model, golden.weights | {name: np.zeros(64)})
 
 
 def test_a_head_for_other_classes_starts_anew_in_both_names(golden):
