@@ -41,7 +41,6 @@ class Objective:
 
     Attributes:
       label_smoothing: in [0, 1].
-      step_losses: None, or a `StepLosses`: the logits of each time step are judged, not their mean.
       time_step_penalty: weight of the time steps, relative to T.
       target_time_steps: average to end at, a budget; None to let the penalty alone decide.
       min_time_steps: steps every layer keeps.
@@ -52,10 +51,10 @@ class Objective:
       estimator: straight-through estimator of the penalty's gradient.
       spike_prices: ((layer name, what one spike adds to the objective for its image), ...); empty
         if spikes are free.
+      step_losses: None, or a `StepLosses`: the logits of each time step are judged, not their mean.
     """
 
     label_smoothing: float = 0.0
-    step_losses: StepLosses | None = None
     time_step_penalty: float = 0.0
     target_time_steps: float | None = None
     min_time_steps: int = 1
@@ -65,6 +64,7 @@ class Objective:
     patience_steps: int = 100
     estimator: str = "identity"
     spike_prices: tuple[tuple[str, float], ...] = ()
+    step_losses: StepLosses | None = None
 
     def losses(self, logits, step_logits, targets):
         """Returns what the labels charge for each example, [B].
