@@ -10,8 +10,9 @@ would have to stay on the chip.
 import json
 
 import jax
-from step import procedure, shapes
+from step import procedure
 
+from snnvit_jax.training.shapes import step_shapes
 from snnvit_jax.xla.traced import kept_bytes, tree_bytes
 
 CASES = (("spikformer_4_384", 32, 256), ("spikformer_8_512_imagenet", 224, 64))
@@ -20,7 +21,7 @@ CASES = (("spikformer_4_384", 32, 256), ("spikformer_8_512_imagenet", 224, 64))
 def least(model, image_size, batch_size):
     """Returns the bytes that a training step keeps, those of its state, and what follows."""
     step = procedure(model, image_size, batch_size)
-    state, batch = shapes(step, batch_size)
+    state, batch = step_shapes(step, batch_size)
 
     def logits(params, batch_stats, images):
         variables = {"params": params, "batch_stats": batch_stats}

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 import snnvit_jax as snn
 from snnvit_jax import recipes, training
@@ -28,6 +28,7 @@ from snnvit_jax.runs import config as config_lib
 from snnvit_jax.training import optimizer
 from snnvit_jax.training.mixing import Mixing
 from snnvit_jax.training.objective import Objective
+from snnvit_jax.training.shapes import step_shapes
 from snnvit_jax.xla import kernels
 from snnvit_jax.xla.traced import traced_flops
 
@@ -99,35 +100,6 @@ def procedure(model, image_size, batch_size, mesh=None, kernels=None, **sizes):
     )
 
 
-def shapes(procedure, batch_size, mesh=None):
-    """Returns (state, batch) as shapes, placed on a mesh if there is one.
-
-    Args:
-      procedure: a `training.Procedure`.
-      batch_size: over all devices.
-      mesh: with an axis "data"; None for no placement.
-    """
-    image_shape = (*procedure.model.config.image_size, 3)
-    state = jax.eval_shape(
-        lambda key: training.create_state(procedure, key, image_shape), jax.random.key(0)
-    )
-    batch = {
-        "image": jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32),
-        "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
-        "mask": jax.ShapeDtypeStruct((batch_size,), bool),
-    }
-    if mesh is None:
-        return state, batch
-    return _placed(state, mesh, PartitionSpec()), _placed(batch, mesh, PartitionSpec("data"))
-
-
-def _placed(tree, mesh, spec):
-    sharding = NamedSharding(mesh, spec)
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
-    )
-
-
 def traced(mode, state, batch, step):
     """Returns the traced program of a training step ("train") or an evaluation ("eval")."""
     # Without the compiler options of this machine's backend.
@@ -159,8 +131,8 @@ def compile_step(target, model, image_size, batch_size, mode="train", kernels=No
     mesh = Mesh(np.array(devices(TARGETS[target])), ("data",))
     total = batch_size * mesh.size
     step = procedure(model, image_size, total, mesh, kernels, **sizes)
-    program = traced(mode, *shapes(step, total, mesh), step)
-    one = traced("eval", *shapes(step, batch_size), step)  # a device's part of the arithmetic
+    program = traced(mode, *step_shapes(step, total, mesh), step)
+    one = traced("eval", *step_shapes(step, batch_size), step)  # a device's part of the arithmetic
     start = time.time()
     compiled = program.lower(lowering_platforms=(TARGETS[target].platform,)).compile()
     memory = compiled.memory_analysis()

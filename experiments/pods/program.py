@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 import snnvit_jax as snn
 from snnvit_jax import recipes, training
@@ -18,6 +18,7 @@ from snnvit_jax.runs import config as config_lib
 from snnvit_jax.training import optimizer
 from snnvit_jax.training.mixing import Mixing
 from snnvit_jax.training.objective import Objective
+from snnvit_jax.training.shapes import step_shapes
 from snnvit_jax.xla.collectives import collectives
 from snnvit_jax.xla.traced import kept_bytes, traced_flops, tree_bytes
 
@@ -49,28 +50,6 @@ def procedure(batch_size, mesh=None, image_size=224, **sizes):
     )
 
 
-def shapes(procedure, batch_size, mesh=None):
-    """Returns (state, batch) as shapes, placed on a mesh if there is one.
-
-    Args:
-      procedure: a `training.Procedure`.
-      batch_size: over all devices.
-      mesh: with an axis "data"; None for no placement.
-    """
-    image_shape = (*procedure.model.config.image_size, 3)
-    state = jax.eval_shape(
-        lambda key: training.create_state(procedure, key, image_shape), jax.random.key(0)
-    )
-    batch = {
-        "image": jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32),
-        "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
-        "mask": jax.ShapeDtypeStruct((batch_size,), bool),
-    }
-    if mesh is None:
-        return state, batch
-    return _placed(state, mesh, PartitionSpec()), _placed(batch, mesh, PartitionSpec("data"))
-
-
 def count(batch_size, **sizes):
     """Counts a training step from its trace, without compiling.
 
@@ -85,7 +64,7 @@ def count(batch_size, **sizes):
       "collective_bytes": of gradients and batch statistics, which all devices add up}.
     """
     step = procedure(batch_size, **sizes)
-    state, batch = shapes(step, batch_size)
+    state, batch = step_shapes(step, batch_size)
     traced = STEP.trace(state, batch, procedure=step)
     channels = sum(leaf.size for leaf in jax.tree.leaves(state.batch_stats))
     return {
@@ -116,7 +95,7 @@ def compile_for_tpu(topology, slices, batch_size, **sizes):
     devices = topologies.get_topology_desc(topology, "tpu", **options).devices
     mesh = Mesh(np.array(devices), ("data",))
     step = procedure(batch_size * mesh.size, mesh, **sizes)
-    state, batch = shapes(step, batch_size * mesh.size, mesh)
+    state, batch = step_shapes(step, batch_size * mesh.size, mesh)
     traced = STEP.trace(state, batch, procedure=step)
     compiled = traced.lower(lowering_platforms=("tpu",)).compile()
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
@@ -142,13 +121,6 @@ def sent(text):
         entry["arrays"] += 1
         entry["bytes"] += one.bytes
     return found
-
-
-def _placed(tree, mesh, spec):
-    sharding = NamedSharding(mesh, spec)
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
-    )
 
 
 def _gradient_bytes(params):
