@@ -115,7 +115,8 @@ def main(argv):
         if takes_paths:
             return _ON_PATHS[_MODE.value](argv[1:], form)
         _join()
-        actions = {"train": _train, "evaluate": _evaluate, "report": _report}
+        actions = {"evaluate": _evaluate, "report": _report}
+        actions["train"] = functools.partial(_train, profile=_PROFILE.value)
         actions["export"] = functools.partial(_export, form=form)
         with _workdir() as workdir:
             training = _MODE.value == "train"
@@ -278,10 +279,10 @@ def _folder_name(date, time, number):
     return f"{date}-{time:06}" + (f"-{number}" if number > 1 else "")
 
 
-def _train(run):
+def _train(run, profile=0):
     _say(f"workdir {run.workdir.path}")
     try:
-        summary = run.train(profile=_PROFILE.value)
+        summary = run.train(profile=profile)
     except OSError as error:  # all was there when it began
         raise restart.PassingError(error) from error
     if summary is None:
