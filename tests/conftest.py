@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 from typing import Any, NamedTuple
 
 import hypothesis
@@ -74,6 +75,22 @@ def tiny():
 def tiny_energy(tiny):
     """The energy report of the small model on its images."""
     return snn.energy_report(tiny.model, tiny.variables, tiny.images)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run from start to end, and its summary."""
+    import tiny_run  # late: only tests of runs need it
+
+    from snnvit_jax.runs import loop
+
+    folder = tmp_path_factory.mktemp("run") / "work"
+    return folder, loop.Run(tiny_run.tiny_config(), folder).train()
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return pathlib.Path(shutil.copytree(finished[0], tmp_path / "work"))
 
 
 def _lively_variables(model, channels=3):

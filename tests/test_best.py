@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from absl import flags
-from test_loop import tiny_config
+from tiny_run import tiny_config
 
 from snnvit_jax import main
 from snnvit_jax.checkpoints import Checkpoints, Measured

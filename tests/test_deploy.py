@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quickly import QUICKLY
 
 import snnvit_jax as snn
 from snnvit_jax import neurons
@@ -30,7 +31,6 @@ VARIANTS = {
     "psn": {"neuron": {"kind": "psn"}},
 }
 # Many small programs, each run once: what counts is how fast they compile.
-QUICKLY = {"xla_backend_optimization_level": 0}
 
 
 class Masked(NamedTuple):

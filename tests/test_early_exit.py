@@ -5,13 +5,12 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from quickly import QUICKLY
 
 import snnvit_jax as snn
 from snnvit_jax import neurons
 from snnvit_jax.evaluation import early_exit
 from snnvit_jax.time_steps import masks
-
-QUICKLY = {"xla_backend_optimization_level": 0}  # to compile; each program runs once
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import dataclasses
 import importlib
 import json
 import os
-import pathlib
 import re
 import shutil
 import signal
@@ -13,7 +12,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from test_loop import lines_of, tiny_config
+from tiny_run import lines_of, tiny_config
 
 import snnvit_jax as snn
 from snnvit_jax import main
@@ -23,18 +22,6 @@ from snnvit_jax.data.decode import DamagedImage
 from snnvit_jax.runs import analysis, carry, loop, restart, start, workdir
 from snnvit_jax.runs.clock import StepClock
 from snnvit_jax.runs.workdir import Workdir
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run from start to end, and its summary."""
-    folder = tmp_path_factory.mktemp("run") / "work"
-    return folder, loop.Run(tiny_config(), folder).train()
-
-
-@pytest.fixture
-def copy(finished, tmp_path):
-    return pathlib.Path(shutil.copytree(finished[0], tmp_path / "work"))
 
 
 @pytest.fixture

@@ -2,64 +2,20 @@ import base64
 import dataclasses
 import json
 import os
-import pathlib
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_run import lines_of, tiny_config
 
 import snnvit_jax as snn
 from snnvit_jax import main
-from snnvit_jax.checkpoints.checkpoints import Checkpoints
 from snnvit_jax.data.decode import DamagedImage
 from snnvit_jax.runs import carry, loop, teachers
-from snnvit_jax.runs import config as config_lib
-
-REPOSITORY = pathlib.Path(__file__).parents[1]
-
-
-def tiny_config():
-    """A network that trains in seconds: what is tested here is everything around it."""
-    config = config_lib.default_config()
-    config.epochs = 2
-    config.batch_size = 180
-    config.target_time_steps = 1.5
-    config.time_step_penalty = 2.0
-    config.optimizer.score_multiplier = 100.0
-    config.time_step_anneal_epochs = 1.0
-    config.model.time_steps = 2
-    config.model.embed_dim = 16
-    config.model.num_heads = 2
-    config.model.depth = 1
-    config.data.image_size = 8
-    config.data.crop_padding = 1
-    config.optimizer.warmup_epochs = 0.5
-    config.log_every_steps = 2
-    return config
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run from start to end, and its summary."""
-    folder = tmp_path_factory.mktemp("run") / "work"
-    return folder, loop.Run(tiny_config(), folder).train()
-
-
-@pytest.fixture
-def copy(finished, tmp_path):
-    return pathlib.Path(shutil.copytree(finished[0], tmp_path / "work"))
-
-
-def lines_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_the_folder_holds_what_is_promised(finished):
@@ -358,149 +314,3 @@ def test_a_teacher_for_other_classes_is_refused(finished):
 def test_a_target_that_was_missed_is_told(capsys, target, told):
     main._note_missed_target(target, 1.63)
     assert ("1.63 time steps are above target_time_steps=1.5" in capsys.readouterr().out) == told
-
-
-# The command line, in processes of its own.
-
-
-def command(*flags):
-    return [sys.executable, "-m", "snnvit_jax.main", *flags]
-
-
-@pytest.fixture(scope="module")
-def environment():
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(REPOSITORY / ".jax_cache"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-    }
-    return {**os.environ, **cache}
-
-
-@pytest.fixture(scope="module")
-def config_file(tmp_path_factory):
-    """The tiny configuration as a file, slow enough to be interrupted."""
-    path = tmp_path_factory.mktemp("config") / "tiny.py"
-    path.write_text(
-        "import json\nfrom snnvit_jax import config\n"
-        f"def get_config():\n    return config.from_json({config_lib.to_json(tiny_config())!r})\n"
-    )
-    return path
-
-
-def test_a_key_without_a_configuration_file_is_explained(environment):
-    done = call(environment, "--workdir=somewhere", "--config.epochs=3")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: --config.epochs changes a configuration file")
-
-
-def call(environment, *flags):
-    return subprocess.run(
-        command(*flags), cwd=REPOSITORY, env=environment, capture_output=True, text=True
-    )
-
-
-def wait_for_step(process, folder, step, seconds=120):
-    """Returns when a running process has logged a step."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        assert process.poll() is None, "the run ended before it could be stopped"
-        if (folder / "metrics.jsonl").exists() and any(
-            line["step"] >= step for line in lines_of(folder)
-        ):
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"no step {step} after {seconds} s")
-
-
-@pytest.fixture
-def start(environment, config_file, tmp_path):
-    """Starts a run of 12 epochs that does not evaluate in between; ends it with the test."""
-    processes = []
-
-    def start_run(folder):
-        flags = (f"--config={config_file}", f"--workdir={folder}", "--config.epochs=12")
-        flags += ("--config.save_every_seconds=0.0",)
-        processes.append(
-            subprocess.Popen(
-                command(*flags, "--config.eval_every_epochs=12.0"),
-                cwd=REPOSITORY,
-                env=environment,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-        )
-        return processes[-1]
-
-    yield start_run
-    for process in processes:
-        process.kill()
-
-
-def final_state(folder):
-    config = config_lib.from_json((folder / "config.json").read_text())
-    return jax.device_get(loop.Run(config, folder, training=False).state)
-
-
-def test_killed_runs_continue_bit_for_bit(start, tmp_path):
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
-    assert start(straight).wait() == 0
-    for step in (18, 53):
-        process = start(killed)
-        wait_for_step(process, killed, step)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-    assert start(killed).wait() == 0
-    expected, found = final_state(straight), final_state(killed)
-    assert int(found.step) == 96
-    assert found.penalty_weight > 0
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
-    steps = [line["step"] for line in lines_of(killed)]
-    assert steps == [line["step"] for line in lines_of(straight)]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_polite_stop_saves_the_step_it_stopped_at(start, tmp_path, number):
-    folder = tmp_path / "run"
-    process = start(folder)
-    wait_for_step(process, folder, 20)
-    process.send_signal(number)
-    assert process.wait(timeout=60) == 128 + number
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        newest = checkpoints.steps[-1]
-    assert newest >= max(line["step"] for line in lines_of(folder))
-    assert int(final_state(folder).step) == newest
-
-
-def test_without_flags_the_program_says_what_to_type(environment):
-    done = call(environment)
-    assert done.returncode == 0
-    assert "--config=configs/digits.py" in done.stdout
-
-
-def test_evaluate_and_report_need_only_the_folder(environment, copy, finished):
-    for name in ("summary.json", "report.html"):
-        (copy / name).unlink()
-    done = call(environment, f"--workdir={copy}", "--mode=evaluate")
-    assert done.returncode == 0, done.stderr
-    summary = json.loads((copy / "summary.json").read_text())
-    assert summary["loss"] == finished[1]["loss"]
-    assert not (copy / "report.html").exists()
-    done = call(environment, f"--workdir={copy}", "--mode=report")
-    assert done.returncode == 0, done.stderr
-    assert (copy / "report.html").exists()
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (("--config.model.depht=3",), "depht"),
-        (("surplus",), "unexpected arguments"),
-        (("--config=no_such_file.py",), "no_such_file.py"),
-    ],
-)
-def test_bad_input_ends_with_one_clear_line(environment, config_file, tmp_path, flags, message):
-    done = call(environment, f"--config={config_file}", f"--workdir={tmp_path / 'run'}", *flags)
-    assert done.returncode != 0
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from quickly import QUICKLY
 
 import snnvit_jax as snn
 from snnvit_jax import neurons
@@ -17,7 +18,6 @@ from snnvit_jax.runs.config import default_config
 from snnvit_jax.time_steps import masks
 
 T = 3
-QUICKLY = {"xla_backend_optimization_level": 0}  # to compile; each program runs once
 
 
 @dataclasses.dataclass(frozen=True)

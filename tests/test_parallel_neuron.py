@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from quickly import QUICKLY
 
 import snnvit_jax as snn
 from snnvit_jax.evaluation import early_exit
@@ -13,7 +14,6 @@ from snnvit_jax.time_steps import masks
 
 T = 3
 RNG = np.random.default_rng(0)
-QUICKLY = {"xla_backend_optimization_level": 0}  # to compile; each program runs once
 
 
 @pytest.fixture(scope="module")

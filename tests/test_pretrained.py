@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from flax import traverse_util
-from test_loop import tiny_config
+from tiny_run import tiny_config
 
 import snnvit_jax as snn
 from snnvit_jax.checkpoints import Checkpoints, Measured

@@ -9,7 +9,7 @@ import types
 import jax
 import pytest
 import two_processes
-from test_loop import REPOSITORY, command, lines_of, tiny_config
+from tiny_run import REPOSITORY, command, lines_of, tiny_config
 
 from snnvit_jax import main
 from snnvit_jax.runs import config as config_lib

@@ -10,6 +10,7 @@ import numpy as np
 import parity
 import pytest
 from flax import traverse_util
+from quickly import QUICKLY, quickly
 from test_convert import run_train
 
 import snnvit_jax as snn
@@ -29,11 +30,6 @@ FORMS = {
     "sdt_2_256_dvs": SMALL | POOL | {"depth": 1},
     "qkformer_2_256_dvs": SMALL | {"image_size": 32, "depth": 2},
 }
-QUICKLY = {"xla_backend_optimization_level": 0}  # to compile; each program runs once
-
-
-def quickly(function, *arguments):
-    return jax.jit(function, compiler_options=QUICKLY)(*arguments)
 
 
 # ---------------------------------------------------------------- the published numbers

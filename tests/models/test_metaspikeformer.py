@@ -10,8 +10,9 @@ import numpy as np
 import parity
 import pytest
 from flax import traverse_util
+from quickly import QUICKLY
 from test_convert import assert_same_spikes, run_train
-from test_deploy import QUICKLY, Masked, assert_deployed_equals_masked, schedules
+from test_deploy import Masked, assert_deployed_equals_masked, schedules
 
 import snnvit_jax as snn
 from snnvit_jax.time_steps import masks

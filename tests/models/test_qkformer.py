@@ -9,6 +9,7 @@ import numpy as np
 import parity
 import pytest
 from flax import traverse_util
+from quickly import QUICKLY, quickly
 from test_convert import run_train
 
 import snnvit_jax as snn
@@ -16,7 +17,6 @@ from snnvit_jax.time_steps.masks import SCORE
 
 FILE = "qkformer_fixed_small"
 SMALL = {"embed_dim": 32, "num_heads": 2, "depth": 3, "mlp_ratio": 2.0, "image_size": 8}
-QUICKLY = {"xla_backend_optimization_level": 0}  # to compile; each program runs once
 
 
 @pytest.fixture(scope="module")
@@ -164,10 +164,6 @@ def small(lively):
     model = snn.create_model("qkformer_4_384", 3, **SMALL)
     images = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype(np.float32)
     return model, lively(model), images
-
-
-def quickly(function, *arguments):
-    return jax.jit(function, compiler_options=QUICKLY)(*arguments)
 
 
 def taps(x, kernel, stride):

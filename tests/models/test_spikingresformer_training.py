@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_deploy import QUICKLY, schedules
+from quickly import QUICKLY
+from test_deploy import schedules
 from test_spikingresformer import SMALL, in_float64, taps
 
 import snnvit_jax as snn
