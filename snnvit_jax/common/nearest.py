@@ -3,8 +3,8 @@
 import difflib
 
 
-def did_you_mean(given, known):
-    """Returns "; did you mean 'x'?" for the known name nearest to one that is unknown, or "".
+def nearest(given, known):
+    """Returns the known name nearest to one that is unknown, None if none is near.
 
     Capital letters count for nothing.
 
@@ -13,7 +13,18 @@ def did_you_mean(given, known):
       known: names.
     """
     if not isinstance(given, str):
-        return ""
+        return None
     by_small = {name.lower(): name for name in known}
     found = difflib.get_close_matches(given.lower(), by_small, n=1)
-    return f"; did you mean {by_small[found[0]]!r}?" if found else ""
+    return by_small[found[0]] if found else None
+
+
+def did_you_mean(given, known):
+    """Returns "; did you mean 'x'?" for the name that is `nearest`, or "".
+
+    Args:
+      given: see `nearest`.
+      known: see `nearest`.
+    """
+    name = nearest(given, known)
+    return "" if name is None else f"; did you mean {name!r}?"

@@ -1,9 +1,9 @@
 """Networks by name: the folders that come with the package; or by path: any folder like them."""
 
-import difflib
 import os
 import pathlib
 
+from snnvit_jax.common.nearest import nearest
 from snnvit_jax.pretrained import folder
 from snnvit_jax.pretrained.network import Pretrained
 
@@ -30,8 +30,8 @@ def find(name):
     path = pathlib.Path(name).expanduser()
     if path.is_dir():
         return path
-    near = difflib.get_close_matches(os.path.basename(str(name)), names, 1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    near = nearest(os.path.basename(str(name)), names)
+    hint = "" if near is None else f" (did you mean {near!r}?)"
     raise ValueError(
         f"no pretrained network is called {str(name)!r}{hint}, and there is no such folder; those "
         f"that come with the package: {', '.join(names)}"
