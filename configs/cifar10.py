@@ -60,7 +60,6 @@ def get_config(variant="spikformer_4_384"):
     config.data.name = "cifar10"
     config.data.train_split = "train[:90%]"
     config.data.eval_split = "train[90%:]"
-    recipes.normalise_cifar(config, 10)
     if change == "finetune_time_steps":
         recipes.finetune_time_steps(config, target=2.0)
     elif change == "smoke":

@@ -50,14 +50,11 @@ def get_config(variant="spikformer_4_384"):
     if name not in PUBLISHED:  # a change of the default model, by its name alone
         name, change = "spikformer_4_384", variant
     config = default_config()
-    recipes.published_cifar(config, name)
+    recipes.published_cifar(config, name, classes=100)
     recipes.learn_time_steps(config, target=2.0)
-    if name == "spikingformer_4_384":
-        config.model.num_heads = 8  # its authors' on CIFAR-100 alone
     config.data.name = "cifar100"
     config.data.train_split = "train[:90%]"
     config.data.eval_split = "train[90%:]"
-    recipes.normalise_cifar(config, 100)
     if change == "finetune_time_steps":
         recipes.finetune_time_steps(config, target=2.0)
     elif change == "smoke":

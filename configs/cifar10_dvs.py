@@ -23,9 +23,9 @@ None of them has been reproduced here yet. FAMILY:smoke runs all that a recipe d
 with a small model; `smoke` alone is that of Spikformer.
 """
 
-from snnvit_jax import event_recipes
+from snnvit_jax import recipes
 
-FAMILIES = tuple(event_recipes.CIFAR10_DVS)
+FAMILIES = tuple(recipes.event_variants("cifar10_dvs"))
 
 
 def get_config(variant="spikformer"):
@@ -37,5 +37,6 @@ def get_config(variant="spikformer"):
     Raises:
       ValueError: for another variant.
     """
-    recipe = event_recipes.cifar10_dvs
-    return event_recipes.config_of(variant, "spikformer", recipe, "configs/cifar10_dvs.py")
+    config = recipes.published_events("cifar10_dvs", variant, default="spikformer")
+    config.data.events.split_order = "name"  # as the published accuracies have it
+    return config

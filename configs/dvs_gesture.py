@@ -20,9 +20,9 @@ None of them has been reproduced here yet. FAMILY:smoke runs all that a recipe d
 with a small model; `smoke` alone is that of Spikingformer.
 """
 
-from snnvit_jax import event_recipes
+from snnvit_jax import recipes
 
-FAMILIES = tuple(event_recipes.DVS_GESTURE)
+FAMILIES = tuple(recipes.event_variants("dvs_gesture"))
 
 
 def get_config(variant="spikingformer"):
@@ -34,5 +34,4 @@ def get_config(variant="spikingformer"):
     Raises:
       ValueError: for another variant.
     """
-    recipe = event_recipes.dvs_gesture
-    return event_recipes.config_of(variant, "spikingformer", recipe, "configs/dvs_gesture.py")
+    return recipes.published_events("dvs_gesture", variant, default="spikingformer")

@@ -24,7 +24,7 @@ FLOW = ("data", "models", "training", "runs")
 FAMILIES = sorted(path.parent.name for path in HOUSE.glob("models/*/__init__.py"))
 
 IMPORT_EXCEPTIONS = {("xla/traced.py", "energy")}
-NAME_FAMILIES = ("models", "weights", "recipes.py", "event_recipes.py")
+NAME_FAMILIES = ("models", "weights")
 FAMILY_EXCEPTIONS = set()
 BACKEND_EXCEPTIONS = {"checkpoints/checkpoints.py"}
 

@@ -202,7 +202,7 @@ def test_a_schedule_may_be_as_short_as_one_step(settings, schedule, epochs):
 
 def test_the_published_schedule_epoch_by_epoch():
     config = config_lib.default_config()
-    recipes.spikformer_cifar(config)
+    recipes.published_cifar(config, "spikformer_4_384")
     rate = optimizer.learning_rate_schedule(config.optimizer, config.epochs, steps_per_epoch=10.5)
 
     def published(epoch):

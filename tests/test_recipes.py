@@ -224,7 +224,7 @@ def test_a_spikingresformer_is_trained_as_its_authors_do():
     ten, hundred = (load(f"cifar{n}", "spikingresformer_cifar") for n in (10, 100))
     assert ten.data.std == (0.2023, 0.1994, 0.2010)
     assert hundred.data.mean == pytest.approx((0.5071, 0.4867, 0.4408), abs=1e-4)
-    assert load("cifar10", "sdt_2_256").data.std == recipes.CIFAR10_STD
+    assert load("cifar10", "sdt_2_256").data.std == (0.2470, 0.2435, 0.2616)
     assert (ten.model.neuron.surrogate, ten.model.neuron.kind, ten.seed) == ("arctan", "lif", 12450)
     assert load("cifar10").model.neuron.surrogate == "sigmoid"
 
@@ -237,9 +237,13 @@ def test_every_published_size_has_a_recipe():
         imagenet = {name for name in sizes if name.endswith("_imagenet")}
         assert {name.removesuffix("_imagenet") for name in imagenet} <= of_file["imagenet"]
         assert sizes - imagenet <= of_file["cifar10"] & of_file["cifar100"]
-    for name in ("metaspikeformer_8_384_imagenet", "drift_16"):
-        with pytest.raises(ValueError, match=f"name='{name}' has no recipe for CIFAR; spikformer,"):
-            recipes.published_cifar(experiment.config_lib.default_config(), name)
+    name = "metaspikeformer_8_384_imagenet"
+    with pytest.raises(
+        ValueError, match=f"name='{name}' has no recipe for 'cifar'; mod"
+    ):
+        recipes.published_cifar(experiment.config_lib.default_config(), name)
+    with pytest.raises(ValueError, match="unknown model name='vit_16'"):
+        recipes.published_imagenet(experiment.config_lib.default_config(), "vit_16")
 
 
 def module_of(name):

@@ -86,7 +86,10 @@ def procedure(model, image_size, batch_size, mesh=None, kernels=None, **sizes):
     """
     large = image_size >= 128
     config = config_lib.default_config()
-    (recipes.spikformer_imagenet if large else recipes.spikformer_cifar)(config)
+    if large:
+        recipes.published_imagenet(config, "spikformer_8_768_imagenet")
+    else:
+        recipes.published_cifar(config, "spikformer_4_384")
     steps_per_epoch = (1_281_167 if large else 50_000) / batch_size
     rate = optimizer.learning_rate_schedule(config.optimizer, config.epochs, steps_per_epoch)
     sizes = {"dtype": jnp.bfloat16, **sizes}

@@ -36,7 +36,7 @@ def procedure(batch_size, mesh=None, image_size=224, **sizes):
       **sizes: of another model, as `create_model` takes them.
     """
     config = config_lib.default_config()
-    recipes.spikformer_imagenet(config)
+    recipes.published_imagenet(config, "spikformer_8_768_imagenet")
     steps_per_epoch = 1_281_167 / batch_size
     rate = optimizer.learning_rate_schedule(config.optimizer, config.epochs, steps_per_epoch)
     return training.Procedure(

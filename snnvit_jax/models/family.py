@@ -10,6 +10,20 @@ _GIVEN = ("num_classes", "image_size", "time_steps")
 
 
 @dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A published training recipe.
+
+    Attributes:
+      change: sets the recipe in a ConfigDict whose model is chosen, in place; of "cifar", also
+        given the number of classes.
+      model: name of the one model that it is for; None for whichever is chosen.
+    """
+
+    change: Callable
+    model: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Family:
     """An architecture.
 
@@ -20,10 +34,18 @@ class Family:
         `time_steps`, `neuron`, `dtype` and whatever is its own; raises ValueError for what does not
         fit.
       sizes: {model name: settings published under it}; "image_size" among them.
+      recipes: {data set: `Recipe`}; the files in configs/ find "cifar", "imagenet", "cifar10_dvs" and
+        "dvs_gesture" (the last two also with "_16" and the like for another T), and "finetune" is
+        the stage that follows training from scratch.
+      small: model name -> {setting: value} of a trial that runs in a minute.
       torch_name: path of a variable, without its collection -> the authors' name of it.
       unused: model -> names of the authors' weights that they construct and never use.
       refused: {first part of the authors' name of a weight that no model here takes: why, and
         what to do}.
+      check_weights: (model, {authors' name: shape}) -> raises ValueError for weights of a form that
+        has the same names and shapes as this one's and computes something else.
+      bound: names of settings that belong to a form of the family and not to a size: weights of one
+        value are never loaded into a model of another.
       note: model -> what is to be known of weights of its authors where they are loaded, or "".
       tensor_rules: ((pattern of variable names, name or None for each axis), ...) for tensor
         parallelism: (None, "model") divides the outputs of a kernel over the axis "model" of the
@@ -36,6 +58,8 @@ class Family:
     module: type
     config: type
     sizes: Mapping[str, Mapping]
+    recipes: Mapping[str, Recipe] = dataclasses.field(default_factory=dict)
+    small: Callable = lambda name: {}
     torch_name: Callable | None = None
     unused: Callable = lambda model: frozenset()
     refused: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -113,6 +113,16 @@ def settings(image_size, **sizes):
     )
 
 
+def small(name):
+    """Returns sizes for a trial: one block.
+
+    Args:
+      name: of a model.
+    """
+    del name
+    return {"embed_dim": 64, "num_heads": 2, "depth": 1}
+
+
 def torch_name(path):
     """Returns the authors' name of a module, for example "block.0.attn.q_linear".
 

@@ -5,6 +5,7 @@ import re
 from snnvit_jax.models.family import Family
 from snnvit_jax.models.metaspikeformer.config import MetaSpikeformerConfig
 from snnvit_jax.models.metaspikeformer.model import MetaSpikeformer
+from snnvit_jax.models.metaspikeformer.recipes import RECIPES, small
 
 
 def _imagenet(*embed_dim):
@@ -66,6 +67,8 @@ FAMILY = Family(
     module=MetaSpikeformer,
     config=MetaSpikeformerConfig,
     sizes=SIZES,
+    recipes=RECIPES,
+    small=small,
     torch_name=torch_name,
     refused=REFUSED,
     tensor_rules=TENSOR_RULES,

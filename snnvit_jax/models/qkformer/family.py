@@ -21,6 +21,7 @@ import re
 from snnvit_jax.models.family import Family
 from snnvit_jax.models.qkformer.config import DVS_FORM, IMAGENET_FORM, QKFormerConfig
 from snnvit_jax.models.qkformer.model import QKFormer
+from snnvit_jax.models.qkformer.recipes import RECIPES, small
 
 
 def _imagenet(embed_dim, num_heads):
@@ -85,6 +86,8 @@ FAMILY = Family(
     module=QKFormer,
     config=QKFormerConfig,
     sizes=SIZES,
+    recipes=RECIPES,
+    small=small,
     torch_name=torch_name,
     note=note,
     tensor_rules=TENSOR_RULES,

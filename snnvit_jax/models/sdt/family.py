@@ -2,7 +2,8 @@
 
 from snnvit_jax.models.family import Family
 from snnvit_jax.models.sdt.model import SpikeDrivenConfig, SpikeDrivenTransformer
-from snnvit_jax.models.single_stage import CIFAR_POOL, settings, tensor_rules, torch_name
+from snnvit_jax.models.sdt.recipes import RECIPES
+from snnvit_jax.models.single_stage import CIFAR_POOL, settings, small, tensor_rules, torch_name
 
 SIZES = {
     "sdt_2_256": settings(32, depth=2, embed_dim=256, num_heads=8),
@@ -31,6 +32,8 @@ FAMILY = Family(
     module=SpikeDrivenTransformer,
     config=SpikeDrivenConfig,
     sizes=SIZES,
+    recipes=RECIPES,
+    small=small,
     torch_name=torch_name,
     unused=unused,
     bound=("dvs_mode",),

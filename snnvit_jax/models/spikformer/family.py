@@ -1,13 +1,14 @@
 """Spikformer's published sizes, its authors' names, and how it is divided over devices."""
 
 from snnvit_jax.models.family import Family
-from snnvit_jax.models.single_stage import settings, tensor_rules, torch_name, unused_norms
+from snnvit_jax.models.single_stage import settings, small, tensor_rules, torch_name, unused_norms
 from snnvit_jax.models.spikformer.model import (
     DVS_FORM,
     IMAGENET_FORM,
     Spikformer,
     SpikformerConfig,
 )
+from snnvit_jax.models.spikformer.recipes import RECIPES
 
 
 def _imagenet(**sizes):
@@ -67,6 +68,8 @@ FAMILY = Family(
     module=Spikformer,
     config=SpikformerConfig,
     sizes=SIZES,
+    recipes=RECIPES,
+    small=small,
     torch_name=torch_name,
     unused=unused,
     refused={"pos_embed": OF_DVS, "norm": OF_DVS},

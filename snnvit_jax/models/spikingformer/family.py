@@ -1,8 +1,9 @@
 """Spikingformer's published sizes, its authors' names, and how it is divided over devices."""
 
 from snnvit_jax.models.family import Family
-from snnvit_jax.models.single_stage import settings, tensor_rules, torch_name, unused_norms
+from snnvit_jax.models.single_stage import settings, small, tensor_rules, torch_name, unused_norms
 from snnvit_jax.models.spikingformer.model import Spikingformer, SpikingformerConfig
+from snnvit_jax.models.spikingformer.recipes import RECIPES
 from snnvit_jax.neurons import LIFNeuron
 
 SIZES = {
@@ -25,6 +26,8 @@ FAMILY = Family(
     module=Spikingformer,
     config=SpikingformerConfig,
     sizes=SIZES,
+    recipes=RECIPES,
+    small=small,
     torch_name=torch_name,
     unused=unused_norms,
     tensor_rules=tensor_rules("mlp"),

@@ -5,6 +5,7 @@ import re
 from snnvit_jax.models.family import Family
 from snnvit_jax.models.spikingresformer.config import SpikingResformerConfig
 from snnvit_jax.models.spikingresformer.model import SpikingResformer
+from snnvit_jax.models.spikingresformer.recipes import RECIPES, small
 from snnvit_jax.neurons import LIFNeuron, PLIFNeuron
 
 
@@ -50,6 +51,8 @@ FAMILY = Family(
     module=SpikingResformer,
     config=SpikingResformerConfig,
     sizes=SIZES,
+    recipes=RECIPES,
+    small=small,
     torch_name=torch_name,
     tensor_rules=TENSOR_RULES,
     divided=("hidden_groups",),
