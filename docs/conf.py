@@ -17,7 +17,7 @@ extensions = [
 root_doc = "docs/index"
 include_patterns = [
     *("docs/*.md", "experiments/*/README.md", "README.md", "CHANGELOG.md", "CONTRIBUTING.md"),
-    "snnvit_jax/pretrained/networks/*/README.md",
+    "snnvit_jax/weights/networks/*/README.md",
 ]
 exclude_patterns = ["build"]
 html_theme = "furo"

@@ -65,7 +65,7 @@ def test_the_digits_are_there_and_everything_is_packaged():
     assert {"digits_learned", "digits_relu", "digits_t4"} <= set(NAMES)
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
-    pattern = settings["options.package_data"]["snnvit_jax.pretrained"]
+    pattern = settings["options.package_data"]["snnvit_jax.weights"]
     package = catalogue.NETWORKS.parent
     found = {path for path in catalogue.NETWORKS.rglob("*") if path.is_file()}
     assert set(package.glob(pattern)) == found

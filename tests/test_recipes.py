@@ -238,9 +238,7 @@ def test_every_published_size_has_a_recipe():
         assert {name.removesuffix("_imagenet") for name in imagenet} <= of_file["imagenet"]
         assert sizes - imagenet <= of_file["cifar10"] & of_file["cifar100"]
     name = "metaspikeformer_8_384_imagenet"
-    with pytest.raises(
-        ValueError, match=f"name='{name}' has no recipe for 'cifar'; mod"
-    ):
+    with pytest.raises(ValueError, match=f"name='{name}' has no recipe for 'cifar'; mod"):
         recipes.published_cifar(experiment.config_lib.default_config(), name)
     with pytest.raises(ValueError, match="unknown model name='vit_16'"):
         recipes.published_imagenet(experiment.config_lib.default_config(), "vit_16")

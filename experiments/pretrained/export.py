@@ -3,7 +3,7 @@
     python experiments/pretrained/export.py WORKDIR NAME --commit=COMMIT --hardware=TEXT \
         --command=TEXT [--checkpoint=best] [--split=test] [--note=TEXT] [--out=DIR]
 
-Without --out it becomes a network of the package: snnvit_jax/pretrained/networks/NAME. The accuracy
+Without --out it becomes a network of the package: snnvit_jax/weights/networks/NAME. The accuracy
 on the card is measured with the file as it is loaded.
 """
 

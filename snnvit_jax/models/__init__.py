@@ -11,7 +11,7 @@ from snnvit_jax.models import (
     spikingformer,
     spikingresformer,
 )
-from snnvit_jax.models.family import Family
+from snnvit_jax.models.family import Family, Recipe
 from snnvit_jax.models.registry import (
     FAMILIES,
     create_model,
@@ -39,6 +39,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "FAMILIES",
     "Family",
+    "Recipe",
     "create_model",
     "describe",
     "family_of",

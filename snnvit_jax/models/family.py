@@ -34,7 +34,7 @@ class Family:
         `time_steps`, `neuron`, `dtype` and whatever is its own; raises ValueError for what does not
         fit.
       sizes: {model name: settings published under it}; "image_size" among them.
-      recipes: {data set: `Recipe`}; the files in configs/ find "cifar", "imagenet", "cifar10_dvs" and
+      recipes: {data set: `Recipe`}; files in configs/ find "cifar", "imagenet", "cifar10_dvs" and
         "dvs_gesture" (the last two also with "_16" and the like for another T), and "finetune" is
         the stage that follows training from scratch.
       small: model name -> {setting: value} of a trial that runs in a minute.

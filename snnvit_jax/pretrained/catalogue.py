@@ -7,7 +7,7 @@ from snnvit_jax.common.nearest import nearest
 from snnvit_jax.pretrained import folder
 from snnvit_jax.pretrained.network import Pretrained
 
-NETWORKS = pathlib.Path(__file__).parent / "networks"
+NETWORKS = pathlib.Path(__file__).parents[1] / "weights" / "networks"
 
 
 def list_pretrained():
