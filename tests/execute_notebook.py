@@ -17,8 +17,23 @@ def display_module():
     module = types.ModuleType("IPython.display")
     module.HTML = lambda data: ("html", data)
     module.Image = lambda filename: ("image", filename)
-    module.display = lambda *shown: SHOWN.extend(shown)
+    module.display = display
     return module
+
+
+class Handle:
+    """What display returns for a place of its own, which later figures replace."""
+
+    def update(self, figure):
+        lines = sum(len(axes.lines[0].get_xdata()) for axes in figure.axes)
+        SHOWN.append(("update", lines))
+
+
+def display(*shown, display_id=False):
+    """Notes what is shown; of a place that is drawn again, only how often."""
+    if display_id:
+        return Handle()
+    SHOWN.extend(shown)
 
 
 def code_cells(path):
@@ -33,7 +48,8 @@ def code_cells(path):
 
 def main(path):
     sys.modules["IPython"] = types.ModuleType("IPython")
-    sys.modules["IPython"].version_info = (9, 0)  # Matplotlib asks for it
+    sys.modules["IPython"].version_info = (9, 0)  # Matplotlib asks for it, and for a shell
+    sys.modules["IPython"].get_ipython = lambda: None
     sys.modules["IPython.display"] = display_module()
     namespace = {"__name__": "__main__"}
     for number, text in enumerate(code_cells(path)):

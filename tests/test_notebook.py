@@ -67,7 +67,7 @@ def test_the_accuracy_printed_is_that_of_the_summary(executed):
 
 def test_the_notebook_shows_the_heat_map_and_the_report(executed):
     workdir, printed = executed
-    image, page = json.loads(printed.splitlines()[-1])
+    image, page = [s for s in json.loads(printed.splitlines()[-1]) if s[0] != "update"]
     assert image == ["image", str(workdir / "time_steps.png")]
     assert page[0] == "html"
     assert html.escape((workdir / "report.html").read_text()) in page[1]
@@ -79,6 +79,28 @@ def test_the_deployed_model_is_cheaper_and_predicts_the_same(executed):
     agreeing, images = map(int, re.search(r"(\d+) of (\d+) as by the masked", executed[1]).groups())
     assert images == 64
     assert agreeing >= 63  # folding rounds differently: a current may lie at the threshold
+
+
+def test_curves_are_drawn_while_the_training_goes_on(executed):
+    """After each evaluation anew, with a point more in each of the two panels."""
+    updates = [s[1] for s in json.loads(executed[1].splitlines()[-1]) if s[0] == "update"]
+    lines = (executed[0] / "metrics.jsonl").read_text().splitlines()
+    evaluations = sum("eval_accuracy" in line for line in lines)
+    assert updates == [2 * (n + 1) for n in range(evaluations)]
+    assert evaluations > 0
+
+
+def test_energy_is_shown_beside_that_of_a_plain_transformer(executed):
+    found = re.search(r"image (\S+) uJ, of the plain transformer (\S+) uJ", executed[1])
+    spiking, plain = map(float, found.groups())
+    assert spiking > 0 and plain > 0
+    assert "patch_embed" in executed[1]
+
+
+def test_the_package_s_own_network_classifies_the_same_images(executed):
+    right = int(re.search(r"digits_learned: (\d+) of 64 images", executed[1])[1])
+    assert right >= 62  # of all 360: 99.4 %
+    assert "its schedule: 2.00 of 4 time steps" in executed[1]
 
 
 def test_outside_a_clone_the_notebook_asks_where_the_project_is(tmp_path):

@@ -10,7 +10,7 @@ from snnvit_jax.common import files
 from snnvit_jax.runs.workdir import plain
 
 
-def create_log(workdir, total_steps, start_step, writes=True):
+def create_log(workdir, total_steps, start_step, writes=True, watch=None):
     """Returns a `ProgressLog`, or a `SilentLog` for a process that leaves writing to another.
 
     Args:
@@ -18,8 +18,9 @@ def create_log(workdir, total_steps, start_step, writes=True):
       total_steps: of the whole training.
       start_step: steps done already.
       writes: whether this process writes.
+      watch: see `ProgressLog`.
     """
-    return ProgressLog(workdir, total_steps, start_step) if writes else SilentLog()
+    return ProgressLog(workdir, total_steps, start_step, watch) if writes else SilentLog()
 
 
 class SilentLog:
@@ -54,14 +55,16 @@ class ProgressLog:
       bar: the progress bar over training steps.
     """
 
-    def __init__(self, workdir, total_steps, start_step):
+    def __init__(self, workdir, total_steps, start_step, watch=None):
         """Opens the files for appending.
 
         Args:
           workdir: a `Workdir`.
           total_steps: of the whole training.
           start_step: steps done already.
+          watch: function that is called with every line of metrics, a dictionary.
         """
+        self._watch = watch
         self._jsonl = workdir.metrics.open("a", buffering=1)
         self._tensorboard = SummaryWriter(str(workdir.tensorboard), purge_step=start_step + 1)
         self.bar = tqdm(
@@ -93,6 +96,8 @@ class ProgressLog:
         self._jsonl.write(json.dumps(line) + "\n")
         for name, value in values.items():
             self._tensorboard.add_scalar(name, float(value), step)
+        if self._watch is not None:
+            self._watch(line)
 
     def flush(self):
         """Makes sure that the lines written so far are on disk."""

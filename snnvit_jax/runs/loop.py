@@ -124,11 +124,13 @@ class Run:
         else:
             self.state, self._start = self.experiment.begin()
 
-    def train(self, profile=0):
+    def train(self, profile=0, watch=None):
         """Trains to the end, evaluates and writes the report.
 
         Args:
           profile: training steps of which a trace is written to the folder `profile` of the run.
+          watch: function that is called with every line of metrics.jsonl as it is written, a
+            dictionary, by the process that writes; for a live figure, or another logger.
 
         Returns:
           The summary as a dictionary, or None if a signal asked to stop first; everything is saved
@@ -143,17 +145,17 @@ class Run:
         with self._held, StopRequest() as request:
             self._stop = stop = CommonStop(request, self.experiment.mesh)
             self._profile = Profile(self.workdir.path / "profile", profile if is_writer() else 0)
-            last = self._train()
+            last = self._train(watch)
             summary = None if stop else self._finish(last)
             self._stop, self.stop_signal = None, stop.signal if summary is None else None
             return summary
 
-    def _train(self):
+    def _train(self, watch):
         """Trains to the end, or until it is asked to stop; returns an evaluation made there."""
         total = self.experiment.total_steps
         history = self._write_beginning() if is_writer() else []
         self._clock = StepClock(results.seconds(history), results.damaged_images(history))
-        with create_log(self.workdir, total, self.step, is_writer()) as log:
+        with create_log(self.workdir, total, self.step, is_writer(), watch) as log:
             self._tell_beginning(log)
             last = self._make_up_evaluation(history, log)
             if not self._stop:
