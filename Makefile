@@ -1,15 +1,18 @@
-# make digits | test | lint | docs: each builds .venv first if there is none.
+# make digits | test | test-all | lint | docs: each builds .venv first if there is none.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: digits test lint docs format clean
+.PHONY: digits test test-all lint docs format clean
 
 digits: $(VENV)/installed
 	$(BIN)/python -m snnvit_jax.main --config=configs/digits.py
 
 test: $(VENV)/installed
 	$(BIN)/pytest
+
+test-all: $(VENV)/installed
+	$(BIN)/pytest -m ""
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

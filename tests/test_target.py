@@ -6,6 +6,7 @@ from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs import loop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [1.5])
 def test_training_ends_at_the_target(tmp_path, target):
     config = config_lib.default_config()

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import traverse_util
 
 import snnvit_jax as snn
@@ -54,6 +55,15 @@ WIDE = {
 }
 ALL = dict(FAMILIES)  # without what tests register
 NEURONS = [{"kind": kind} for kind in KINDS] + [{"kind": "plif", "tau": 2.5, "reset": "soft"}]
+
+
+def tiers(cases, *quick):
+    """Returns cases as parameters of a test: what is not among the quick ones is marked as slow.
+
+    Each family's forward pass is compiled in other tests of the first tier; the second repeats, for
+    the families that take longest to compile, what the quick ones show.
+    """
+    return [case if case in quick else pytest.param(case, marks=pytest.mark.slow) for case in cases]
 
 
 class Small(NamedTuple):

@@ -19,6 +19,7 @@ from family_forms import (
     WIDE,
     family_of,
     small,
+    tiers,
 )
 from jax.sharding import PartitionSpec
 from quickly import QUICKLY, quickly
@@ -107,11 +108,18 @@ def schedules(names, time_steps, seed):
     yield {name: np.zeros(time_steps, bool) for name in names}
 
 
-@pytest.mark.parametrize("neuron", NEURONS, ids=lambda n: n["kind"] + n.get("reset", ""))
-@pytest.mark.parametrize("form", FORMS)
+def forms_and_neurons():
+    """Every family with every neuron, the other forms of a family with two of them."""
+    for form, neuron in itertools.product(FORMS, NEURONS):
+        is_quick = neuron["kind"] in ("lif", "psn")
+        if is_quick or "," not in form:
+            marks = () if is_quick or form in ("spikformer", "sdt") else pytest.mark.slow
+            name = f"{form}-{neuron['kind']}{neuron.get('reset', '')}"
+            yield pytest.param(form, neuron, marks=marks, id=name)
+
+
+@pytest.mark.parametrize(("form", "neuron"), forms_and_neurons())
 def test_deployed_it_is_the_masked_model(form, neuron, lively, x64):
-    if "," in form and neuron["kind"] not in ("lif", "psn"):
-        pytest.skip("the forms of a family are tried with two neurons")
     model, variables, images, names = small(lively, form, "float64", time_steps=3, neuron=neuron)
     masked = jax.jit(lambda v: model.apply(v, images), compiler_options=QUICKLY)
     seed = len(form) + 100 * len(neuron["kind"])
@@ -124,7 +132,7 @@ def test_deployed_it_is_the_masked_model(form, neuron, lively, x64):
         np.testing.assert_allclose(logits, expected, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", tiers(FORMS, "spikformer", "sdt", "spikingresformer"))
 def test_flops_are_halved_with_half_of_the_steps_everywhere(form, lively):
     sizes = WIDE.get(form, {"embed_dim": 64, "depth": 2, "mlp_ratio": 4.0})
     model, variables, _, names = small(lively, form, **sizes)
@@ -176,7 +184,7 @@ def gradient(model, variables, images):
     return quickly(jax.value_and_grad(loss_fn, has_aux=True), variables["params"])
 
 
-@pytest.mark.parametrize("form", FAMILY_FORMS)
+@pytest.mark.parametrize("form", tiers(FAMILY_FORMS, "spikformer", "spikingformer", "sdt"))
 def test_blocks_computed_again_give_the_same_gradients(form, lively, x64):
     settings = TWO_BLOCKS.get(form, {"depth": 2})
     plain = small(lively, form, "float64", time_steps=2, **settings)
@@ -185,7 +193,7 @@ def test_blocks_computed_again_give_the_same_gradients(form, lively, x64):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), one, other)
 
 
-@pytest.mark.parametrize("form", [form for form in FAMILY_FORMS if form != "spikformer"])
+@pytest.mark.parametrize("form", tiers(FAMILY_FORMS[1:], "spikingformer", "sdt"))
 def test_bfloat16_trains_in_parts(form, lively):
     model, variables, images, _ = small(lively, form, time_steps=2)
     model = type(model)(dataclasses.replace(model.config, dtype=jnp.bfloat16))

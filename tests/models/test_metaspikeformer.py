@@ -47,6 +47,7 @@ def test_a_training_step_is_the_published_one(golden):
     assert_published_step(golden, run_train(golden, "float32"), tolerance=1e-4, zero=1e-5)
 
 
+@pytest.mark.slow
 def test_a_training_step_in_float64_agrees_more_closely(golden, x64):
     assert_published_step(golden, run_train(golden, "float64"), tolerance=1e-6, zero=1e-9)
 

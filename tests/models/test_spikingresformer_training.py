@@ -43,6 +43,7 @@ def trained(model, variables, images, **applied):
     return step(variables["params"])
 
 
+@pytest.mark.slow
 def test_branches_computed_again_give_the_same_gradients_and_rates(small, x64):
     masked = in_float64(*small)
     model, variables, images = masked.model, masked.variables, masked.images
@@ -53,6 +54,7 @@ def test_branches_computed_again_give_the_same_gradients_and_rates(small, x64):
     assert (rates != variables["batch_stats"]["layers_2_1"]["firing_rate_attn"]).all()
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_in_parts_and_follows_its_relu_twin(small):
     model, variables, images = small
     config = dataclasses.replace(model.config, dtype=jnp.bfloat16, drop_path=0.1)
