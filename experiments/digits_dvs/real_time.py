@@ -1,9 +1,9 @@
 """Early exit over real time: python experiments/digits_dvs/real_time.py WORKDIR OUT.
 
 A recording does not repeat itself: an answer after t time steps needs its events until then and no
-more. For a run of configs/digits_dvs.py this sweeps the confidence at which a recording exits over
-the test split, and says how many milliseconds of recording an answer has needed on average. Writes
-real_time.json and real_time.png into OUT.
+more. For a run on recordings (configs/digits_dvs.py, or a folder of events) this sweeps the
+confidence at which a recording exits over the held-out split, and says how many milliseconds of
+recording an answer has needed on average. Writes real_time.json and real_time.png into OUT.
 """
 
 import json
@@ -16,8 +16,6 @@ from matplotlib.figure import Figure
 
 from snnvit_jax.common import files
 from snnvit_jax.data import loader, sources
-from snnvit_jax.data.sources.events.binning import run_bounds, run_ends
-from snnvit_jax.data.sources.events.digits_dvs import record_digits
 from snnvit_jax.evaluation import early_exit
 from snnvit_jax.report import figures
 from snnvit_jax.runs import loop
@@ -30,12 +28,17 @@ THRESHOLDS = 1 - np.geomspace(1e-3, 0.9, 41)  # from an exit for almost nobody t
 def main():
     workdir, out = map(pathlib.Path, sys.argv[1:])
     config = Workdir(workdir).read_config()
-    if config is None or config.data.name != "digits_dvs":
-        raise ValueError(f"the workdir {str(workdir)!r} holds no run on digits_dvs")
+    if config is None or config.data.name not in sources.EVENT_SETS:
+        raise ValueError(f"the workdir {str(workdir)!r} holds no run on recordings")
     run = loop.Run(config, workdir, training=False)
+    times = run.experiment.recording_times()
+    if times is None:
+        raise ValueError(
+            f"data.dir={config.data.dir!r} holds frames that were prepared, which do not say when "
+            "their events happened; experiments/early_exit/measure.py counts time steps"
+        )
     variables = jax.device_get(run.state.eval_variables)
     logits, labels = running(run.experiment, variables)
-    times = milliseconds(config)
     found = result(logits, labels, times, TimeStepSchedule.from_variables(variables))
     out.mkdir(parents=True, exist_ok=True)
     files.write_text(out / "real_time.json", json.dumps(found, indent=1) + "\n")
@@ -55,20 +58,8 @@ def running(experiment, variables):
         return early_exit.running_logits_of(experiment.model, variables, batches)
 
 
-def milliseconds(config):
-    """When each time step of each recording is over, [T, B], from its first event."""
-    digits = sources.load("digits", "test").examples
-    recordings = record_digits(np.stack([digit["image"][..., 0] for digit in digits]))
-    T, rule = config.model.time_steps, config.data.events.split_by
-    ends = [run_ends(r.t, run_bounds(r.t, T, rule, "a digit")) for r in recordings]
-    return np.stack(ends, axis=1) / 1000
-
-
 def result(logits, labels, times, schedule):
     """Accuracies and times: of stopping after each step, and of exits by confidence."""
-    expected = [d["label"] for d in sources.load("digits", "test").examples]
-    if labels.tolist() != expected:
-        raise ValueError("the evaluation did not follow the order of the split")
     sweep = early_exit.sweep(logits, labels, THRESHOLDS, "confidence", times)
     right = np.argmax(logits, axis=-1) == labels
     return {

@@ -2,7 +2,9 @@
 
 For each trained model, sweeps the threshold of both criteria over the evaluation split and draws
 accuracy against the average time steps of a layer, with the model's own schedule (no exit) as a
-point. Writes early_exit.json and early_exit.png into the first WORKDIR.
+point. Writes early_exit.json and early_exit.png into the first WORKDIR. Of recordings whose events
+have times it says besides how many milliseconds of a recording an answer has needed on average;
+frames that were prepared from events do not say it.
 """
 
 import json
@@ -42,6 +44,11 @@ def measure(folder):
     variables = jax.device_get(run.state.eval_variables)
     logits, labels = evaluate(run.experiment, variables)
     schedule = TimeStepSchedule.from_variables(variables)
+    return result(logits, labels, schedule, run.experiment.recording_times())
+
+
+def result(logits, labels, schedule, times):
+    """What is written of a model, with milliseconds of recording where times [T, B] are known."""
     spent = early_exit.steps_spent(schedule)
     classes = logits.shape[-1]
     thresholds = {  # from an exit for almost nobody to one for all after the first step
@@ -49,21 +56,27 @@ def measure(folder):
         "entropy": np.geomspace(1e-3, np.log(classes), THRESHOLDS),
     }
     right = np.argmax(logits, axis=-1) == labels
-    return {
+    found = {
         "examples": len(labels),
         "steps_spent": spent.tolist(),
         "accuracy_after_each_step": right.mean(1).tolist(),
         "no_exit": {"average_time_steps": schedule.average, "accuracy": right[-1].mean()},
         "sweeps": {
-            criterion: {
-                name: values.tolist()
-                for name, values in early_exit.sweep(logits, labels, t, criterion, spent)
-                ._asdict()
-                .items()
-            }
+            criterion: swept(logits, labels, t, criterion, spent, times)
             for criterion, t in thresholds.items()
         },
     }
+    return found if times is None else found | {"milliseconds": times.mean(1).tolist()}
+
+
+def swept(logits, labels, thresholds, criterion, spent, times):
+    """A sweep as lists, with the milliseconds of recording until the answer if they are known."""
+    sweep = early_exit.sweep(logits, labels, thresholds, criterion, spent)
+    found = {name: values.tolist() for name, values in sweep._asdict().items()}
+    if times is not None:
+        timed = early_exit.sweep(logits, labels, thresholds, criterion, times)
+        found["milliseconds"] = timed.average_time_steps.tolist()
+    return found
 
 
 def evaluate(experiment, variables):
@@ -95,15 +108,28 @@ def draw(results):
 
 def print_table(results):
     for name, result in results.items():
-        end = result["no_exit"]
-        print(f"{name}: no exit {end['accuracy']:.4f} at {end['average_time_steps']:.3f} steps")
-        for step, (spent, accuracy) in enumerate(
-            zip(result["steps_spent"], result["accuracy_after_each_step"], strict=True), start=1
-        ):
-            print(f"  all images stop after step {step}: {accuracy:.4f} at {spent:.3f} steps")
+        end, times = result["no_exit"], result.get("milliseconds")
+        steps = f"{end['average_time_steps']:.3f} steps"
+        print(f"{name}: no exit {end['accuracy']:.4f} at {steps}{until(times and times[-1])}")
+        after = (
+            result["steps_spent"],
+            result["accuracy_after_each_step"],
+            *([times] if times else []),
+        )
+        for step, (spent, accuracy, *time) in enumerate(zip(*after, strict=True), start=1):
+            print(
+                f"  all images stop after step {step}: {accuracy:.4f} at {spent:.3f} steps"
+                f"{until(*time)}"
+            )
         for criterion, sweep in result["sweeps"].items():
-            for t, accuracy, steps in list(zip(*sweep.values(), strict=True))[:: THRESHOLDS // 8]:
-                print(f"  {criterion} {t:.4f}: {accuracy:.4f} at {steps:.3f} steps")
+            rows = list(zip(*sweep.values(), strict=True))
+            for t, accuracy, steps, *time in rows[:: THRESHOLDS // 8]:
+                print(f"  {criterion} {t:.4f}: {accuracy:.4f} at {steps:.3f} steps{until(*time)}")
+
+
+def until(milliseconds=None):
+    """How a line goes on where it is known how much of a recording an answer needs."""
+    return "" if milliseconds is None else f", {milliseconds:.1f} ms of recording"
 
 
 if __name__ == "__main__":

@@ -150,6 +150,17 @@ class Experiment:
         names = [self.eval_source.class_names[example["label"]] for example in chosen]
         return (frames, names) if frames else None
 
+    def recording_times(self):
+        """Returns when each time step of each held-out recording is over, [T, N] milliseconds.
+
+        None if that is not known: see `sources.milliseconds`.
+        """
+        data = self.config.data
+        frames = sources.frame_settings(self.config.model.time_steps, data.events)
+        return sources.milliseconds(
+            data.name, data.eval_split, data.dir, frames, on_damaged=data.on_damaged
+        )
+
     def create_state(self):
         """Returns the training state before the first step, on the mesh.
 

@@ -3,6 +3,7 @@
 Imports nothing else of this package.
 """
 
+from snnvit_jax.data.sources.durations import milliseconds
 from snnvit_jax.data.sources.events import FrameSettings, frame_settings
 from snnvit_jax.data.sources.select import (
     DIGITS_TEST_EXAMPLES,
@@ -30,4 +31,5 @@ __all__ = [
     "first_of_each_class",
     "frame_settings",
     "load",
+    "milliseconds",
 ]

@@ -6,7 +6,7 @@ moves for 0.2 seconds, twice around a diamond, magnified to 12x12 of the sensor'
 
 import numpy as np
 
-from snnvit_jax.data.sources.events.frames import to_frames
+from snnvit_jax.data.sources.events.frames import step_ends, to_frames
 from snnvit_jax.data.sources.events.simulator import Camera, diamond, simulate
 
 CAMERA = Camera()
@@ -43,4 +43,18 @@ def digits_dvs(digits, settings):
     return [
         {"image": to_frames(events, settings, CAMERA.sensor, f"digit {i}"), "label": d["label"]}
         for i, (events, d) in enumerate(zip(recordings, digits, strict=True))
+    ]
+
+
+def digits_step_ends(digits, settings):
+    """Returns when each time step of digits as recordings is over: [N, T] microseconds.
+
+    Args:
+      digits: as for `digits_dvs`.
+      settings: `FrameSettings`.
+    """
+    recordings = record_digits(np.stack([digit["image"][..., 0] for digit in digits]))
+    return [
+        step_ends(events, settings, CAMERA.sensor, f"digit {i}")
+        for i, events in enumerate(recordings)
     ]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from snnvit_jax.data.sources.events.binning import bin_events, run_bounds
+from snnvit_jax.data.sources.events.binning import bin_events, run_bounds, run_ends
 from snnvit_jax.data.sources.events.recording import DamagedRecording, check_events, sorted_by_time
 
 
@@ -43,10 +43,37 @@ def to_frames(recording, settings, sensor, name):
     """
     if isinstance(recording, np.ndarray):
         return _checked_frames(recording, (settings.time_steps, *sensor, 2), name)
+    events, bounds = _cut(recording, settings, sensor, name)
+    return bin_events(events, bounds, sensor)
+
+
+def step_ends(recording, settings, sensor, name):
+    """Returns when each time step of a recording is over: [T] microseconds, see `run_ends`.
+
+    Args:
+      recording: `Events`, or frames [T, H, W, 2] that were prepared.
+      settings: `FrameSettings`.
+      sensor: (height, width) in pixels.
+      name: what to call the recording in an error.
+
+    Returns:
+      The times, or None for prepared frames, which do not say when their events happened.
+
+    Raises:
+      DamagedRecording: as `to_frames` does.
+    """
+    if isinstance(recording, np.ndarray):
+        _checked_frames(recording, (settings.time_steps, *sensor, 2), name)
+        return None
+    events, bounds = _cut(recording, settings, sensor, name)
+    return run_ends(events.t, bounds)
+
+
+def _cut(recording, settings, sensor, name):
+    """The events that are counted, and where each time step's run of them starts."""
     events = sorted_by_time(recording) if settings.sort else recording
     check_events(events, sensor, name)
-    bounds = run_bounds(events.t, settings.time_steps, settings.split_by, name)
-    return bin_events(events, bounds, sensor)
+    return events, run_bounds(events.t, settings.time_steps, settings.split_by, name)
 
 
 def _checked_frames(frames, shape, name):

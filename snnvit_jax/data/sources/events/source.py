@@ -6,7 +6,7 @@ import operator
 import os
 
 from snnvit_jax.data.sources.events.cache import FrameCache
-from snnvit_jax.data.sources.events.frames import sensor_of, to_frames
+from snnvit_jax.data.sources.events.frames import sensor_of, step_ends, to_frames
 from snnvit_jax.data.sources.events.layouts import Listing, list_recordings
 from snnvit_jax.data.sources.events.readers import read_recording
 from snnvit_jax.data.sources.events.recording import DamagedRecording
@@ -65,6 +65,20 @@ class EventFolder:
           index: in [0, N).
         """
         return os.path.join(self.listing.folder, self.listing.paths[index])
+
+    def step_ends(self, index):
+        """Returns when each time step of a recording is over, [T] microseconds, or None.
+
+        See `frames.step_ends`; reads the recording itself, also where its frames are kept.
+
+        Args:
+          index: in [0, N).
+
+        Raises:
+          DamagedRecording: naming the path.
+        """
+        recording, name = read_one(self.path(index), self._window(index))
+        return step_ends(recording, self.settings, self.sensor, name)
 
     def _frames(self, index):
         if self.cache is None:
