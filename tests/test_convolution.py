@@ -29,3 +29,19 @@ def test_groups_one_by_one_are_the_convolution_in_groups(strides, x64):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), found, gradients(at_once)
     )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ((1, 1), ((1, 1), (1, 1)), (1, 1), 12, None),
+        ((2, 1), ((1, 1), (2, 0)), (1, 2), 3, jnp.float64),
+    ],
+)
+def test_taps_are_the_gradient_of_a_convolution_in_groups(options, x64):
+    rng = np.random.default_rng(0)
+    images, kernel = rng.normal(size=(2, 7, 6, 12)), rng.normal(size=(3, 3, 12 // options[3], 12))
+    y, of = jax.vjp(lambda k: convolution._at_once(options, images, k), kernel)
+    gradient = rng.normal(size=y.shape)
+    found = convolution._by_tap(options, images, kernel, gradient)
+    np.testing.assert_allclose(found, of(gradient)[0], rtol=1e-10, atol=1e-10)

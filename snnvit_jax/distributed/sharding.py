@@ -6,6 +6,7 @@ follows from its name, and everything that belongs to it (its moments in the opt
 has a name that ends the same way, and so lies in the same place.
 """
 
+import contextlib
 import dataclasses
 import functools
 import re
@@ -164,6 +165,15 @@ class Placement:
             return tree
         wanted = jax.tree_util.tree_map_with_path(self._computed, tree)
         return jax.lax.with_sharding_constraint(tree, wanted)
+
+    def in_view(self):
+        """Returns a context in which what is traced knows the axes of the mesh.
+
+        Gradients belong inside: XLA divides some of them wrongly (see `xla.convolution`).
+        """
+        if self.mesh is None:
+            return contextlib.nullcontext()
+        return jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
 
     def _sharding(self, path, leaf):
         return NamedSharding(self.mesh, self.layout.kept(_name(path), leaf.shape, self.mesh))

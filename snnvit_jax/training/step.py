@@ -275,9 +275,10 @@ def _gradients(state, batch, key, procedure):
     params = procedure.placement.gather(state.params)
 
     def gradient(batch_stats, batch, key):
-        gradients, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(
-            params, batch_stats, state, batch, key, procedure
-        )
+        with procedure.placement.in_view():
+            gradients, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(
+                params, batch_stats, state, batch, key, procedure
+            )
         # Whole first: the compiler would split the activations as the gradients are kept.
         gradients = procedure.placement.gather(gradients)
         return procedure.placement.keep(gradients), batch_stats, metrics
