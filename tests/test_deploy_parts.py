@@ -184,6 +184,43 @@ def test_a_map_that_somebody_else_reads_is_not_folded():
     np.testing.assert_array_equal(kernels["linear"], one[None])
 
 
+def scaled_channels(*others):
+    """The trace of a linear map whose first two channels of four are scaled, and of its readers."""
+    tracer = Tracer()
+    image = tracer.add("image", (), (), (5, 4), {})
+    about = {"function": MatrixProduct(), "kernel": np.ones((4, 4)), "bias": None}
+    linear = tracer.add("linear", ("linear",), (image,), (5, 4), about)
+    for start, stop in ((0, 2), *others):
+        taken = OfImages(lambda x, start=start, stop=stop: x[..., start:stop])
+        tracer.add("map", (), (linear,), (5, stop - start), {"function": taken})
+    tracer.add("scale", ("scale",), (2,), (5, 2), {"factor": np.array([3.0, -0.5])})
+    return tracer
+
+
+@pytest.mark.parametrize(
+    ("others", "folded"), [((), True), (((2, 4),), True), (((1, 4),), False), (((0, 1),), False)]
+)
+def test_a_scale_is_folded_through_a_map_if_others_read_other_channels(others, folded):
+    kernels, names = folding.fold_kernels(scaled_channels(*others))
+    assert names == ({"scale"} if folded else set())
+    expected = [3.0, -0.5, 1.0, 1.0] if folded else np.ones(4)
+    np.testing.assert_array_equal(kernels["linear"], np.broadcast_to(expected, (4, 4)))
+
+
+def test_the_constant_around_a_padded_image_is_that_of_zero(x64):
+    scale, bias, mean, variance = np.array([[2.0], [3.0], [-1.0], [4.0 - 1e-5]])
+    tracer = Tracer()
+    image = tracer.add("image", (), (), (2, 3, 1), {})
+    about = {"function": MatrixProduct(), "kernel": np.eye(1), "bias": np.array([5.0])}
+    linear = tracer.add("linear", ("linear",), (image,), (2, 3, 1), about)
+    norm = affine(scale, bias, mean, variance) | {"pad": 1}
+    tracer.add("norm", ("norm",), (linear,), (4, 5, 1), norm)
+    expected = np.full((4, 5, 1), 4.0)  # (0 + 1) * 2 / 2 + 3
+    expected[1:3, 1:4] = 9.0  # (5 + 1) * 2 / 2 + 3
+    found = planning.effects(tracer, {}, T).constants[-1]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 def pooled_current(function, constant, shape):
     """The trace of an image, a linear map with a constant, and a map of its current."""
     tracer = Tracer()

@@ -32,6 +32,11 @@ def test_the_loss_is_that_of_the_paper(weight, temperature):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_a_teacher_is_followed_by_default_as_runs_follow_theirs():
+    given, followed = config_lib.default_config().distillation, Distillation(None)
+    assert followed == Distillation(None, given.weight, given.temperature)
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 def test_a_student_that_says_what_its_teacher_says_is_left_alone(temperature):
     followed = Distillation(None, 1.0, temperature)

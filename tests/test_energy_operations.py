@@ -52,6 +52,7 @@ CONVOLUTIONS = {
     "strided": nn.Conv(3, (3, 3), strides=2, padding=1),
     "point": nn.Conv(2, (1, 1), strides=2),
     "same": nn.Conv(2, (3, 2), strides=(2, 1), padding="SAME"),
+    "same, dilated": nn.Conv(2, (3, 3), padding="SAME", kernel_dilation=2),
     "valid": nn.Conv(2, (2, 2), padding="VALID", kernel_dilation=2),
     "lopsided": nn.Conv(2, (3, 3), padding=((0, 2), (1, 0))),
     "grouped": nn.Conv(6, (3, 3), padding=1, feature_group_count=2),
@@ -238,6 +239,7 @@ class Gated(nn.Module):
             "min": lambda: jnp.minimum(q, k),
             "or": lambda: ((q > 0) | (k > 0)).astype(jnp.float32),
             "prod": lambda: jnp.prod(jnp.stack([q, k]), 0),
+            "cumprod": lambda: jnp.cumprod(q + k, 1),
             "all": lambda: jnp.all(jnp.stack([q > 0, k > 0]), 0).astype(jnp.float32),
             "gather": lambda: jnp.take_along_axis(k, q.astype(int), -1, mode="clip"),
             "jit": lambda: jax.jit(jnp.multiply)(q, k),
@@ -257,7 +259,7 @@ class Gated(nn.Module):
         *(("mul", "mul"), ("sum", "mul"), ("jit", "mul"), ("scan", "mul"), ("neuron", "mul")),
         *(("rescaled", "div"), ("where", "select_n"), ("and", "and"), ("square", "integer_pow")),
         *(("min", "min"), ("or", "or"), ("prod", "reduce_prod"), ("all", "reduce_and")),
-        ("gather", "gather"),
+        *(("gather", "gather"), ("cumprod", "cumprod")),
     ],
 )
 def test_a_product_of_two_signals_that_is_no_layer_is_refused(kind, primitive):

@@ -6,6 +6,7 @@ import pytest
 
 from snnvit_jax.deployment import merging
 from snnvit_jax.layers import Convolution, MatrixProduct
+from snnvit_jax.signals import Tracer
 
 RNG = np.random.default_rng(0)
 NONE = ((0, 0), (0, 0))
@@ -19,6 +20,7 @@ def kernel(*shape):
 # name -> (first, its kernel, pixels of zeros between, second, its kernel)
 PAIRS = {
     "products": (MatrixProduct(), kernel(4, 6), 0, MatrixProduct(), kernel(6, 3)),
+    "products, padded": (MatrixProduct(), kernel(4, 6), 1, MatrixProduct(), kernel(6, 3)),
     "product, depthwise": (
         *(MatrixProduct(), kernel(4, 6), 1),
         *(Convolution(padding=NONE, groups=6), kernel(3, 3, 1, 6)),
@@ -71,3 +73,37 @@ NO_PAIRS = {
 def test_other_pairs_stay_two(pair):
     function, first, pad, then, second = pair
     assert merging.compose((function, first), pad, (then, second)) is None
+
+
+def chain_and_product():
+    """The trace of two maps with a normalisation between them, and of their product by itself."""
+    tracer = Tracer()
+    image = tracer.add("image", (), (), (8, 7, 4), {})
+    about = {"function": MatrixProduct()}
+    first = tracer.add("linear", ("first",), (image,), (8, 7, 6), about)
+    norm = tracer.add("norm", ("norm",), (first,), (10, 9, 6), {"pad": 1})
+    about = {"function": Convolution(padding=NONE, groups=6)}
+    second = tracer.add("linear", ("second",), (norm,), (8, 7, 6), about)
+    tracer.add("product", ("gate",), (second, second), (8, 7, 6), {})
+    return tracer
+
+
+def test_a_chain_becomes_its_first_map(x64):
+    kernels = {"first": kernel(4, 6), "second": kernel(3, 3, 1, 6)}
+    merged = merging.merge_chains(chain_and_product(), kernels, {"norm"})
+    assert merged.away == {"norm", "second"}
+    assert list(merged.kernels) == list(merged.functions) == ["first"]
+    images = jnp.asarray(RNG.normal(size=(2, 8, 7, 4)))
+    between = jnp.pad(images @ kernels["first"], ((0, 0), (1, 1), (1, 1), (0, 0)))
+    expected = Convolution(padding=NONE, groups=6)(between, kernels["second"])
+    whole, shape = merged.functions["first"]
+    assert merged.kernels["first"].shape == shape
+    found = whole(images, jnp.asarray(merged.kernels["first"]))
+    np.testing.assert_allclose(found, expected, 1e-9, 1e-9)
+
+
+def test_maps_with_something_else_between_stay_two():
+    kernels = {"first": kernel(4, 6), "second": kernel(3, 3, 1, 6)}
+    merged = merging.merge_chains(chain_and_product(), kernels, set())
+    assert (merged.functions, merged.away) == ({}, frozenset())
+    assert merged.kernels == kernels

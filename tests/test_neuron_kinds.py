@@ -1,6 +1,8 @@
 """What every kind of neuron promises: the seam that deployment, energy and early exit rely on."""
 
+import dataclasses
 import functools
+from typing import ClassVar
 
 import hypothesis
 import hypothesis.strategies as st
@@ -9,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnvit_jax.neurons import KINDS, Update, create_neuron, describe
+from snnvit_jax.neurons import KINDS, Neuron, Update, create_neuron, describe
 from snnvit_jax.neurons.kinds import as_neuron
 
 T, B, C = 4, 3, 5
@@ -138,6 +140,28 @@ def test_a_neuron_that_hardly_leaks_its_past_rounds_and_is_not_ruled_out(kind, t
     arriving = np.array([True, False, False, False])
     possible = neuron.may_emit(arriving, np.array([0.7]), 0.75, parameters)
     assert not (ever & ~possible).any(), (ever, possible)
+
+
+@pytest.mark.parametrize(("largest", "fires"), [(-0.5, False), (0.0, False), (1e-6, True)])
+def test_without_spikes_a_constant_counts_where_it_is_above_zero(largest, fires):
+    arriving = np.array([False, True, False])
+    found = create_neuron("relu").may_emit(arriving, np.array([-2.0, largest]), THRESHOLD, {})
+    np.testing.assert_array_equal(found, arriving | fires)
+
+
+@dataclasses.dataclass(frozen=True)
+class UnknownNeuron(Neuron):
+    """Of a kind that is not registered; its tau need not be that of another kind."""
+
+    kind: ClassVar[str] = "unknown"
+    tau: float = 9.0
+
+
+def test_settings_are_taken_over_from_a_known_kind_alone():
+    own = {"kind": "lif", "alpha": 3.0}
+    assert as_neuron(own, UnknownNeuron()) == create_neuron("lif", alpha=3.0)
+    known = create_neuron("lif", tau=9.0, alpha=1.0)
+    assert as_neuron(own, known) == create_neuron("lif", tau=9.0, alpha=3.0)
 
 
 @pytest.mark.parametrize(

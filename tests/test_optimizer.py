@@ -154,6 +154,19 @@ def test_lamb_scales_what_is_decayed_by_its_trust_ratio(settings, clip):
     np.testing.assert_allclose(moved["block_0"]["q_linear"]["kernel"], -1, rtol=1e-4)
 
 
+@pytest.mark.parametrize("size", [0.25, 4.0])
+def test_the_norm_of_what_lamb_has_scaled_is_that_of_the_weight(settings, size):
+    settings.name, settings.weight_decay, settings.trust_clip = "lamb", size, False
+    # Without a gradient the update is the decay alone, as large as `size` times the weight.
+    lamb = updates_of(optimizer.create_optimizer(settings, 1.0))["head"]["kernel"]
+    small = jax.tree.map(lambda x: x / 8, PARAMS)
+    gradients = jax.tree.map(jnp.zeros_like, small)
+    transformation = optimizer.create_optimizer(settings, 1.0)
+    less = transformation.update(gradients, transformation.init(small), small)[0]["head"]["kernel"]
+    np.testing.assert_allclose(lamb, -PARAMS["head"]["kernel"], rtol=1e-6)
+    np.testing.assert_allclose(less, -small["head"]["kernel"], rtol=1e-6)
+
+
 def test_gradients_are_clipped_by_their_global_norm(settings):
     settings.clip_norm = 1.0
     transformation = optimizer.create_optimizer(settings, 0.1)

@@ -120,6 +120,13 @@ def test_the_weight_of_the_penalty_grows_with_the_excess(tiny, adamw):
     assert objective.next_penalty_weight(state, 4) == 2.0
 
 
+@pytest.mark.parametrize(("target", "weight"), [(None, 3.0), (2.0, 0.0)])
+def test_the_penalty_starts_at_its_weight_unless_it_grows_to_a_target(tiny, adamw, target, weight):
+    objective = Objective(time_step_penalty=3.0, target_time_steps=target)
+    procedure = training.Procedure(tiny.model, adamw, objective)
+    assert training.state_from_variables(procedure, tiny.variables).penalty_weight == weight
+
+
 def test_the_budget_comes_down_linearly():
     objective = Objective(target_time_steps=1.0, start_step=10, anneal_steps=20)
     assert [float(objective.budget(step, 5)) for step in (0, 10, 15, 20, 30, 99)] == [

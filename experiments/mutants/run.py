@@ -6,7 +6,7 @@ Needs `pip install cosmic-ray==8.7.0`, in an environment of its own if wanted (t
 interpreter that runs the tests). Places in the code are drawn by a seed, and at each place one of
 the tool's operators; tests run in a copy of the working tree. Results are kept in OUT/mutants.json,
 one entry a mutant, with those of OUT/explained.json beside them; what is there already is not done
-again. `--again` tries the survivors again.
+again. `--again` tries those survivors again that are not explained.
 """
 
 import argparse
@@ -152,6 +152,9 @@ class Trial:
         self.root, self.python, self.timeout = root, python, timeout
         subprocess.run([python, "-m", "compileall", "-q", root], check=True)
         os.chdir(root)
+        os.environ["PYTHONPATH"] = str(root)  # also of scripts that tests start
+        if self.of("neurons/surrogates", "1 / 0\n") is None:
+            raise RuntimeError(f"tests pass without a module: they import another copy than {root}")
 
     def of(self, module, mutated):
         """Returns by what a mutant is found: a test, "timeout" or "import"; None if it survives."""
@@ -216,12 +219,13 @@ def main():
     parser.add_argument("--python", default="python", help="interpreter that runs the tests")
     parser.add_argument("--timeout", type=int, default=1200, help="seconds for a mutant")
     parser.add_argument("--group", action="append", help="of targets.py; may come several times")
-    parser.add_argument("--again", action="store_true", help="try survivors again")
+    parser.add_argument("--again", action="store_true", help="try unexplained survivors again")
     options = parser.parse_args()
     out = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     found, explained = (_read(out / name) for name in ("mutants.json", "explained.json"))
-    survivors = {name: found[name] for name in found if not found[name]["killed_by"]}
+    asking = [name for name in found if not found[name]["killed_by"] and name not in explained]
+    survivors = {name: found[name] for name in asking}
     with tempfile.TemporaryDirectory() as folder:
         tree = copied(pathlib.Path(folder) / "tree")
         trial = Trial(tree, options.python, options.timeout)

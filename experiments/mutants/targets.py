@@ -68,7 +68,10 @@ TARGETS = {
         {
             "training/step": _STEP,
             "training/gaps": _STEP,
-            "training/objective": ("test_target", *_STEP),
+            "training/objective": (
+                "test_event_recipes::test_the_loss_of_all_steps_is_the_published_one",
+                *_STEP,
+            ),
             "training/nonfinite": _STEP,
             "training/distillation": ("test_distillation",),
             "training/optimizer": ("test_optimizer",),
