@@ -62,7 +62,7 @@ def test_gradients_are_those_of_one_device(folder, told, family, x64):
     assert len(moved) > 10
 
 
-# XLA does not divide SpikingResformer's convolution in groups: it gathers hidden channels around it.
+# XLA does not divide convolutions in groups: it gathers the hidden channels of SpikingResformer.
 @pytest.mark.parametrize("family", [f for f in families_on_devices.SMALL if "res" not in f])
 def test_weights_are_gathered_over_data_alone_and_no_activation_is(told, family):
     gathers = [shape for kind, shape in told[family]["collectives"] if kind != "all-reduce"]
