@@ -112,6 +112,12 @@ def variable_shapes(model, image_shape):
       model: from `create_model`.
       image_shape: (H, W, C) of one image, or (T, H, W, C) of a recording.
     """
+    shapes = _traced_shapes(model, tuple(image_shape), jax.config.jax_enable_x64)
+    return jax.tree.map(lambda leaf: leaf, shapes)  # a copy: the caller may change it
+
+
+@functools.lru_cache(_CACHED)  # tracing takes as long as evaluating a small model
+def _traced_shapes(model, image_shape, _):
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     return jax.eval_shape(model.init, jax.random.key(0), images)
 
@@ -126,14 +132,14 @@ def layer_names(model, channels=3):
     return list(_traced_layer_names(model, channels))
 
 
-@functools.lru_cache(_CACHED)  # tracing takes as long as evaluating a small model
+@functools.lru_cache(_CACHED)
 def _traced_layer_names(model, channels):
-    images = jnp.zeros((1, *model.config.image_size, channels))
+    image_shape = (*model.config.image_size, channels)
     names = []
 
-    def trace():
-        variables = model.init(jax.random.key(0), images)
+    def trace(variables, images):
         names.extend(spikes(model.apply(variables, images, mutable=["spikes"])[1]))
 
-    jax.eval_shape(trace)
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    jax.eval_shape(trace, variable_shapes(model, image_shape), images)
     return tuple(names)
