@@ -17,6 +17,7 @@ _STEP = tuple(
         *("reported_loss_is_the_smoothed_cross_entropy", "gaps_do_not_count_in_the_loss"),
         *("the_weight_of_the_penalty_grows_with_the_excess", "scores_move_only_in_their_phase"),
         *("a_step_that_is_not_finite_is_taken_back_and_named",),
+        "the_penalty_starts_at_its_weight_unless_it_grows_to_a_target",
         *("parts_of_a_batch_add_up_to_the_whole", "training_of_scores_moves_nothing_else"),
     )
 )
