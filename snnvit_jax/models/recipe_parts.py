@@ -34,6 +34,24 @@ def cifar(config, classes):
     config.data.mean, config.data.std = CIFAR[classes]
 
 
+def longer_cifar(config, classes):
+    """Sets what Spikingformer and QKFormer change of it: 400 epochs, batches of 64, all operations.
+
+    Source: github.com/zhouchenlin2096/Spikingformer and zhouchenlin2096/QKFormer, cifar10/ and
+    cifar100/.
+
+    Args:
+      config: a ConfigDict with the keys of `config.default_config`; changed in place.
+      classes: 10 or 100.
+    """
+    cifar(config, classes)
+    config.epochs = 410
+    config.batch_size = 64
+    epoch_cosine(config, warmup_learning_rate=1e-5, weight_decay=0.06)
+    config.mixing.off = 200 / 410
+    config.data.randaugment.operations = "all"
+
+
 def imagenet(config):
     """Sets what is published for Spikformer on ImageNet: 300 epochs and 10 to cool down.
 

@@ -117,7 +117,8 @@ def variable_shapes(model, image_shape):
 
 
 @functools.lru_cache(_CACHED)  # tracing takes as long as evaluating a small model
-def _traced_shapes(model, image_shape, _):
+def _traced_shapes(model, image_shape, x64):
+    del x64  # types may depend on it
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     return jax.eval_shape(model.init, jax.random.key(0), images)
 

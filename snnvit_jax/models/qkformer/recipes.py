@@ -9,19 +9,14 @@ from snnvit_jax.models.family import Recipe
 
 
 def cifar(config, classes):
-    """Sets 400 epochs and 10 to cool down, at twice the rate of Spikformer's.
+    """Sets 400 epochs and 10 to cool down, at twice the rate of Spikingformer's.
 
     Args:
       config: a ConfigDict with the keys of `config.default_config`; changed in place.
       classes: 10 or 100.
     """
-    recipe_parts.cifar(config, classes)
-    config.epochs = 410
-    config.batch_size = 64
-    recipe_parts.epoch_cosine(config, warmup_learning_rate=1e-5, weight_decay=0.06)
+    recipe_parts.longer_cifar(config, classes)
     config.optimizer.learning_rate = 1e-3
-    config.mixing.off = 200 / 410
-    config.data.randaugment.operations = "all"
 
 
 def imagenet(config):

@@ -9,18 +9,13 @@ from snnvit_jax.models.family import Recipe
 
 
 def cifar(config, classes):
-    """Sets 400 epochs and 10 to cool down, batches of 64 and all operations of RandAugment.
+    """Sets 400 epochs and 10 to cool down, and another number of heads for CIFAR-100.
 
     Args:
       config: a ConfigDict with the keys of `config.default_config`; changed in place.
       classes: 10 or 100.
     """
-    recipe_parts.cifar(config, classes)
-    config.epochs = 410
-    config.batch_size = 64
-    recipe_parts.epoch_cosine(config, warmup_learning_rate=1e-5, weight_decay=0.06)
-    config.mixing.off = 200 / 410
-    config.data.randaugment.operations = "all"
+    recipe_parts.longer_cifar(config, classes)
     if classes == 100 and config.model.name == "spikingformer_4_384":
         config.model.num_heads = 8  # on CIFAR-100 alone
 
