@@ -3,11 +3,6 @@
 Those of one stage share the rules by which Spikformer is divided; it has test_sharding.py.
 """
 
-import json
-import pathlib
-import subprocess
-import sys
-
 import families_on_devices
 import numpy as np
 import pytest
@@ -28,15 +23,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def told(folder):
     """What families_on_devices.py saw."""
-    done = subprocess.run(
-        [sys.executable, pathlib.Path(families_on_devices.__file__), folder],
-        capture_output=True,
-        text=True,
-        env=two_processes.environment(devices=8),
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return two_processes.told_by("families_on_devices.py", folder)
 
 
 def test_every_family_is_here():

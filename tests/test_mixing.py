@@ -1,8 +1,3 @@
-import json
-import pathlib
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -125,13 +120,7 @@ def test_the_last_example_of_an_odd_batch_is_mixed_with_itself(count, mixing):
 
 
 def test_the_same_images_are_mixed_on_several_devices():
-    script = pathlib.Path(__file__).with_name("mixing_on_devices.py")
-    environment = two_processes.environment(devices=4)
-    done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    differences = json.loads(done.stdout.splitlines()[-1])
+    differences = two_processes.told_by("mixing_on_devices.py", devices=4)
     assert differences.keys() == {"1", "2", "3"}
     assert max(differences.values()) < 1e-6
 

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import pathlib
-import subprocess
-import sys
 
 import flax.linen as nn
 import jax
@@ -230,13 +228,7 @@ def test_it_resumes_and_reports(tmp_path):
 @pytest.fixture(scope="module")
 def eight():
     """What own_devices.py saw in each layout."""
-    script = pathlib.Path(__file__).with_name("own_devices.py")
-    environment = two_processes.environment(devices=8)
-    done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return two_processes.told_by("own_devices.py")
 
 
 @pytest.mark.parametrize("layout", own_devices.LAYOUTS)

@@ -1,11 +1,8 @@
 import dataclasses
 import json
 import os
-import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import types
 
@@ -254,12 +251,7 @@ def one_device(weights):
 @pytest.fixture(scope="module")
 def eight(weights, tmp_path_factory):
     """What eight_devices.py saw in each layout."""
-    script = pathlib.Path(__file__).with_name("eight_devices.py")
-    command = [sys.executable, script, weights, tmp_path_factory.mktemp("eight")]
-    environment = two_processes.environment(devices=8)
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return two_processes.told_by("eight_devices.py", weights, tmp_path_factory.mktemp("eight"))
 
 
 def assert_same_losses(found, wanted):

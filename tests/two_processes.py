@@ -1,6 +1,10 @@
-"""Starts the command line in two processes of four devices each, which meet over loopback."""
+"""Starts processes with CPU devices of their own number: a script, or the command line twice.
+
+Two processes of the command line have four devices each, and meet over loopback.
+"""
 
 import contextlib
+import json
 import os
 import pathlib
 import signal
@@ -80,6 +84,27 @@ def children(pid):
     """Returns the ids of a process's children."""
     paths = pathlib.Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for path in paths for child in path.read_text().split()]
+
+
+def told_by(script, *arguments, devices=8):
+    """Returns what a script of tests/ prints as JSON on its last line.
+
+    Args:
+      script: its path from tests/.
+      *arguments: of the script.
+      devices: that it runs with.
+    """
+    variables = environment(devices)
+    tests = [str(REPOSITORY / "tests"), *filter(None, [variables.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "tests" / script, *arguments],
+        capture_output=True,
+        text=True,
+        env=variables | {"PYTHONPATH": os.pathsep.join(tests)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def environment(devices):

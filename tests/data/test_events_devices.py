@@ -1,26 +1,13 @@
 """A training step on recordings, [B, T, H, W, C], on eight devices is that of one."""
 
-import json
-import pathlib
-import subprocess
-import sys
-
 import pytest
 import two_processes
-
-SCRIPT = pathlib.Path(__file__).with_name("recordings_on_devices.py")
 
 
 @pytest.fixture(scope="module")
 def told():
     """What recordings_on_devices.py saw."""
-    environment = two_processes.environment(devices=8)
-    environment["PYTHONPATH"] = f"{SCRIPT.parents[1]}:{environment.get('PYTHONPATH', '')}"
-    done = subprocess.run(
-        [sys.executable, SCRIPT], capture_output=True, text=True, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return two_processes.told_by("data/recordings_on_devices.py")
 
 
 def test_eight_devices_step_as_one_does(told):
