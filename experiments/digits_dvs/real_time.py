@@ -39,6 +39,7 @@ def main():
         )
     variables = jax.device_get(run.state.eval_variables)
     logits, labels = running(run.experiment, variables)
+    check_order(labels, run.experiment.eval_source.examples)
     found = result(logits, labels, times, TimeStepSchedule.from_variables(variables))
     out.mkdir(parents=True, exist_ok=True)
     files.write_text(out / "real_time.json", json.dumps(found, indent=1) + "\n")
@@ -56,6 +57,17 @@ def running(experiment, variables):
         experiment.eval_source, experiment.preprocess, experiment.loader_options
     ) as batches:
         return early_exit.running_logits_of(experiment.model, variables, batches)
+
+
+def check_order(labels, examples):
+    """Raises ValueError if evaluated labels [B] are not those of the split in its order.
+
+    A recording that was left out, because it is damaged, is left out here too.
+    """
+    of_file = getattr(examples, "label", lambda index: examples[index]["label"])
+    expected = map(of_file, range(len(examples)))
+    if not all(any(label == own for own in expected) for label in labels.tolist()):
+        raise ValueError("the evaluation did not follow the order of the split")
 
 
 def result(logits, labels, times, schedule):
