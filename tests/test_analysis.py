@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from snnvit_jax import training
 from snnvit_jax.checkpoints.checkpoints import Checkpoints
 from snnvit_jax.data import loader
 from snnvit_jax.evaluation import metrics
+from snnvit_jax.pretrained.catalogue import NETWORKS
 from snnvit_jax.runs import analysis, experiment
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs.workdir import Workdir
@@ -55,6 +57,30 @@ def opened(tmp_path_factory, lively):
     folder = tmp_path_factory.mktemp("spiking")
     create_run(folder, lively)
     return analysis.open_run(folder, EXAMPLES)
+
+
+def test_a_trained_network_opens_like_a_run_with_the_data_it_was_trained_on():
+    run, variables = analysis.open_run("pretrained:digits_learned")
+    measured = snn.load_pretrained("digits_learned").about["measured"]
+    found = analysis.evaluate(run, variables)
+    assert (found.split, found.examples) == (measured["split"], measured["examples"])
+    assert found.accuracy == measured["accuracy"]
+    assert found.energy.microjoule == pytest.approx(measured["energy_uj"]["add"], rel=1e-6)
+
+
+def test_what_a_trained_network_lacks_is_said(tmp_path):
+    with pytest.raises(ValueError, match=r"'digits_lerned' \(did you mean 'digits_learned'"):
+        analysis.open_run("pretrained:digits_lerned")
+    folder = shutil.copytree(NETWORKS / "digits_learned", tmp_path / "own")
+    about = json.loads((folder / "config.json").read_text())
+    del about["trained"]["config"]
+    (folder / "config.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="own/config.json does not say how the network was"):
+        analysis.open_run(folder)
+    about["trained"]["config"], about["classes"][3] = {}, "three"
+    (folder / "config.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="own was trained on: 10 classes then, of which 'three'"):
+        analysis.open_run(folder)
 
 
 @pytest.fixture(scope="module")

@@ -165,12 +165,15 @@ def _draw_one(axes, histogram, colour, title):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("snn_workdir", "ann_workdir", "out"):
-        parser.add_argument(name, type=pathlib.Path)
+    for name in ("snn_workdir", "ann_workdir"):
+        parser.add_argument(name, help="or a trained network: pretrained:NAME")
+    parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--examples", type=int, help="look only at the first N held-out examples")
+    parser.add_argument("--data_dir", help="folder of the data set, which a trained network needs")
     args = parser.parse_args()
     try:
-        runs = [analysis.open_run(w, args.examples) for w in (args.snn_workdir, args.ann_workdir)]
+        places, which = (args.snn_workdir, args.ann_workdir), (args.examples, args.data_dir)
+        runs = [analysis.open_run(place, *which) for place in places]
         check_twins(*(experiment.model.config for experiment, _ in runs))
     except (ValueError, OSError) as error:
         parser.error(str(error))

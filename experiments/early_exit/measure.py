@@ -1,15 +1,15 @@
-"""Early exit beside the learned schedule: python measure.py WORKDIR [WORKDIR ...].
+"""Early exit beside the learned schedule: python measure.py WORKDIR [WORKDIR ...] [--out=OUT].
 
 For each trained model, sweeps the threshold of both criteria over the evaluation split and draws
 accuracy against the average time steps of a layer, with the model's own schedule (no exit) as a
-point. Writes early_exit.json and early_exit.png into the first WORKDIR. Of recordings whose events
-have times it says besides how many milliseconds of a recording an answer has needed on average;
-frames that were prepared from events do not say it.
+point. Writes early_exit.json and early_exit.png into OUT, by default the first WORKDIR. Of
+recordings whose events have times it says besides how many milliseconds of a recording an answer
+has needed on average; frames that were prepared from events do not say it.
 """
 
+import argparse
 import json
 import pathlib
-import sys
 
 import jax
 import numpy as np
@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 
 from snnvit_jax.data import loader
 from snnvit_jax.evaluation import early_exit
-from snnvit_jax.runs import loop
-from snnvit_jax.runs.workdir import Workdir
+from snnvit_jax.report import figures
+from snnvit_jax.runs import analysis
 from snnvit_jax.time_steps.schedule import TimeStepSchedule
 
 THRESHOLDS = 41
@@ -26,25 +26,38 @@ MARKERS = {"confidence": "o-", "entropy": "s--"}
 
 
 def main():
-    folders = [pathlib.Path(argument) for argument in sys.argv[1:]]
-    if not folders:
-        sys.exit(__doc__)
-    results = {folder.name: measure(folder) for folder in folders}
-    text = json.dumps(results, indent=1)
-    (folders[0] / "early_exit.json").write_text(text + "\n")
-    draw(results).savefig(folders[0] / "early_exit.png", dpi=120)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("workdir", nargs="+", help="or a trained network: pretrained:NAME")
+    parser.add_argument("--out", type=pathlib.Path, help="folder, which a trained network needs")
+    parser.add_argument("--data_dir", help="folder of the data set, which a trained network needs")
+    args = parser.parse_args()
+    out = args.out or pathlib.Path(args.workdir[0])
+    if args.out is None and not out.is_dir():
+        parser.error(f"{args.workdir[0]} is no folder: say with --out where the results go")
+    try:
+        opened = [analysis.open_run(place, data_dir=args.data_dir) for place in args.workdir]
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    names = map(_name, args.workdir)
+    results = {name: measure(*run) for name, run in zip(names, opened, strict=True)}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "early_exit.json").write_text(json.dumps(results, indent=1) + "\n")
+    with figures.style():
+        (out / "early_exit.png").write_bytes(figures.as_png(draw(results)))
     print_table(results)
 
 
-def measure(folder):
-    config = Workdir(folder).read_config()
-    if config is None:
-        raise ValueError(f"the workdir {folder} holds no run")
-    run = loop.Run(config, folder, training=False)
-    variables = jax.device_get(run.state.eval_variables)
-    logits, labels = evaluate(run.experiment, variables)
+def _name(place):
+    """What a run is called in the figure: its folder, or the network without the word before it."""
+    return pathlib.Path(place).name.rpartition(":")[2]
+
+
+def measure(experiment, variables):
+    """Returns what early exit reaches; of a run, from `analysis.open_run`."""
+    variables = jax.device_get(variables)
+    logits, labels = evaluate(experiment, variables)
     schedule = TimeStepSchedule.from_variables(variables)
-    return result(logits, labels, schedule, run.experiment.recording_times())
+    return result(logits, labels, schedule, experiment.recording_times())
 
 
 def result(logits, labels, schedule, times):

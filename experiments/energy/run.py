@@ -72,14 +72,15 @@ def _row(result):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("workdir", type=pathlib.Path)
+    parser.add_argument("workdir", help="or a trained network: pretrained:NAME")
     parser.add_argument("out", type=pathlib.Path)
-    parser.add_argument("--twin", type=pathlib.Path, help="a run with model.neuron.kind=relu")
+    parser.add_argument("--twin", help="the same of a run with model.neuron.kind=relu")
     parser.add_argument("--examples", type=int, help="look only at the first N held-out examples")
+    parser.add_argument("--data_dir", help="folder of the data set, which a trained network needs")
     args = parser.parse_args()
     try:
-        run = analysis.open_run(args.workdir, args.examples)
-        twin = args.twin and analysis.open_run(args.twin, args.examples)
+        run = analysis.open_run(args.workdir, args.examples, args.data_dir)
+        twin = args.twin and analysis.open_run(args.twin, args.examples, args.data_dir)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     found = measure(*run, twin)

@@ -77,12 +77,13 @@ def draw(result):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("workdir", type=pathlib.Path)
+    parser.add_argument("workdir", help="or a trained network: pretrained:NAME")
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--examples", type=int, help="look only at the first N held-out examples")
+    parser.add_argument("--data_dir", help="folder of the data set, which a trained network needs")
     args = parser.parse_args()
     try:
-        run = analysis.open_run(args.workdir, args.examples)
+        run = analysis.open_run(args.workdir, args.examples, args.data_dir)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     result = measure(*run)

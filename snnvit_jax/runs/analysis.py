@@ -3,17 +3,19 @@
 import collections.abc
 import dataclasses
 import functools
+import json
 
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from snnvit_jax import evaluation
+from snnvit_jax import evaluation, pretrained
 from snnvit_jax.checkpoints.checkpoints import load_variables
 from snnvit_jax.data import loader
 from snnvit_jax.distributed.sharding import replicate, shard_batch
 from snnvit_jax.neurons import recording
-from snnvit_jax.runs import classes
+from snnvit_jax.runs import classes, initial
+from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs.experiment import build
 from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.time_steps.schedule import TimeStepSchedule, with_schedule
@@ -43,36 +45,54 @@ class First(collections.abc.Sequence):
         return self.examples[index % len(self)]
 
 
-def open_run(workdir, examples=None):
-    """Opens a finished run.
+def open_run(place, examples=None, data_dir=None):
+    """Opens a finished run, or a trained network together with the data that it was trained on.
 
     Args:
-      workdir: its folder.
+      place: the run's folder, "pretrained:NAME", or the folder of a trained network.
       examples: how many held-out examples to look at, >= 1; None for all.
+      data_dir: folder of the data set (`config.data.dir`); None for what the run says. A trained
+        network says none.
 
     Returns:
       (`Experiment` whose held-out split has at most that many examples, variables of the newest
-      checkpoint on its mesh).
+      checkpoint or of the trained network, on its mesh).
 
     Raises:
-      FileNotFoundError: if the folder holds no run.
-      ValueError: if it holds no checkpoint, the data have other classes than it was trained on, or
-        `examples` is less than 1.
+      FileNotFoundError: if there is neither a run nor a network.
+      ValueError: if it holds no checkpoint, or does not say how it was trained, the data have other
+        classes than it was trained on, or `examples` is less than 1.
     """
     if examples is not None and examples < 1:
         raise ValueError(f"{examples=} must be at least 1")
-    folder = Workdir(workdir)
-    config = folder.read_config()
-    if config is None:
-        raise FileNotFoundError(f"{folder.path} holds no run: there is no config.json in it")
+    network = initial.network_at(place)
+    config, variables, names = _of_workdir(place) if network is None else _of_network(network)
+    config.data.dir = config.data.dir if data_dir is None else str(data_dir)
     experiment = build(config, to_train=False)
-    classes.check(folder, experiment.eval_source.class_names)
-    variables = replicate(load_variables(folder.checkpoints), experiment.mesh)
+    classes.check_names(place, names, experiment.eval_source.class_names)
     if examples is not None:
         source = experiment.eval_source
         source = dataclasses.replace(source, examples=First(source.examples, examples))
         experiment = dataclasses.replace(experiment, eval_source=source)
-    return experiment, variables
+    return experiment, replicate(variables, experiment.mesh)
+
+
+def _of_workdir(place):
+    """(configuration, variables, names of its classes or None) of a run's folder."""
+    folder = Workdir(place)
+    config = folder.read_config()
+    if config is None:
+        raise FileNotFoundError(f"{folder.path} holds no run: there is no config.json in it")
+    return config, load_variables(folder.checkpoints), classes.read(folder)
+
+
+def _of_network(folder):
+    """The same of a trained network, whose configuration is kept with it."""
+    network = pretrained.load_pretrained(folder)
+    if "config" not in network.about.get("trained", {}):
+        raise ValueError(f"{folder}/config.json does not say how the network was trained")
+    config = config_lib.from_json(json.dumps(network.about["trained"]["config"]))
+    return config, network.variables, network.classes
 
 
 def batches(experiment, description, repeats=1):

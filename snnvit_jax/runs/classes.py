@@ -59,10 +59,20 @@ def check(workdir, names):
       workdir: a `Workdir`; one without classes.json is not checked.
       names: of the data, in order.
     """
-    old = read(workdir)
-    if old is not None and old != tuple(names):
+    check_names(workdir.path, read(workdir), names)
+
+
+def check_names(place, old, names):
+    """Raises ValueError if the data have other classes than a network was trained on.
+
+    Args:
+      place: of the network or its run, for the message.
+      old: the network's classes, in order; None if they are not known, and not checked.
+      names: of the data, in order.
+    """
+    if old is not None and tuple(old) != tuple(names):
         raise ValueError(
-            f"the data have other classes than the run in {workdir.path} was trained on: "
+            f"the data have other classes than the run in {place} was trained on: "
             f"{difference(old, names)}; give it the data with its own classes, or train another "
             "run on these, with this one's folder as init_from"
         )
