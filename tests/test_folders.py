@@ -12,6 +12,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+from flax import traverse_util
 from tiny_run import lines_of, tiny_config
 
 import snnvit_jax as snn
@@ -19,7 +20,7 @@ from snnvit_jax import main
 from snnvit_jax.checkpoints.checkpoints import Checkpoints, finished_checkpoints
 from snnvit_jax.common import files
 from snnvit_jax.data.decode import DamagedImage
-from snnvit_jax.runs import analysis, carry, loop, restart, start, workdir
+from snnvit_jax.runs import analysis, carry, loop, restart, start, teachers, workdir
 from snnvit_jax.runs.clock import StepClock
 from snnvit_jax.runs.workdir import Workdir
 
@@ -357,6 +358,24 @@ def test_a_run_keeps_its_teacher(copy, tmp_path):
         loop.Run(config, folder)
     config.distillation.teacher = str(tmp_path / "elsewhere")  # another place is read again
     assert loop.Run(config, folder).experiment.teacher == tmp_path / "elsewhere"
+
+
+def test_a_trained_network_teaches_and_is_kept_too(tmp_path):
+    config = longer(1)
+    config.time_step_anneal_epochs = 0.5
+    config.data.mean, config.data.std = (0.3,), (0.4,)
+    config.distillation.teacher = "pretrained:digits_relu"
+    run = loop.Run(config, tmp_path / "student")
+    assert np.isfinite(run.train()["loss"])
+    assert "teacher_agreement" in lines_of(tmp_path / "student")[0]
+    kept = traverse_util.flatten_dict(teachers.load(tmp_path / "student" / "teacher", 10))
+    wanted = traverse_util.flatten_dict(snn.load_pretrained("digits_relu").variables)
+    assert kept.keys() == wanted.keys()
+    assert all(np.array_equal(kept[key], wanted[key]) for key in wanted)
+    assert loop.Run(config, tmp_path / "student").experiment.teacher.parent == tmp_path / "student"
+    config.distillation.teacher = "pretrained:digits_rely"
+    with pytest.raises(ValueError, match="did you mean 'digits_relu'"):
+        loop.Run(config, tmp_path / "other")
 
 
 def test_a_teacher_of_other_classes_is_refused(copy, tmp_path):

@@ -3,21 +3,17 @@
 import collections.abc
 import dataclasses
 import functools
-import json
 
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from snnvit_jax import evaluation, pretrained
-from snnvit_jax.checkpoints.checkpoints import load_variables
+from snnvit_jax import evaluation
 from snnvit_jax.data import loader
 from snnvit_jax.distributed.sharding import replicate, shard_batch
 from snnvit_jax.neurons import recording
-from snnvit_jax.runs import classes, initial
-from snnvit_jax.runs import config as config_lib
+from snnvit_jax.runs import classes, opening
 from snnvit_jax.runs.experiment import build
-from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.time_steps.schedule import TimeStepSchedule, with_schedule
 from snnvit_jax.xla import backends
 
@@ -65,8 +61,7 @@ def open_run(place, examples=None, data_dir=None):
     """
     if examples is not None and examples < 1:
         raise ValueError(f"{examples=} must be at least 1")
-    network = initial.network_at(place)
-    config, variables, names = _of_workdir(place) if network is None else _of_network(network)
+    config, names = opening.settings_of(place)
     config.data.dir = config.data.dir if data_dir is None else str(data_dir)
     experiment = build(config, to_train=False)
     classes.check_names(place, names, experiment.eval_source.class_names)
@@ -74,25 +69,7 @@ def open_run(place, examples=None, data_dir=None):
         source = experiment.eval_source
         source = dataclasses.replace(source, examples=First(source.examples, examples))
         experiment = dataclasses.replace(experiment, eval_source=source)
-    return experiment, replicate(variables, experiment.mesh)
-
-
-def _of_workdir(place):
-    """(configuration, variables, names of its classes or None) of a run's folder."""
-    folder = Workdir(place)
-    config = folder.read_config()
-    if config is None:
-        raise FileNotFoundError(f"{folder.path} holds no run: there is no config.json in it")
-    return config, load_variables(folder.checkpoints), classes.read(folder)
-
-
-def _of_network(folder):
-    """The same of a trained network, whose configuration is kept with it."""
-    network = pretrained.load_pretrained(folder)
-    if "config" not in network.about.get("trained", {}):
-        raise ValueError(f"{folder}/config.json does not say how the network was trained")
-    config = config_lib.from_json(json.dumps(network.about["trained"]["config"]))
-    return config, network.variables, network.classes
+    return experiment, replicate(opening.variables_of(place), experiment.mesh)
 
 
 def batches(experiment, description, repeats=1):

@@ -153,8 +153,9 @@ def default_config():
         "off_epoch": optional(float),
     }
     config.distillation = {
-        # the folder of a trained run whose outputs are imitated, for example the same network with
-        # model.neuron.kind=relu; it must see images of the same size and normalisation
+        # the folder of a trained run, or pretrained:NAME, whose outputs are imitated, for example
+        # the same network with model.neuron.kind=relu; it must see images of the same size and
+        # normalisation
         "teacher": optional(str),
         "weight": 0.5,  # of the teacher in the loss; the labels have the rest
         "temperature": 2.0,  # by which logits are divided

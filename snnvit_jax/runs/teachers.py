@@ -1,7 +1,8 @@
-"""The teacher of a training: the network of another run, of which this one keeps a copy.
+"""The teacher of a training: another network, of which the run keeps a copy.
 
-The copy in WORKDIR/teacher makes the training independent of the other folder: that may move, or be
-trained on, and this one still goes on to the same numbers.
+It is that of another run or a trained network. The copy in WORKDIR/teacher makes the training
+independent of the other folder: that may move, or be trained on, and this one still goes on to the
+same numbers.
 """
 
 import json
@@ -14,12 +15,12 @@ import safetensors.numpy
 from flax import traverse_util
 
 from snnvit_jax.checkpoints import checksums
-from snnvit_jax.checkpoints.checkpoints import finished_checkpoints, load_variables
+from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
 from snnvit_jax.common import files
 from snnvit_jax.common.variables import check_finite
 from snnvit_jax.runs import classes as classes_lib
 from snnvit_jax.runs import config as config_lib
-from snnvit_jax.runs import initial
+from snnvit_jax.runs import initial, opening
 from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.weights.fitting import head_of
 
@@ -32,24 +33,25 @@ def find(path, workdir=None):
     """Returns the folder to read a teacher from: the copy that a run keeps, or that of the teacher.
 
     Args:
-      path: of the teacher's run, as given in the configuration.
+      path: as given in the configuration: a run's folder, "pretrained:NAME", or the folder of such
+        a network.
       workdir: the `Workdir` of the run that follows it; None for none.
 
     Raises:
-      ValueError: if there is a copy that is damaged.
+      ValueError: if there is a copy that is damaged, or for an unknown name.
     """
     if workdir is not None and workdir.teacher.is_dir():
         copy = Workdir(workdir.teacher)
         if _is_whole(copy) and json.loads(copy.origin.read_text())["teacher"] == str(path):
             return copy.path
-    return pathlib.Path(path).expanduser()
+    return initial.network_at(path) or pathlib.Path(path).expanduser()
 
 
 def read_config(path, data, class_names=None):
     """Returns the configuration of a teacher whose images are those of the student.
 
     Args:
-      path: a run's folder, or the copy that another keeps of it.
+      path: a run's folder, the copy that another keeps of it, or the folder of a trained network.
       data: `config.data` of the student.
       class_names: of the student, in order; None compares none.
 
@@ -61,12 +63,13 @@ def read_config(path, data, class_names=None):
     folder = pathlib.Path(path).expanduser()
     if not folder.exists():
         raise FileNotFoundError(
-            f"distillation.teacher={str(path)!r} does not exist; give the folder of a run, for "
-            "example --config.distillation.teacher=runs/cifar10/20260101-120000"
+            f"distillation.teacher={str(path)!r} does not exist; give pretrained:NAME or a run's "
+            "folder, for example --config.distillation.teacher=runs/cifar10/20260101-120000"
         )
-    config = Workdir(folder).read_config()
-    if config is None:
-        raise ValueError(f"distillation.teacher={str(path)!r} holds no run")
+    try:
+        config, names = opening.settings_of(folder)
+    except FileNotFoundError as error:
+        raise ValueError(f"distillation.teacher={str(path)!r} holds no run") from error
     for key in _SAME_IMAGES:
         theirs, ours = (
             _as_tuple(operator.attrgetter(key)(settings)) for settings in (config.data, data)
@@ -76,11 +79,10 @@ def read_config(path, data, class_names=None):
                 f"distillation.teacher={str(path)!r} sees other images than this training: "
                 f"data.{key}={theirs}, here {ours}"
             )
-    theirs = classes_lib.read(Workdir(folder))
-    if theirs is not None and class_names is not None and theirs != tuple(class_names):
+    if names is not None and class_names is not None and names != tuple(class_names):
         raise ValueError(
             f"distillation.teacher={str(path)!r} tells apart other classes than this training: "
-            f"{classes_lib.difference(theirs, class_names, ('there', 'here'))}"
+            f"{classes_lib.difference(names, class_names, ('there', 'here'))}"
         )
     return config
 
@@ -89,7 +91,7 @@ def load(path, num_classes):
     """Returns the variables of a teacher, {"params", "batch_stats"}, from its newest checkpoint.
 
     Args:
-      path: a run's folder, or the copy that another keeps of it.
+      path: a run's folder, the copy that another keeps of it, or the folder of a trained network.
       num_classes: of the student.
 
     Raises:
@@ -101,7 +103,7 @@ def load(path, num_classes):
         variables = safetensors.numpy.load_file(folder / _WEIGHTS)
         variables = traverse_util.unflatten_dict(variables, sep="/")
     else:
-        variables = load_variables(Workdir(folder).checkpoints)
+        variables = opening.variables_of(folder)
     classes = variables["params"][head_of(variables["params"])]["kernel"].shape[-1]
     if classes != num_classes:
         raise ValueError(
@@ -149,8 +151,8 @@ def keep(path, workdir, variables):
     files.make_folder(copy.path)
     checksums.path_for(copy.path).unlink(missing_ok=True)  # it comes last: then all is there
     initial.save(copy.path / _WEIGHTS, variables)
-    files.write_text(copy.config, config_lib.to_json(source.read_config()))
-    names = classes_lib.read(source)
+    config, names = opening.settings_of(source.path)
+    files.write_text(copy.config, config_lib.to_json(config))
     if names is not None:
         classes_lib.save(copy, names)
     steps = [step for step, _ in finished_checkpoints(source.checkpoints)]

@@ -1,0 +1,89 @@
+"""Operations of every family's masked and deployed programs: python flops.py OUT.
+
+A published size of each family, T = 4, with all time steps and with two of four in every layer: the
+floating-point operations of one image as XLA counts them in the compiled program. Nothing is
+trained: they do not depend on the weights. Writes OUT/flops.json and prints a table.
+"""
+
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+import snnvit_jax as snn
+from snnvit_jax.xla.flops import model_flops
+
+# Of each family: (model, classes, side of the images); the CIFAR form where there is one.
+FORMS = {
+    "spikformer": ("spikformer_4_384", 10, 32),
+    "spikingformer": ("spikingformer_4_384", 10, 32),
+    "sdt": ("sdt_2_512", 10, 32),
+    "qkformer": ("qkformer_4_384", 10, 32),
+    "spikingresformer": ("spikingresformer_cifar", 10, 32),
+    "metaspikeformer": ("metaspikeformer_8_384_imagenet", 1000, 224),
+}
+T, KEPT = 4, (1, 1, 0, 0)
+
+
+def measure(name, classes, side):
+    """Returns what one model's programs compute.
+
+    Args:
+      name: of the model.
+      classes: of its head.
+      side: of its images, in pixels.
+    """
+    model = snn.create_model(name, classes, side, time_steps=T)
+    shape = (side, side, 3)
+    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, *shape), np.float32))
+    names = snn.layer_names(model, shape[-1])
+    schedules = {"all": (1,) * T, "half": KEPT}
+    deployed = {
+        key: snn.deploy(model, variables, snn.TimeStepSchedule(dict.fromkeys(names, steps))).flops(
+            1
+        )
+        for key, steps in schedules.items()
+    }
+    return {
+        "model": name,
+        "parameters": sum(x.size for x in jax.tree.leaves(variables["params"])),
+        "masked": model_flops(model, variables, 1, shape),
+        **{f"deployed_{key}": flops for key, flops in deployed.items()},
+    }
+
+
+def markdown(rows):
+    """Returns the rows as a table in Markdown.
+
+    Args:
+      rows: from `measure`.
+    """
+    head = "| model | parameters | GFLOPs, masked | deployed, all steps | deployed, 2 of 4 |"
+    lines = [head, "|---|---:|---:|---:|---:|"]
+    for row in rows:
+        shares = [row[key] / row["masked"] for key in ("deployed_all", "deployed_half")]
+        cells = (
+            f"{row['parameters']:,}",
+            f"{row['masked'] / 1e9:.3g}",
+            *(f"{x:.3f}" for x in shares),
+        )
+        lines.append(f"| `{row['model']}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    out, rows = pathlib.Path(sys.argv[1]), []
+    out.mkdir(parents=True, exist_ok=True)
+    for form in tqdm(FORMS.values()):
+        rows.append(measure(*form))
+        (out / "flops.json").write_text(json.dumps(rows, indent=1) + "\n")
+    print(markdown(rows))
+
+
+if __name__ == "__main__":
+    main()
