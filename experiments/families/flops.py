@@ -25,7 +25,8 @@ FORMS = {
     "spikingresformer": ("spikingresformer_cifar", 10, 32),
     "metaspikeformer": ("metaspikeformer_8_384_imagenet", 1000, 224),
 }
-T, KEPT = 4, (1, 1, 0, 0)
+T = 4
+STEPS = {"all": (1, 1, 1, 1), "half": (1, 1, 0, 0)}
 
 
 def measure(name, classes, side):
@@ -40,18 +41,15 @@ def measure(name, classes, side):
     shape = (side, side, 3)
     variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, *shape), np.float32))
     names = snn.layer_names(model, shape[-1])
-    schedules = {"all": (1,) * T, "half": KEPT}
-    deployed = {
-        key: snn.deploy(model, variables, snn.TimeStepSchedule(dict.fromkeys(names, steps))).flops(
-            1
-        )
-        for key, steps in schedules.items()
+    schedules = {
+        key: snn.TimeStepSchedule(dict.fromkeys(names, steps)) for key, steps in STEPS.items()
     }
+    flops = {key: snn.deploy(model, variables, s).flops(1) for key, s in schedules.items()}
     return {
         "model": name,
         "parameters": sum(x.size for x in jax.tree.leaves(variables["params"])),
         "masked": model_flops(model, variables, 1, shape),
-        **{f"deployed_{key}": flops for key, flops in deployed.items()},
+        **{f"deployed_{key}": count for key, count in flops.items()},
     }
 
 
@@ -64,12 +62,8 @@ def markdown(rows):
     head = "| model | parameters | GFLOPs, masked | deployed, all steps | deployed, 2 of 4 |"
     lines = [head, "|---|---:|---:|---:|---:|"]
     for row in rows:
-        shares = [row[key] / row["masked"] for key in ("deployed_all", "deployed_half")]
-        cells = (
-            f"{row['parameters']:,}",
-            f"{row['masked'] / 1e9:.3g}",
-            *(f"{x:.3f}" for x in shares),
-        )
+        shares = [f"{row[f'deployed_{key}'] / row['masked']:.3f}" for key in STEPS]
+        cells = f"{row['parameters']:,}", f"{row['masked'] / 1e9:.3g}", *shares
         lines.append(f"| `{row['model']}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
