@@ -15,10 +15,10 @@ from flax import traverse_util
 from tiny_run import tiny_config
 
 import snnvit_jax as snn
-from snnvit_jax.checkpoints import Checkpoints, Measured
+from snnvit_jax.checkpoints import Checkpoints, Measured, load_variables
 from snnvit_jax.data import sources
 from snnvit_jax.pretrained import card, catalogue, folder
-from snnvit_jax.runs import analysis, classes, experiment, initial, networks, publishing, start
+from snnvit_jax.runs import classes, experiment, initial, networks, publishing, start
 from snnvit_jax.runs.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -215,7 +215,7 @@ def test_a_run_becomes_a_network_measured_as_it_is_loaded(run, published):
     stored = safetensors.numpy.load_file(target / "model.safetensors")
     assert {leaf.dtype.name for leaf in stored.values() if leaf.ndim > 1} == {"float16"}
     assert {leaf.dtype.name for leaf in stored.values() if leaf.ndim < 2} == {"float32"}
-    own = traverse_util.flatten_dict(analysis.load_variables(run / "checkpoints", "best"), sep="/")
+    own = traverse_util.flatten_dict(load_variables(run / "checkpoints", "best"), sep="/")
     for name, leaf in own.items():
         wanted = np.asarray(leaf).astype(stored[name].dtype)
         np.testing.assert_array_equal(stored[name], wanted)

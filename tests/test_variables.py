@@ -9,7 +9,7 @@ from flax import traverse_util
 import snnvit_jax as snn
 from snnvit_jax import evaluation
 from snnvit_jax.common.variables import check_finite
-from snnvit_jax.runs import teachers
+from snnvit_jax.runs import opening, teachers
 
 KERNEL = "params/block_0/attn/q_linear/kernel"
 DTYPES = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64, ml_dtypes.float8_e4m3fn)
@@ -57,7 +57,7 @@ def evaluate(model, variables, images):
 
 
 def load_teacher(model, variables, images, monkeypatch):
-    monkeypatch.setattr(teachers, "load_variables", lambda _: variables)
+    monkeypatch.setattr(opening, "load_variables", lambda _: variables)
     teachers.load("runs/teacher", 3)
 
 
