@@ -8,6 +8,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from quickly import QUICKLY
 
 import snnvit_jax as snn
 from snnvit_jax import training
@@ -18,13 +19,15 @@ from snnvit_jax.pretrained.catalogue import NETWORKS
 from snnvit_jax.runs import analysis, experiment
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs.workdir import Workdir
+from snnvit_jax.time_steps.schedule import with_schedule
+from snnvit_jax.xla import backends
 
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 EXAMPLES = 200  # one full batch and a part of another
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / name / "run.py")
+def script(name, file="run.py"):
+    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / name / file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -242,3 +245,39 @@ def test_the_energy_table_compares_schedules_with_a_plain_transformer(opened, ev
     np.testing.assert_allclose(float(rows[-1][5]), evaluated.energy.plain_microjoule, rtol=1e-3)
     assert rows[2][2] == f"{evaluated.schedule.average:.2f} of 2"
     assert found["all time steps"].schedule.average == 2
+
+
+def test_deployment_is_measured_beside_the_masked_model_and_onnx(opened, monkeypatch):
+    module = script("deploy", "measure.py")
+    run, variables = opened
+    schedule = snn.TimeStepSchedule.from_variables(variables)
+    fewer = with_schedule(variables, analysis.cut(schedule, "block_0", 1))
+    monkeypatch.setattr(backends, "compiler_options", lambda: QUICKLY)
+    (measured,) = module.measure(run, fewer, module.onnxruntime(), [EXAMPLES], duration=1e-3)
+    measured = json.loads(json.dumps(measured))
+    programs, equality = measured["programs"], measured["equality"]
+    assert list(programs) == [module.MASKED, module.EVERYTHING, module.LEARNED, module.ONNX]
+    assert all(0 < cost["fastest"] <= cost["seconds"] for cost in programs.values())
+    masked, everything, learned, by_onnx = (cost["flops"] for cost in programs.values())
+    assert masked >= everything > learned > 0
+    assert by_onnx is None
+    assert (equality["images"], measured["repetitions"]) == (EXAMPLES, 7)
+    assert 0 < equality["accuracy_masked"] < 1
+    for name in ("accuracy_deployed", "onnx_accuracy"):
+        assert equality[name] == equality["accuracy_masked"]
+    for name in ("", "onnx_"):
+        assert equality[f"{name}images_with_another_prediction"] == 0
+        assert equality[f"{name}largest_logit_difference"] < 1e-4
+    assert all(size > 10_000 for size in measured["files"].values())
+
+
+def test_logits_apart_are_counted_by_image():
+    module = script("deploy", "measure.py")
+    one = np.array([[1.0, 0], [1, 0], [1, 0]])
+    other = np.array([[1.0, 0], [1, 2], [1, 1e-5]])
+    assert module.apart(one, other) == {
+        "median_logit_difference": 1e-5,
+        "largest_logit_difference": 2,
+        "images_with_a_flipped_spike": 1,
+        "images_with_another_prediction": 1,
+    }

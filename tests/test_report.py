@@ -7,6 +7,7 @@ import json
 import pathlib
 import re
 import shutil
+import sys
 
 import matplotlib
 import numpy as np
@@ -76,7 +77,11 @@ def test_the_page_says_what_was_found_and_needs_nothing_else(tmp_path, result):
 def test_the_page_shows_what_experiments_left(tmp_path, result):
     for name in ADDED:
         (tmp_path / f"{name}.png").write_bytes(PNG)
-    programs = {"masked": {"flops": 4e6, "seconds": 0.5}, "<b>": {"flops": 1e6, "seconds": 0.1}}
+    programs = {
+        "masked": {"flops": 4e6, "seconds": 0.5},
+        "<b>": {"flops": 1e6, "seconds": 0.1},
+        "other runtime": {"flops": None, "seconds": 0.2},
+    }
     content = {"programs": programs, "batch_size": 2, "equality": {"images_of_the_split": 7}}
     (tmp_path / "deployed.json").write_text(json.dumps(content))
     text = rendered(tmp_path, result)
@@ -87,6 +92,7 @@ def test_the_page_shows_what_experiments_left(tmp_path, result):
     assert cells(table)[1:] == [
         ["masked", "2", "100.0 %", "500", "100.0 %"],
         ["<b>", "0.5", "25.0 %", "100", "20.0 %"],
+        ["other runtime", "", "", "200", "40.0 %"],
     ]
 
 
@@ -97,6 +103,8 @@ def test_the_page_shows_what_experiments_left(tmp_path, result):
         *('{"programs": {}, "batch_size": 1}', '[{"programs": {}, "batch_size": 1}]'),
         *('{"programs": [1], "batch_size": 1}', '{"programs": {"a": 1}, "batch_size": 1}'),
         '{"programs": {"a": {"flops": 0, "seconds": 1}}, "batch_size": 1}',
+        '{"programs": {"a": {"flops": null, "seconds": 1}, "b": {"flops": 1, "seconds": 1}}, '
+        '"batch_size": 1}',
         '{"programs": {"a": {"flops": "1", "seconds": 1}}, "batch_size": 1}',
     ],
 )
@@ -160,24 +168,47 @@ def test_the_page_shows_every_recorded_experiment(tmp_path, result, path, name):
     assert wanted is None or wanted in titles(text)
 
 
-@pytest.mark.parametrize("data", ["digits", "cifar10"])
-def test_the_page_shows_what_the_deployment_script_writes(tmp_path, monkeypatch, data):
-    recorded = json.loads((EXPERIMENTS / "deploy" / f"{data}.json").read_text())
-    by_size = {measured["batch_size"]: measured for measured in recorded}
+@pytest.fixture
+def script():
     spec = importlib.util.spec_from_file_location("measure", EXPERIMENTS / "deploy/measure.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    monkeypatch.setattr(script, "measure", lambda folder, size, seconds: by_size[size])
-    sizes = [str(size) for size in by_size]
-    monkeypatch.setattr("sys.argv", ["measure.py", str(tmp_path), "--batch_size", *sizes])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_shows_what_the_deployment_script_writes(tmp_path, monkeypatch, script):
+    recorded = json.loads((EXPERIMENTS / "deploy/digits.json").read_text())
+    asked = {}
+    monkeypatch.setattr(script, "onnxruntime", lambda: "runtime")
+    monkeypatch.setattr(script, "measure", lambda *given: asked.update(given=given) or recorded)
+    sizes = [measured["batch_size"] for measured in recorded]
+    monkeypatch.setattr(script.analysis, "open_run", lambda *a, **b: (a, b))
+    words = ("pretrained:digits_learned", "--data_dir=D", f"--out={tmp_path / 'out'}")
+    monkeypatch.setattr("sys.argv", ["measure.py", *words, "--batch_size", *map(str, sizes)])
     script.main()
-    text = page_tables.deployment(tmp_path / "deployed.json")
+    assert asked == {
+        "given": ((words[0],), {"data_dir": "D"}, "runtime", sizes, 15.0),
+    }
+    text = page_tables.deployment(tmp_path / "out" / "deployed.json")
     assert text.count("<table>") == len(recorded) == 2
     for measured in recorded:
         assert f"batch size: {measured['batch_size']};" in text
-    ratios = [row[2] for row in cells(text) if row[0] == "deployed, learned steps"]
+    ratios = [row[2] for row in cells(text) if row[0] == script.LEARNED]
     programs = [list(measured["programs"].values()) for measured in recorded]
     assert ratios == [f"{100 * p[2]['flops'] / p[0]['flops']:.1f} %" for p in programs]
+    assert sum(row[0] == script.ONNX for row in cells(text)) == 2
+
+
+def test_the_deployment_script_says_what_to_give_and_to_install(monkeypatch, capsys, script):
+    monkeypatch.setattr("sys.argv", ["measure.py", "pretrained:digits_learned"])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert "say with --out where the results go" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["measure.py", "pretrained:digits_learned", "--out=out"])
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(SystemExit):
+        script.main()
+    assert "pip install 'snnvit_jax[onnx]' onnxruntime" in capsys.readouterr().err
 
 
 def test_names_cannot_break_the_page(tmp_path, result):

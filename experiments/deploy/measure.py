@@ -1,17 +1,20 @@
 """What deployment saves on a trained model: python measure.py WORKDIR [--batch_size 1 64].
 
-Compares the masked model (`model.apply`, compiled), its deployment with all time steps on, and its
-deployment with the schedule that it learned: FLOPs as compiled, median and shortest time of calls
-made in turn, and on the whole evaluation split how far the logits are from the masked model's.
-Writes WORKDIR/deployed.json and prints a table.
+Compares the masked model (`model.apply`, compiled), its deployment with all time steps on, its
+deployment with the schedule that it learned, and the latter written as ONNX and computed by
+onnxruntime: FLOPs as compiled, median and shortest time of calls made in turn, sizes of the files,
+and on the whole held-out split how far the logits are apart. Writes OUT/deployed.json, by default
+into WORKDIR, and prints a table.
 """
 
 import argparse
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import platform
+import tempfile
 
 import jax
 import numpy as np
@@ -19,62 +22,134 @@ import numpy as np
 import snnvit_jax as snn
 from snnvit_jax.data import loader
 from snnvit_jax.evaluation import timing
-from snnvit_jax.runs import loop
-from snnvit_jax.runs.workdir import Workdir
+from snnvit_jax.runs import analysis
 from snnvit_jax.xla import backends
 from snnvit_jax.xla.flops import model_flops
 
 FLIP = 1e-4  # logits further apart than this have seen another spike, not another rounding
+MASKED, EVERYTHING, LEARNED = (
+    "model.apply, masked",
+    "deployed, all steps",
+    "deployed, learned steps",
+)
+ONNX = "the same by onnxruntime"
+TO_INSTALL = "pip install 'snnvit_jax[onnx]' onnxruntime"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("workdir", type=pathlib.Path)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("workdir", help="or a trained network: pretrained:NAME")
+    parser.add_argument("--out", type=pathlib.Path, help="folder, which a trained network needs")
+    parser.add_argument("--data_dir", help="folder of the data set, which a trained network needs")
     parser.add_argument("--batch_size", type=int, nargs="+", default=[1, 64])
     parser.add_argument("--seconds", type=float, default=15.0, help="of timing, at least 7 calls")
-    arguments = parser.parse_args()
-    results = [measure(arguments.workdir, b, arguments.seconds) for b in arguments.batch_size]
-    text = json.dumps(results, indent=1)
-    (arguments.workdir / "deployed.json").write_text(text + "\n")
+    args = parser.parse_args()
+    out = args.out or pathlib.Path(args.workdir)
+    if args.out is None and not out.is_dir():
+        parser.error(f"{args.workdir} is no folder: say with --out where the results go")
+    try:
+        runtime = onnxruntime()
+        run = analysis.open_run(args.workdir, data_dir=args.data_dir)
+    except (ImportError, ValueError, OSError) as error:
+        parser.error(str(error))
+    results = measure(*run, runtime, args.batch_size, args.seconds)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "deployed.json").write_text(json.dumps(results, indent=1) + "\n")
     for result in results:
         print_table(result)
 
 
-def measure(folder, batch_size, duration):
-    config = Workdir(folder).read_config()
-    if config is None:
-        raise ValueError(f"the workdir {folder} holds no run")
-    run = loop.Run(config, folder, training=False)
-    model, variables = run.experiment.model, jax.device_get(run.state.eval_variables)
-    batches = read_batches(run.experiment, batch_size)
-    names = snn.layer_names(model, run.experiment.image_shape[-1])
+def onnxruntime():
+    """The package, or an error that says what to install; also if ONNX cannot be written."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(f"{error}; ONNX is written and computed by: {TO_INSTALL}") from error
+    return onnxruntime
+
+
+def measure(experiment, variables, runtime, batch_sizes, duration):
+    """Returns a measurement for each batch size; of a run, from `analysis.open_run`."""
+    model, variables = experiment.model, jax.device_get(variables)
+    names = snn.layer_names(model, experiment.image_shape[-1])
+    recordings = len(experiment.image_shape) == 4
     all_steps = snn.TimeStepSchedule({n: [1] * model.config.time_steps for n in names})
-    everything, learned = snn.deploy(model, variables, all_steps), snn.deploy(model, variables)
+    everything = snn.deploy(model, variables, all_steps, recordings=recordings)
+    learned = snn.deploy(model, variables, recordings=recordings)
+    by_onnx, files = written(learned, runtime)
     # With the options of this backend's compiler, as the deployed programs have them.
     apply, on_device = backends.jit(model.apply), jax.device_put(variables)
     programs = {
-        "model.apply, masked": lambda images: apply(on_device, images),
-        "deployed, all steps": everything,
-        "deployed, learned steps": learned,
+        MASKED: lambda images: apply(on_device, images),
+        EVERYTHING: everything,
+        LEARNED: learned,
+        ONNX: by_onnx,
     }
-    flops = [model_flops(model, variables, batch_size, run.experiment.image_shape)]
-    flops += [program.flops(batch_size) for program in (everything, learned)]
-    images = jax.device_put(batches[0]["image"])
-    calls = [functools.partial(program, images) for program in programs.values()]
-    seconds = timing.interleaved(calls, duration)
-    return {
+    about = {
         "average_time_steps": learned.schedule.average,
         "time_steps": learned.schedule.time_steps,
         "computed_steps": float(np.mean([len(steps) for steps in learned.steps.values()])),
-        "batch_size": batch_size,
-        "repetitions": len(seconds[0]),
         "device": f"{jax.devices()[0].device_kind}, {platform.machine()}",
-        "programs": {
-            name: {"flops": f, "seconds": float(np.median(s)), "fastest": min(s)}
-            for name, f, s in zip(programs, flops, seconds, strict=True)
-        },
-        "equality": compare(programs["model.apply, masked"], learned, batches),
+        "threads": cores(),
+        "files": files,
     }
+    return [
+        about | of_batch_size(size, experiment, variables, programs, duration)
+        for size in batch_sizes
+    ]
+
+
+def of_batch_size(size, experiment, variables, programs, duration):
+    """What is measured with batches of one size."""
+    batches = read_batches(experiment, size)
+    seconds = times(programs, batches[0]["image"], duration)
+    flops = {
+        MASKED: model_flops(experiment.model, variables, size, experiment.image_shape),
+        EVERYTHING: programs[EVERYTHING].flops(size),
+        LEARNED: programs[LEARNED].flops(size),
+        ONNX: None,  # onnxruntime does not count them
+    }
+    return {
+        "batch_size": size,
+        "repetitions": len(seconds[MASKED]),
+        "programs": {
+            name: {"flops": flops[name], "seconds": float(np.median(s)), "fastest": min(s)}
+            for name, s in seconds.items()
+        },
+        "equality": compare(programs, batches),
+    }
+
+
+def written(deployed, runtime):
+    """(the model's ONNX file as a function of images, sizes of its files in bytes)."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [pathlib.Path(folder) / f"model.{kind}" for kind in ("snn", "onnx")]
+        for path in paths:
+            deployed.save(path)
+        sizes = {f"bytes_of_{path.suffix[1:]}": path.stat().st_size for path in paths}
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = cores()  # XLA's number too, whatever cores the machine has
+        session = runtime.InferenceSession(
+            str(paths[-1]), options, providers=["CPUExecutionProvider"]
+        )
+    return lambda images: session.run(["logits"], {"images": np.asarray(images)})[0], sizes
+
+
+def cores():
+    """Cores that this process may use."""
+    asked = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(asked(0)) if asked else os.cpu_count()
+
+
+def times(programs, images, duration):
+    """{name: seconds of each call} of programs called in turn, each with images where it is."""
+    on_device = jax.device_put(images)
+    calls = [
+        functools.partial(program, images if name == ONNX else on_device)
+        for name, program in programs.items()
+    ]
+    return dict(zip(programs, timing.interleaved(calls, duration), strict=True))
 
 
 def read_batches(experiment, batch_size):
@@ -83,24 +158,33 @@ def read_batches(experiment, batch_size):
         return list(batches)
 
 
-def compare(masked, deployed, batches):
-    """How far two programs' logits are apart, over a whole split."""
-    difference, same, right = [], [], []
-    for batch in batches:
-        a, b = (np.asarray(f(batch["image"]))[batch["mask"]] for f in (masked, deployed))
-        difference.append(np.abs(a - b).max(axis=1))
-        same.append(a.argmax(1) == b.argmax(1))
-        label = batch["label"][batch["mask"]]
-        right.append(np.stack([a.argmax(1) == label, b.argmax(1) == label]))
-    difference, same = np.concatenate(difference), np.concatenate(same)
-    right = np.concatenate(right, axis=1)
+def compare(programs, batches):
+    """How far the programs' logits are apart, over a whole split."""
+    logits = {
+        name: np.concatenate([np.asarray(f(x["image"]))[x["mask"]] for x in batches])
+        for name, f in programs.items()
+    }
+    labels = np.concatenate([batch["label"][batch["mask"]] for batch in batches])
+    right = {name: float((x.argmax(1) == labels).mean()) for name, x in logits.items()}
+    by_onnx = apart(logits[LEARNED], logits[ONNX])
     return {
-        "images": difference.size,
+        "images": len(labels),
+        **apart(logits[MASKED], logits[LEARNED]),
+        "accuracy_masked": right[MASKED],
+        "accuracy_deployed": right[LEARNED],
+        **{f"onnx_{key}": value for key, value in by_onnx.items()},
+        "onnx_accuracy": right[ONNX],
+    }
+
+
+def apart(one, other):
+    """How far logits [B, K] are from others."""
+    difference = np.abs(one - other).max(axis=1)
+    return {
         "median_logit_difference": float(np.median(difference)),
+        "largest_logit_difference": float(difference.max()),
         "images_with_a_flipped_spike": int((difference > FLIP).sum()),
-        "images_with_another_prediction": int((~same).sum()),
-        "accuracy_masked": float(right[0].mean()),
-        "accuracy_deployed": float(right[1].mean()),
+        "images_with_another_prediction": int((one.argmax(1) != other.argmax(1)).sum()),
     }
 
 
@@ -110,8 +194,12 @@ def print_table(result):
     print(f"{'':24} MFLOPs an image  ratio  median ms  ratio  fastest ms  ratio")
     for name, entry in result["programs"].items():
         flops, median, fastest = (entry[key] for key in ("flops", "seconds", "fastest"))
+        counted = f"{'':22}"
+        if flops is not None:
+            per_image = flops / result["batch_size"] / 1e6
+            counted = f"{per_image:15.3f} {flops / full['flops']:6.3f}"
         print(
-            f"{name:24} {flops / result['batch_size'] / 1e6:15.3f} {flops / full['flops']:6.3f} "
+            f"{name:24} {counted} "
             f"{median * 1e3:10.2f} {median / full['seconds']:6.3f} "
             f"{fastest * 1e3:11.2f} {fastest / full['fastest']:6.3f}"
         )

@@ -165,8 +165,8 @@ def deployment(path):
 
     Args:
       path: of the JSON file that experiments/deploy writes: a list of measurements {"programs":
-        {name: {"flops", "seconds"} of a batch}, the first one to compare with, "batch_size", and
-        other facts}, or one of them.
+        {name: {"flops", "seconds"} of a batch}, the first one to compare with, "flops" of others
+        None where a runtime does not count them, "batch_size", and other facts}, or one of them.
 
     Raises:
       ValueError: if the file holds something else.
@@ -216,13 +216,19 @@ def _program_rows(programs, images):
     return [
         (
             name,
-            three_digits(cost["flops"] / images / 1e6),
-            f"{100 * cost['flops'] / first['flops']:.1f} %",
+            *_counted(cost["flops"], first["flops"], images),
             three_digits(1e3 * cost["seconds"]),
             f"{100 * cost['seconds'] / first['seconds']:.1f} %",
         )
         for name, cost in programs.items()
     ]
+
+
+def _counted(flops, reference, images):
+    """Cells of a program's operations; empty where they are not known."""
+    if flops is None:
+        return "", ""
+    return three_digits(flops / images / 1e6), f"{100 * flops / reference:.1f} %"
 
 
 def _facts(content):
