@@ -175,6 +175,12 @@ def test_the_split_is_counted_batch_by_batch_as_at_once(evaluated, at_once):
     assert evaluated.energy.not_spiking == ["patch_embed/proj_conv", "head"]
 
 
+def test_layers_of_several_batches_stand_in_forward_order(opened, evaluated):
+    names = snn.layer_names(opened[0].model, channels=1)
+    assert list(evaluated.firing_rates) == list(evaluated.schedule.masks) == names
+    assert list(evaluated.energy.neurons) == names != sorted(names)
+
+
 def test_accuracies_under_schedules_are_those_of_the_changed_models(opened, evaluated, at_once):
     learned = evaluated.schedule
     schedules = [learned, analysis.cut(learned, "block_0", 1), analysis.cut(learned, "block_0", 0)]

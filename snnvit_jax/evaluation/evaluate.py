@@ -125,8 +125,8 @@ def _summarise(model, variables, source, total, image_shape, products):
         counted = energy.report_from_counts(
             model, variables, total["operations"], examples, image_shape
         )
-    names = list(active)
     sizes = energy.neuron_counts(model, image_shape)
+    names = list(sizes)  # in forward order, as sums over batches are not
     return Evaluation(
         split=source.split,
         examples=examples,
