@@ -21,6 +21,7 @@ lint: $(VENV)/installed
 # The site, in build/site/docs/index.html; a warning is an error.
 docs: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,docs]'
+	rm -rf build/site  # or pages of modules that have not changed would keep their old links
 	$(BIN)/sphinx-build -W --keep-going -q -b html -c docs . build/site
 
 format: $(VENV)/installed

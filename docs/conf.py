@@ -1,11 +1,14 @@
 """How Sphinx makes the site: `make docs`; sources are all Markdown pages of the repository."""
 
 import pathlib
-import re
 import sys
 
+from sphinx.util import logging
+
 ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+
+import pages  # noqa: E402
 
 from snnvit_jax.version import __version__  # noqa: E402
 
@@ -21,6 +24,7 @@ include_patterns = [
 ]
 exclude_patterns = ["build"]
 html_theme = "furo"
+html_static_path, html_css_files = ["static"], ["site.css"]
 html_title = f"snnvit_jax {release}"
 html_copy_source = False
 myst_heading_anchors = 3
@@ -33,11 +37,16 @@ napoleon_use_ivar = True  # or attributes would be described twice
 default_role = "code"
 
 
-def _escape_stars(app, what, name, obj, options, lines):
-    """A star before a word is that of Python, and begins no emphasis."""
-    lines[:] = [re.sub(r"(?<![\w`*\\])\*(?=[\w.])", r"\\*", line) for line in lines]
-
-
 def setup(app):
     """Sphinx calls this; napoleon comes first."""
-    app.connect("autodoc-process-docstring", _escape_stars, priority=900)
+    app.connect("autodoc-process-docstring", pages.as_prose, priority=900)
+    app.connect("autodoc-process-signature", pages.short_defaults)
+    app.connect("html-page-context", pages.finish, priority=900)
+    app.connect("build-finished", _check_links)
+
+
+def _check_links(app, error):
+    """A dead link inside the site is a warning, as Sphinx's own are."""
+    if error is None and app.builder.name == "html":
+        for page, link in pages.dead_links(app.outdir):
+            logging.getLogger(__name__).warning("%s: %s leads nowhere", page, link)

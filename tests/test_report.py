@@ -211,6 +211,13 @@ def test_the_deployment_script_says_what_to_give_and_to_install(monkeypatch, cap
     assert "pip install 'snnvit_jax[onnx]' onnxruntime" in capsys.readouterr().err
 
 
+def test_names_are_broken_between_their_parts_and_numbers_never():
+    text = page_tables.table(("a",), [("block_0/attn",), ("model.depth",), ("4.25 of 5",)])
+    assert re.findall("<td[^>]*>(.*)", text)[:3] == [
+        *("block_0/<wbr>attn", "model.<wbr>depth", "4.25 of 5"),
+    ]
+
+
 def test_names_cannot_break_the_page(tmp_path, result):
     text = rendered(tmp_path, result, data="<script>x</script>")
     assert "<script>" not in text

@@ -1,6 +1,7 @@
 """What the site and the package are made of; `make docs` itself checks links and docstrings."""
 
 import configparser
+import importlib.util
 import pathlib
 import re
 import tomllib
@@ -13,6 +14,71 @@ import snnvit_jax as snn
 ROOT = pathlib.Path(__file__).parents[1]
 INDEX = (ROOT / "docs" / "index.md").read_text()
 API = (ROOT / "docs" / "api.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def pages():
+    spec = importlib.util.spec_from_file_location("pages", ROOT / "docs/pages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (":returns: *{layer name* -- spikes}.", ":returns: {layer name: spikes}."),
+        (":returns: *A module* -- images -> x.", ":returns: A module: images -> x."),
+        (":Yields: *a* -- b.", ":Yields: a: b."),
+        ("of (values, *operands), 2*3", r"of (values, \*operands), 2*3"),
+        (r":param \*weights: *this* array", r":param \*weights: \*this* array"),
+        ("    :type: ``*args``", "    :type: ``*args``"),
+    ],
+)
+def test_docstrings_are_read_as_prose(pages, line, shown):
+    lines = [line]
+    pages.as_prose(None, "function", "f", None, {}, lines)
+    assert lines == [shown]
+
+
+def test_defaults_are_not_shown_as_objects(pages):
+    def short(signature):
+        return pages.short_defaults(None, "function", "f", None, {}, signature, "->")
+
+    given = "(a=<function X.<locals>.<lambda>>, b=<class 'jax.numpy.float32'>, c=<factory>, d=1)"
+    assert short(given) == ("(a=..., b=float32, c=..., d=1)", "->")
+    assert short("(a, *, b='<')") == ("(a, *, b='<')", "->")
+    assert short(None) is None
+
+
+def test_long_names_in_tables_may_be_broken(pages):
+    code = '<code><span class="pre">{}</span></code>'
+    long = "data/test_records::test_that_a_file_is_gone"
+    for name in ("spikformer_8_384_imagenet", long):
+        outside = f"<p>{code.format(name)}</p>"
+        assert pages.with_breaks(outside) == outside
+    body = pages.with_breaks(f"<td>{code.format(long)}, {code.format('model.depth')}</td>")
+    assert "data/<wbr>test_<wbr>records::<wbr>test_<wbr>that" in body and ">model.depth<" in body
+
+
+def test_links_back_from_the_code_lead_to_the_reference(pages):
+    known = dict.fromkeys(["snnvit_jax.deploy", "snnvit_jax.deployment.Deployed.save"])
+    body = '<a href="../api.html#snnvit_jax.Deployed.save"></a><a href="a.html#snnvit_jax.deploy">'
+    expected = body.replace("jax.Deployed", "jax.deployment.Deployed")
+    assert pages.with_known_anchors(body, known) == expected
+    assert pages.with_known_anchors(expected, known) == expected
+
+
+def test_dead_links_of_a_site_are_found(pages, tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a b.png").touch()
+    (tmp_path / "index.html").write_text(
+        '<p id="here"><a href="#here"><a href="sub/x.html#there"><a href="https://a.b/c">'
+        '<img src="a%20b.png?v=1"><img src="gone.png"><a href="sub/x.html#gone"><a href="#gone">'
+    )
+    (tmp_path / "sub/x.html").write_text('<p id="there"><a href="../index.html#here"><a href="x">')
+    found = [("index.html", link) for link in ("gone.png", "sub/x.html#gone", "#gone")]
+    assert pages.dead_links(tmp_path) == [*found, ("sub/x.html", "x")]
 
 
 def settings():

@@ -136,7 +136,7 @@ class Fresh:
         out, _ = self.run("snnvit", "--mode=compare", "a", "b")
         print(_indented(out))
         page = (self.home / "comparison.html").read_text()
-        _check("Settings that differ" in page and "model/<wbr>depth" in page, "the page")
+        _check("Settings that differ" in page and "model.<wbr>depth" in page, "the page")
         _, error = self.run("snnvit", "--config=digit", status=2)
         _check("did you mean 'digits'" in error, error)
 

@@ -169,9 +169,6 @@ def _schedules(runs):
 def _settings(runs, differences):
     if not differences:
         return "<p>None: they were configured alike.</p>"
-    rows = [
-        (key.replace(".", "/"), *(f"{value}" for value in values))
-        for key, values in differences.items()
-    ]
+    rows = [(key, *(f"{value}" for value in values)) for key, values in differences.items()]
     table = page_tables.table(("setting", *(run.name for run in runs)), rows)
     return f'<div class="scrolled">{table}</div>'

@@ -25,6 +25,7 @@ th { font-weight: 600; color: #5b6875; }
 .n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 td:last-child, th:last-child { padding-right: 0; }
 .beside { display: flex; flex-wrap: wrap; gap: 1rem 2rem; align-items: flex-start; }
+.beside > div { flex: 1 1 22rem; max-width: 29rem; }
 .beside h3 { font-size: .95rem; margin: .3rem 0; overflow-wrap: anywhere; }
 .scrolled { overflow-x: auto; }
 .small { font-size: .8rem; color: #5b6875; }

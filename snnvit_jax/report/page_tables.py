@@ -5,6 +5,7 @@ Cells of the class "wide" are left out on a narrow screen, so that no table scro
 
 import html
 import json
+import re
 
 from snnvit_jax.common.hints import AGAINST_SILENCE
 from snnvit_jax.energy.tables import mean_rate
@@ -242,8 +243,8 @@ def _facts(content):
 
 
 def _breakable(text):
-    """Escaped text in which a layer's name may be broken, but only between its parts."""
-    return html.escape(str(text)).replace("/", "/<wbr>")
+    """Escaped text in which names of layers and settings may be broken, between their parts."""
+    return re.sub(r"/|(?<=[a-z])\.(?=[a-z])", r"\g<0><wbr>", html.escape(str(text)))
 
 
 def _section(title, body):
