@@ -1,4 +1,4 @@
-"""What every package may use: durable files, rules for values, checks of variables.
+"""What every package may use: durable files, rules for values, variables and parameters.
 
 Imports nothing else of this package.
 """

@@ -1,6 +1,6 @@
 """What spiking transformers are made of, except the neuron: layers of signals.
 
-Imports `signals` and `xla`.
+Imports `common`, `signals` and `xla`.
 """
 
 from snnvit_jax.layers.attention import (

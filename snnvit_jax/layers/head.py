@@ -5,6 +5,8 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 
+from snnvit_jax.common.parameters import parameter
+
 # Collection in which a head leaves its logits at each time step, [B, T, classes], where an
 # application names it as mutable.
 STEP_LOGITS = "step_logits"
@@ -32,14 +34,14 @@ class Head(nn.Module):
     def __call__(self, x):
         """Returns [B, classes] of a signal [B, K, ..., C]."""
         shape = (x.features, self.num_classes)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        kernel = parameter(self, "kernel", self.kernel_init, shape)
         weights = {"kernel": kernel}
         if self.reads_steps(x) and not x.plan:
             logits = jnp.mean(jnp.dot(wide(x.values), kernel), axis=1)
         else:
             logits = jnp.dot(self.features(x), kernel)
         if self.use_bias:
-            weights["bias"] = self.param("bias", self.bias_init, shape[1:], jnp.float32)
+            weights["bias"] = parameter(self, "bias", self.bias_init, shape[1:])
             logits = logits + weights["bias"]
         if self.is_mutable_collection(STEP_LOGITS) and not self.is_initializing():
             self.sow(STEP_LOGITS, "logits", self._of_each_step(x, **weights))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from snnvit_jax.common.parameters import parameter
 from snnvit_jax.signals.signal import OfImages
 from snnvit_jax.xla.convolution import convolve
 
@@ -164,13 +165,13 @@ def _apply(module, x, function, kernel_shape):
     if x.plan:
         return _apply_planned(module, x.wanted(module.path), function, kernel_shape)
     default = uniform_fan_in(math.prod(kernel_shape[:-1]))
-    kernel = module.param("kernel", module.kernel_init or default, kernel_shape, jnp.float32)
+    kernel = parameter(module, "kernel", module.kernel_init or default, kernel_shape)
     function = _of_signal(function)
     y = x.through(function, jnp.asarray(kernel, module.dtype))
     bias = None
     if module.use_bias:
         init = module.bias_init or default
-        bias = module.param("bias", init, (module.features,), jnp.float32)
+        bias = parameter(module, "bias", init, (module.features,))
         y = y.biased(jnp.asarray(bias, module.dtype))
     about = {"function": function, "kernel": kernel, "bias": bias}
     return y.trace("linear", module.path, (x,), **about)

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from snnvit_jax.common.parameters import parameter
 from snnvit_jax.signals.signal import OfImages
 from snnvit_jax.xla.rematerialisation import pointwise, value
 
@@ -137,8 +138,8 @@ class BatchNorm(nn.Module):
         if x.plan:
             return self._planned(x)
         C = x.features
-        scale = self.param("scale", nn.initializers.ones, (C,), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (C,), jnp.float32)
+        scale = parameter(self, "scale", nn.initializers.ones, (C,))
+        bias = parameter(self, "bias", nn.initializers.zeros, (C,))
         mean = self.variable("batch_stats", "mean", jnp.zeros, (C,), jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, (C,), jnp.float32)
         about = {"scale": scale, "bias": bias, "mean": mean.value, "var": var.value}

@@ -232,22 +232,9 @@ def build(config, to_train=True, workdir=None):
         weights to start from.
     """
     config_lib.validate(config)
-    family = family_of(config.model.name)
-    placement = Placement(create_mesh(config.mesh), config.sharding, family.tensor_rules)
-    check_batch(config.batch_size, placement.mesh, config.accumulate)
-    data = config.data
-    frames = sources.frame_settings(config.model.time_steps, data.events)
-    train_source, eval_source = (
-        _source(data, key, frames) for key in ("train_split", "eval_split")
-    )
-    loader.check_fills_batch(train_source, config.batch_size)
-    sources.check_same_classes(train_source, eval_source)
-    sources.check_same_channels(train_source, eval_source)
-    sources.check_same_sensor(train_source, eval_source)
-    for source in (train_source, eval_source):
-        if data.on_damaged == "fatal":
-            sources.check_complete(source)
-        sources.check_some_labels(source, on_damaged=data.on_damaged)
+    data, family = config.data, family_of(config.model.name)
+    placement = _placement(config, family)
+    train_source, eval_source = _sources(config)
     if to_train and not (workdir and finished_checkpoints(workdir.checkpoints)):
         initial.check_exists(config.init_from)
     preprocess, augment, image_shape = _transforms(config, train_source.channels)
@@ -292,6 +279,28 @@ def build(config, to_train=True, workdir=None):
         learning_rate=rate,
         teacher=teacher,
     )
+
+
+def _placement(config, family):
+    placement = Placement(create_mesh(config.mesh), config.sharding, family.tensor_rules)
+    check_batch(config.batch_size, placement.mesh, config.accumulate)
+    return placement
+
+
+def _sources(config):
+    """Returns (training examples, held-out examples), of the same classes, channels and sensor."""
+    data = config.data
+    frames = sources.frame_settings(config.model.time_steps, data.events)
+    both = [_source(data, key, frames) for key in ("train_split", "eval_split")]
+    loader.check_fills_batch(both[0], config.batch_size)
+    sources.check_same_classes(*both)
+    sources.check_same_channels(*both)
+    sources.check_same_sensor(*both)
+    for source in both:
+        if data.on_damaged == "fatal":
+            sources.check_complete(source)
+        sources.check_some_labels(source, on_damaged=data.on_damaged)
+    return both
 
 
 def _transforms(config, channels):

@@ -24,9 +24,11 @@ from snnvit_jax.xla import kernels
 from snnvit_jax.xla.rematerialisation import (
     deferred,
     frozen,
+    is_pointwise,
     materialise,
     pointwise,
     rematerialise,
+    source,
     value,
 )
 
@@ -81,6 +83,8 @@ class Signal(flax.struct.PyTreeNode):
     @property
     def shape(self):
         """(B, K, ...) of the values, without computing them."""
+        if is_pointwise(self.pending):
+            return source(self.pending).shape
         return jax.eval_shape(value, self.pending).shape
 
     @property

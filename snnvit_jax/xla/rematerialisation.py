@@ -51,7 +51,8 @@ def is_pointwise(deferred):
       deferred: array, or what `deferred` returns.
     """
     while isinstance(deferred, Partial):
-        if not getattr(deferred.func.function, "pointwise", False):
+        function = getattr(deferred.func, "function", deferred.func)
+        if not getattr(function, "pointwise", False):
             return False
         deferred = deferred.args[0]
     return True

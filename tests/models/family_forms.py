@@ -39,7 +39,6 @@ FORMS = {
         THREE_STAGES | {"depth": 4, "image_size": 32},
     ),
 }
-ONE_STAGE = ("spikformer", "spikingformer", "sdt")
 FAMILY_FORMS = [form for form in FORMS if "," not in form]
 # Where one value is not one number for all families.
 TWO_BLOCKS = {

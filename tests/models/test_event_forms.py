@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import parity
 import pytest
+from family_forms import tiers
 from flax import traverse_util
 from quickly import QUICKLY, quickly
 from test_convert import run_train
@@ -196,7 +197,7 @@ def spikes_of(model, variables, recordings):
     return {name: np.asarray(s, np.int64) for name, s in snn.spikes(seen).items()}
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", tiers(FORMS, "spikformer_2_256_dvs", "sdt_2_256_dvs"))
 def test_deployed_with_recordings_it_is_the_masked_model(name, lively, x64):
     model, variables, recordings, names = small(name, lively, "float64")
     masked = jax.jit(lambda v: model.apply(v, recordings), compiler_options=QUICKLY)
@@ -212,7 +213,7 @@ def test_deployed_with_recordings_it_is_the_masked_model(name, lively, x64):
     assert not np.allclose(*logits)
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", tiers(FORMS, "spikformer_2_256_dvs", "qkformer_2_256_dvs"))
 def test_a_frame_that_nobody_listens_to_is_not_read(name, lively):
     model, variables, recordings, names = small(name, lively)
     first = {layer: [1, 0, 0] for layer in names}
@@ -244,7 +245,7 @@ def test_a_file_takes_any_number_of_recordings(lively, tmp_path):
         np.testing.assert_allclose(loaded(batch), deployed(batch), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["spikformer_2_256_dvs", "sdt_2_256_dvs"])
+@pytest.mark.parametrize("name", tiers(["spikformer_2_256_dvs", "sdt_2_256_dvs"], "sdt_2_256_dvs"))
 def test_stopping_after_a_step_is_a_model_of_a_shorter_recording(name, lively):
     model, variables, recordings, _ = small(name, lively)
     running = quickly(lambda v, x: early_exit.running_logits(model, v, x), variables, recordings)
@@ -265,7 +266,9 @@ def taps(x, features):
     return features * sum(window.sum() for window in windows)
 
 
-@pytest.mark.parametrize("name", ["spikformer_2_256_dvs", "qkformer_2_256_dvs"])
+@pytest.mark.parametrize(
+    "name", tiers(["spikformer_2_256_dvs", "qkformer_2_256_dvs"], "spikformer_2_256_dvs")
+)
 def test_the_embedding_of_events_costs_accumulates_alone(name, lively):
     model, variables, recordings, _ = small(name, lively)
     report = snn.energy_report(model, variables, recordings)

@@ -277,6 +277,7 @@ def masked(small):
     return in_float64(*small)
 
 
+@pytest.mark.slow
 def test_deployed_it_equals_the_masked_model(masked, x64):
     for schedule in schedules(masked.names, 3, 2):
         assert_deployed_equals_masked(masked, schedule)
@@ -286,6 +287,7 @@ def test_deployed_it_equals_the_masked_model(masked, x64):
         assert_deployed_equals_masked(masked, snn.TimeStepSchedule(masks_of))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neuron", [PLIFNeuron(tau=2.5, reset="soft"), IFNeuron(), ReLUNeuron()])
 def test_deployed_with_other_neurons_it_equals_the_masked_model(neuron, lively, x64):
     model = snn.create_model("spikingresformer_cifar", 3, time_steps=2, neuron=neuron, **SMALL)
@@ -311,6 +313,7 @@ def test_rate_scales_are_part_of_one_linear_map(small):
     np.testing.assert_allclose(found, np.tile(constant[:, 1] * attn[:, None], (4, 1, 1)), 1e-5)
 
 
+@pytest.mark.slow
 def test_flops_fall_with_the_steps_that_all_layers_share(golden):
     model = golden.model()
     variables = snn.convert.from_torch(model, golden.weights)
@@ -329,6 +332,7 @@ def test_a_file_needs_no_code_of_the_family(small, tmp_path):
     assert loaded.about["family"] == "spikingresformer"
 
 
+@pytest.mark.slow
 def test_stopping_after_a_step_gives_what_a_shorter_model_gives(small):
     model, variables, images = small
     running = jax.jit(
