@@ -1,12 +1,13 @@
 """What Sphinx is told beyond its settings: docstrings as prose, names that may be broken, links."""
 
 import pathlib
+import posixpath
 import re
 import urllib.parse
 
 START = "README"  # has the project's name as its heading, and stands in the menu as "Start"
 
-LONG = 28  # characters of a name that a phone shows in a cell of a table
+LONG = 28  # characters of a word that a cell of a table shows on a phone
 
 
 def as_prose(app, what, name, obj, options, lines):
@@ -32,7 +33,7 @@ def short_defaults(app, what, name, obj, options, signature, returns):
 def finish(app, pagename, templatename, context, doctree):
     """Changes what is written into a page: its title, its links to the reference, its tables."""
     for neighbour in (context.get("prev"), context.get("next")):
-        if neighbour and pathlib.PurePosixPath(neighbour["link"]).stem == START:
+        if neighbour and is_start(pagename, neighbour["link"]):
             neighbour["title"] = "Start"
     if pagename == START:
         context["title"] = "Start"
@@ -42,6 +43,16 @@ def finish(app, pagename, templatename, context, doctree):
         known = app.env.domaindata["py"]["objects"]
         context["body"] = with_known_anchors(context["body"], known)
     context["body"] = with_breaks(context["body"])
+
+
+def is_start(pagename, link):
+    """Returns whether a link leads to the page "Start", and not to that of an experiment.
+
+    Args:
+      pagename: of the page with the link, from the root of the site.
+      link: relative to it.
+    """
+    return posixpath.normpath(posixpath.join(posixpath.dirname(pagename), link)) == f"{START}.html"
 
 
 def with_known_anchors(body, known):
@@ -66,20 +77,25 @@ def with_known_anchors(body, known):
 
 
 def with_breaks(body):
-    """Returns a page in which long names in the cells of tables may be broken between their parts.
+    """Returns a page in which long words in the cells of tables may be broken.
+
+    Names between their parts, checksums anywhere.
 
     Args:
       body: HTML.
     """
 
     def breakable(cell):
-        return re.sub(rf'(?<=<span class="pre">)[^<]{{{LONG},}}', _breakable, cell.group())
+        parts = re.split(r"(<[^>]*>)", cell.group())  # text, tag, text, ...
+        parts[::2] = [re.sub(rf"\S{{{LONG},}}", _broken, text) for text in parts[::2]]
+        return "".join(parts)
 
-    return re.sub(r"<td>.*?</td>", breakable, body, flags=re.DOTALL)
+    return re.sub(r"<td\b.*?</td>", breakable, body, flags=re.DOTALL)
 
 
-def _breakable(text):
-    return re.sub(r"(?<=\w)(?:::|[_/.=])(?=\w)", r"\g<0><wbr>", text.group())
+def _broken(word):
+    parts = re.sub(r"(?<=\w)(?:::|[_/.=])(?=\w)", r"\g<0><wbr>", word.group())
+    return re.sub(r"[0-9a-f]{16}(?=[0-9a-f]{16})", r"\g<0><wbr>", parts)
 
 
 def dead_links(folder):

@@ -51,14 +51,25 @@ def test_defaults_are_not_shown_as_objects(pages):
     assert short(None) is None
 
 
-def test_long_names_in_tables_may_be_broken(pages):
+def test_long_words_in_tables_may_be_broken(pages):
     code = '<code><span class="pre">{}</span></code>'
-    long = "data/test_records::test_that_a_file_is_gone"
-    for name in ("spikformer_8_384_imagenet", long):
-        outside = f"<p>{code.format(name)}</p>"
-        assert pages.with_breaks(outside) == outside
-    body = pages.with_breaks(f"<td>{code.format(long)}, {code.format('model.depth')}</td>")
-    assert "data/<wbr>test_<wbr>records::<wbr>test_<wbr>that" in body and ">model.depth<" in body
+    long, short = "data/test_records::test_that_a_file_is_gone", "spikformer_8_384_imagenet"
+    outside = f'<p title="{long}">{code.format(long)}</p>'
+    assert pages.with_breaks(outside) == outside
+    for shown in (code.format(short), f'<a href="{long}">4.25 of 5</a>'):
+        assert pages.with_breaks(f"<td>{shown}</td>") == f"<td>{shown}</td>"
+    body = pages.with_breaks(f'<td class="x"><p>{long}</p>{"0123456789abcdef" * 2}</td>')
+    assert "<p>data/<wbr>test_<wbr>records::<wbr>test_<wbr>that" in body
+    assert "cdef<wbr>0123456789abcdef</td>" in body
+
+
+def test_only_the_first_page_is_called_start(pages):
+    assert pages.is_start("docs/index", "../README.html")
+    assert pages.is_start("experiments/deploy/README", "../../README.html")
+    assert not pages.is_start("experiments/deploy/README", "../digits/README.html")
+    context = {"prev": {"link": "../README.html", "title": "a"}, "next": None, "title": "b"}
+    pages.finish(None, "docs/index", "page.html", context, None)
+    assert (context["prev"]["title"], context["title"]) == ("Start", "b")
 
 
 def test_links_back_from_the_code_lead_to_the_reference(pages):
