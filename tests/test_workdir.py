@@ -36,3 +36,8 @@ def test_lines_after_a_damaged_one_are_kept(workdir):
     damaged = workdir.metrics.read_bytes().replace(b'"step": 4', b'"step": \xb4')
     workdir.metrics.write_bytes(damaged)
     assert workdir.read_metrics() == [LINES[0], LINES[2]]
+
+
+def test_a_trained_network_is_no_folder_of_a_run():
+    with pytest.raises(ValueError, match="^pretrained:digits_t4 is a trained network.*--mode=pred"):
+        Workdir("pretrained:digits_t4")

@@ -13,12 +13,11 @@ from snnvit_jax.common import files
 from snnvit_jax.common.variables import check_finite
 from snnvit_jax.models import create_model, family_of
 from snnvit_jax.runs.config import family_settings
-from snnvit_jax.runs.workdir import Workdir
+from snnvit_jax.runs.workdir import PRETRAINED, Workdir
 from snnvit_jax.weights import convert, torch_file
 from snnvit_jax.weights.fitting import fit, head_of
 from snnvit_jax.weights.names import unwrap
 
-PRETRAINED = "pretrained:"  # before the name of a network that comes with the package
 _TORCH_SUFFIXES = (".pth", ".pt", ".tar", ".bin")
 
 

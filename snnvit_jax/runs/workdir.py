@@ -12,6 +12,8 @@ import shutil
 from snnvit_jax.common import files
 from snnvit_jax.runs import config as config_lib
 
+PRETRAINED = "pretrained:"  # before the name of a network that comes with the package
+
 
 class InUseError(OSError):
     """A folder that another process is training in."""
@@ -29,7 +31,17 @@ class Workdir:
 
         Args:
           path: of the folder; "~" stands for the user's home, as in a shell.
+
+        Raises:
+          ValueError: if it is the name of a trained network, which has no such folder.
         """
+        if str(path).startswith(PRETRAINED):
+            name = str(path).removeprefix(PRETRAINED)
+            raise ValueError(
+                f"{path} is a trained network, not a run's folder: predict with it "
+                f"(--mode=predict --model={path}), train on (--config.init_from={path}) or deploy "
+                f"it (snn.load_pretrained({name!r}))"
+            )
         self.path = pathlib.Path(path).expanduser().absolute()
 
     config = property(lambda self: self.path / "config.json")
