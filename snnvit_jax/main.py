@@ -284,7 +284,10 @@ def _train(run, profile=0):
     try:
         summary = run.train(profile=profile)
     except OSError as error:  # all was there when it began
-        raise restart.PassingError(error) from error
+        raise restart.PassingError(
+            f"{error} (while training in {run.workdir.path}; what is saved there is kept: once the "
+            "cause is gone, the same command goes on)"
+        ) from error
     if summary is None:
         _say(f"run the same command with --workdir={run.workdir.path} to continue")
         return 128 + run.stop_signal

@@ -494,7 +494,9 @@ def test_a_file_that_fails_during_training_is_no_bad_input(error, halved):
         raise error
 
     run._train_one = fail
-    with pytest.raises(restart.PassingError, match=re.escape(str(error))):
+    with pytest.raises(
+        restart.PassingError, match=re.escape(f"{error} (while training in {halved}")
+    ):
         main._train(run)
 
 
