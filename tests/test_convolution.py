@@ -9,15 +9,31 @@ import pytest
 
 from snnvit_jax.xla import convolution
 
+GROUPS = {  # options and shape of the kernel
+    "of four channels": (((1, 1), ((1, 1), (2, 0)), (1, 1), 3, None), (3, 3, 4, 9)),
+    "of four channels, strides": (((2, 1), ((1, 1), (2, 0)), (1, 1), 3, None), (3, 3, 4, 9)),
+    "of single channels": (((1, 1), ((1, 1), (2, 0)), (1, 1), 12, None), (3, 3, 1, 12)),
+    "of single channels, wide padding": (
+        ((1, 1), ((0, 3), (2, 2)), (1, 1), 12, None),
+        (2, 3, 1, 12),
+    ),
+    "of single channels, strides": (((2, 1), ((1, 1), (1, 1)), (1, 1), 12, None), (3, 3, 1, 12)),
+    "of single channels, dilated": (((1, 1), ((2, 2), (2, 2)), (2, 2), 12, None), (3, 3, 1, 12)),
+    "of single channels, two out of each": (
+        ((1, 1), ((1, 1), (1, 1)), (1, 1), 12, None),
+        (3, 3, 1, 24),
+    ),
+}
 
-@pytest.mark.parametrize("strides", [(1, 1), (2, 1)])
-def test_groups_one_by_one_are_the_convolution_in_groups(strides, x64):
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_groups_on_a_cpu_are_the_convolution_in_groups(name, x64):
     rng = np.random.default_rng(0)
-    images, kernel = rng.normal(size=(2, 6, 5, 12)), rng.normal(size=(3, 3, 4, 9))
-    options = strides, ((1, 1), (2, 0)), (1, 1), 3, None
+    options, shape = GROUPS[name]
+    images, kernel = rng.normal(size=(2, 6, 5, 12)), rng.normal(size=shape)
     at_once = functools.partial(convolution._at_once, options)
     found = convolution.convolve(images, kernel, *options)
-    np.testing.assert_allclose(found, at_once(images, kernel), rtol=1e-12)
+    np.testing.assert_allclose(found, at_once(images, kernel), rtol=1e-12, atol=1e-14)
 
     def gradients(function):
         def loss(*operands):
@@ -27,7 +43,9 @@ def test_groups_one_by_one_are_the_convolution_in_groups(strides, x64):
 
     found = gradients(lambda x, k: convolution.convolve(x, k, *options))
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), found, gradients(at_once)
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12),
+        found,
+        gradients(at_once),
     )
 
 

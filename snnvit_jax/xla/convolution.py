@@ -2,7 +2,8 @@
 
 XLA's compiler for CPUs has a fast convolution of one group only: one of several groups takes 7
 times as long as its groups one after the other, and its gradient 15 times. There it is written as
-those; elsewhere, and over several devices, which may divide the groups, it is one operation.
+those, and one of single channels (depthwise) as a sum of shifted images, 10 to 30 times as fast;
+elsewhere, and over several devices, which may divide the groups, it is one operation.
 
 Where a mesh has two axes, XLA adds the gradient of the kernel of such a convolution up over all
 devices, although only those along the axis of the batch hold different images: it comes out too
@@ -18,6 +19,7 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 # With fewer channels in a group, or more groups, a loop over groups is no gain.
 _LEAST_CHANNELS = 4
 _MOST_GROUPS = 128
+_MOST_TAPS = 81  # of a kernel of single channels
 
 
 def convolve(images, kernel, strides, padding, dilation=(1, 1), groups=1, wide=None):
@@ -35,10 +37,19 @@ def convolve(images, kernel, strides, padding, dilation=(1, 1), groups=1, wide=N
     options = strides, padding, dilation, groups, wide
     if groups > 1 and _is_mesh_of_two_axes():
         return _divided(options, images, kernel)
-    in_groups = 1 < groups <= _MOST_GROUPS and kernel.shape[2] >= _LEAST_CHANNELS
-    if in_groups and jax.device_count() == 1:
-        return _grouped(options, images, kernel)
+    if jax.device_count() == 1 and (of_cpu := _for_cpu(options, kernel.shape)):
+        return _on_cpu(of_cpu, options, images, kernel)
     return _at_once(options, images, kernel)
+
+
+def _for_cpu(options, shape):
+    """How a CPU computes it quickly: a function of (options, images, kernel), None for as it is."""
+    strides, _, dilation, groups, _ = options
+    rows, columns, inside, features = shape
+    if 1 < groups <= _MOST_GROUPS and inside >= _LEAST_CHANNELS:
+        return _one_by_one
+    alone = inside == 1 and groups == features > 1 and rows * columns <= _MOST_TAPS
+    return _shifted if alone and strides == dilation == (1, 1) else None
 
 
 def _at_once(options, images, kernel):
@@ -61,26 +72,60 @@ def _one_by_one(options, images, kernel):
     return jnp.concatenate([_at_once((*same, 1, wide), *part) for part in parts], -1)
 
 
-# Its gradient by hand: otherwise what each backend keeps for it would be kept on every backend.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _grouped(options, images, kernel):
-    cpu, default = (functools.partial(form, options) for form in (_one_by_one, _at_once))
+def _shifted(options, images, kernel):
+    """Of single channels: the sum over the taps of a kernel of images moved by as much."""
+    _, padding, _, _, wide = options
+    rows, columns = kernel.shape[:2]
+    edges = ((0, 0, 0), *((*edge, 0) for edge in padding), (0, 0, 0))  # less than none crops
+    padded = jax.lax.pad(images, jnp.zeros((), images.dtype), edges).astype(wide or images.dtype)
+    height, width = padded.shape[1] - rows + 1, padded.shape[2] - columns + 1
+    taps = kernel[:, :, 0].astype(padded.dtype)
+    return sum(
+        padded[:, row : row + height, column : column + width] * taps[row, column]
+        for row in range(rows)
+        for column in range(columns)
+    )
+
+
+def _shifted_forward(options, images, kernel):
+    return _shifted(options, images, kernel), (images, kernel)
+
+
+def _shifted_backward(options, operands, gradient):
+    """By hand: the derivative of a slice would write a whole image for each tap."""
+    images, kernel = operands
+    around = zip(kernel.shape[:2], options[1], strict=True)
+    padding = tuple((size - 1 - before, size - 1 - after) for size, (before, after) in around)
+    back = *options[:1], padding, *options[2:]
+    of_images = _shifted(back, gradient, jnp.flip(kernel, (0, 1)).astype(gradient.dtype))
+    of_kernel = jax.vjp(lambda k: _at_once(options, images, k), kernel)[1](gradient)[0]
+    return of_images.astype(images.dtype), of_kernel
+
+
+_shifted.defvjp(_shifted_forward, _shifted_backward)
+
+
+# Its gradient by hand: otherwise what each backend keeps for it would be kept on every backend.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _on_cpu(of_cpu, options, images, kernel):
+    cpu, default = (functools.partial(form, options) for form in (of_cpu, _at_once))
     return jax.lax.platform_dependent(images, kernel, cpu=cpu, default=default)
 
 
-def _forward(options, images, kernel):
-    return _grouped(options, images, kernel), (images, kernel)
+def _forward(of_cpu, options, images, kernel):
+    return _on_cpu(of_cpu, options, images, kernel), (images, kernel)
 
 
-def _backward(options, operands, gradient):
+def _backward(of_cpu, options, operands, gradient):
     def of(form, images, kernel, gradient):
         return jax.vjp(functools.partial(form, options), images, kernel)[1](gradient)
 
-    cpu, default = (functools.partial(of, form) for form in (_one_by_one, _at_once))
+    cpu, default = (functools.partial(of, form) for form in (of_cpu, _at_once))
     return jax.lax.platform_dependent(*operands, gradient, cpu=cpu, default=default)
 
 
-_grouped.defvjp(_forward, _backward)
+_on_cpu.defvjp(_forward, _backward)
 
 
 def _is_mesh_of_two_axes():
