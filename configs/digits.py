@@ -74,5 +74,8 @@ def get_config(family="spikformer"):
     config.data.std = (0.4,)
 
     config.optimizer.learning_rate = 3e-3
+    if family == "metaspikeformer":  # else it does not begin to learn
+        config.model.neuron.alpha = 2.0
+        config.optimizer.clip_norm = 1.0
     config.optimizer.warmup = 2 / 72
     return config
