@@ -19,6 +19,7 @@ import sys
 import jax
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 import snnvit_jax as snn
 from snnvit_jax.common import files
@@ -159,6 +160,9 @@ def draw(rows):
             ax.errorbar(x, 100 * accuracy, error, fmt=marker, capsize=2, label=name)
     for ax, label in zip(axes, conventions.values(), strict=True):
         ax.set(xlabel=label, xscale="log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.grid(linewidth=0.6)
     axes[0].set(ylabel="held-out accuracy in %")
     axes[1].legend(frameon=False, fontsize="small")
