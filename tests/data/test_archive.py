@@ -1,4 +1,5 @@
 import io
+import os
 import pickle
 import zipfile
 
@@ -83,6 +84,14 @@ def test_classes_may_have_names(tmp_path):
         sources.load("archive", "test", path)
 
 
+def test_names_of_classes_that_are_bytes_or_numbers_become_text(tmp_path):
+    names = ("café", "b", "c", "d", "e", "f", "\udcff")
+    path = write(tmp_path, class_names=np.array([os.fsencode(name) for name in names]))
+    assert sources.load("archive", "test", path).class_names == names
+    path = write(tmp_path, class_names=np.arange(10, 17))
+    assert sources.load("archive", "test", path).class_names == tuple(map(str, range(10, 17)))
+
+
 def test_other_arrays_do_not_matter(tmp_path):
     path = write(tmp_path, y_notes=np.array(["none"]), extra=np.zeros(3))
     assert_holds(sources.load("archive", "train", path), IMAGES, LABELS)
@@ -110,7 +119,11 @@ def test_other_arrays_do_not_matter(tmp_path):
             "include 9223372036854775814, which is",
         ),
         ({"y_train": LABELS - 1}, "labels 'y_train' of .* include -1, which is below 0"),
-        ({"x_train": np.array([None, "x"])}, "array 'x_train' of .* cannot be read: Object"),
+        ({"x_train": np.array([None, "x"])}, "array 'x_train' .*: it holds Python objects"),
+        ({"class_names": np.array(["a", None])}, "'class_names' .* Python objects.*dtype=str"),
+        ({"class_names": np.array("abcdefg")}, r"class_names of .* are <U7 \(\), not one name"),
+        ({"class_names": np.array([["a", "b"]] * 7)}, r"are <U1 \(7, 2\), not one name for each"),
+        ({"class_names": np.arange(7) / 2}, r"class_names of .* are float64 \(7,\), not one name"),
     ],
 )
 def test_what_is_wrong_with_an_archive_is_named(tmp_path, changes, message):

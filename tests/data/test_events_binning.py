@@ -150,6 +150,13 @@ def test_the_size_of_the_sensor_comes_from_settings_or_file():
         sensor_of(event_files.random_events(), FrameSettings(), "a.bin")
 
 
+@pytest.mark.parametrize("sensor", [(0, 4), (4, 99_999_999), (2**14 + 1, 4)])
+def test_a_size_of_the_sensor_that_none_has_is_damage(sensor):
+    events = Events(*np.zeros((4, 9), int), sensor=sensor)
+    with pytest.raises(DamagedRecording, match=f"a.dat is damaged: .* {sensor[1]}x{sensor[0]} pix"):
+        sensor_of(events, FrameSettings(), "a.dat")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -109,6 +109,23 @@ def test_a_cache_that_cannot_be_used_is_named_before_work_starts(root, tmp_path)
         load(root, tmp_path / "file")
 
 
+@pytest.mark.parametrize("place", ["a/kept", "kept", "../link/train/x/y"])
+def test_a_cache_among_the_recordings_is_refused(root, place):
+    (root.parent / "link").symlink_to(root)
+    chosen = root / "train" / place if "link" not in place else root / place
+    with pytest.raises(ValueError, match=r"data.events.cache='.*' lies in .*set/train, where"):
+        load(root, chosen)
+    assert not chosen.exists()
+
+
+def test_a_hidden_cache_or_one_beside_the_splits_is_no_class(root):
+    for place in (root / "train/.kept", root / "kept"):
+        for _ in range(2):
+            source = load(root, place)
+            assert source.class_names == ("a",)
+            assert len([*source]) == 4
+
+
 def test_many_can_share_a_cache(root, kept):
     expected = load(root, None)[0]["image"]
     with concurrent.futures.ProcessPoolExecutor(2, SPAWN) as pool:

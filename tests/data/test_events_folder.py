@@ -284,8 +284,23 @@ def test_trials_that_make_no_sense_are_named(gestures):
     labels.write_text("class,startTime_usec,endTime_usec\n1,0,900\n2,5000,5001\n")
     with pytest.raises(DamagedImage, match=r"user01_led.aedat from 5000 to 5001 .* is empty"):
         load(gestures).examples[1]
+    labels.write_bytes(b"\xff\xfe1,0,900")
+    with pytest.raises(ValueError, match="user01_led_labels.csv is damaged or no text: 'utf-8'"):
+        load(gestures)
+    labels.write_text("class,startTime_usec,endTime_usec\n1,0,900\n")
     with pytest.raises(FileNotFoundError, match=r"trials_to_val.txt .* \['test', 'train'\]"):
         load(gestures, "val")
     (gestures / "DvsGesture/user02_lab.aedat").unlink()
     with pytest.raises(FileNotFoundError, match="user02_lab.aedat, which the list of trials names"):
+        load(gestures)
+
+
+def test_trials_of_frames_are_named(gestures):
+    folder = gestures / "DvsGesture"
+    (folder / "trials_to_train.txt").write_text("user01_led.npz\n")
+    (folder / "user01_led.npz").write_bytes(event_files.npz(frames=np.ones((4, 2, 3, 3))))
+    with pytest.raises(DamagedImage, match=r"user01_led.npz holds frames, .* 0 to 900 micro"):
+        load(gestures)
+    (folder / "trials_to_train.txt").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="trials_to_train.txt is damaged or no text"):
         load(gestures)

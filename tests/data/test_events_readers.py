@@ -134,6 +134,9 @@ DAMAGED = {
     "channels.npz": (event_files.npz(frames=np.ones((4, 3, 5, 5))), r"\[4, 3, 5, 5\], not \[T, 2"),
     "axes.npz": (event_files.npz(frames=np.ones((4, 5, 5))), r"\[4, 5, 5\], not \[T, 2, H, W\]"),
     "negative.npz": (event_files.npz(frames=-np.ones((1, 2, 1, 1))), "not finite counts >= 0"),
+    "many.npz": (event_files.npz(frames=np.full((1, 2, 1, 1), 2**40)), "1.09951e.12, above 42949"),
+    "large.npz": (event_files.npz(frames=np.full((1, 2, 1, 1), 1e39)), "a count of 1e.39, above"),
+    "part.npz": (event_files.npz(frames=np.full((1, 2, 1, 2), [0.5, 1e39])), "count of 1e.39, ab"),
     "nan.npz": (event_files.npz(frames=np.full((1, 2, 1, 1), np.nan)), "not finite counts >= 0"),
 }  # fmt: skip
 

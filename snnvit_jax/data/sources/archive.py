@@ -1,6 +1,7 @@
 """Images kept in one NumPy archive (.npz), as arrays of images and labels."""
 
 import operator
+import os
 import pathlib
 
 import numpy as np
@@ -163,10 +164,21 @@ def _class_names(path, members):
                 'add an array "class_names", otherwise number the classes from 0'
             )
         return tuple(map(str, range(largest + 1)))
-    names = tuple(map(str, _array(path, "class_names").tolist()))
+    names = _stored_names(path)
     if largest >= len(names):
         raise ValueError(f"{path} has a label {largest} but only {len(names)} class_names")
     return names
+
+
+def _stored_names(path):
+    """The array "class_names" as text; bytes, as pickles of Python 2 hold them, are decoded."""
+    names = _array(path, "class_names")
+    if names.ndim != 1 or names.dtype.kind not in "USiu":
+        raise ValueError(
+            f"class_names of {path} are {names.dtype} {names.shape}, not one name for each class, "
+            "as numpy.array(NAMES, dtype=str) has them"
+        )
+    return tuple(os.fsdecode(n) if isinstance(n, bytes) else str(n) for n in names.tolist())
 
 
 def _pairs_with_images(key, members):

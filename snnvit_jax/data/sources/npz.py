@@ -50,7 +50,7 @@ def open_array(path, key, check=True):
         info = archive.getinfo(f"{key}.npy")
         _check_size(info, archive)
         shape, fortran_order, dtype, header = _read_header(archive, info)
-        if info.compress_type != zipfile.ZIP_STORED or dtype.hasobject or 0 in shape:
+        if info.compress_type != zipfile.ZIP_STORED or 0 in shape:
             return _read(archive, info)
         if check:
             _check_sum(archive, info)
@@ -89,7 +89,12 @@ def _read_header(archive, info):
             read = np.lib.format.read_array_header_2_0
         shape, fortran_order, dtype = read(member)
         header = member.tell()
-    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != info.file_size - header:
+    if dtype.hasobject:
+        raise ValueError(
+            "it holds Python objects, which may do anything when they are read; store numbers, or "
+            "names with dtype=str"
+        )
+    if math.prod(shape) * dtype.itemsize != info.file_size - header:
         raise ValueError(f"{dtype} {shape} does not take {info.file_size - header} bytes")
     return shape, fortran_order, dtype, header
 

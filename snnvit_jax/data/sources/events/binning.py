@@ -17,6 +17,8 @@ import numpy as np
 
 from snnvit_jax.data.sources.events.recording import DamagedRecording
 
+_KINDS = (np.uint8, np.uint16, np.uint32)  # of counts
+MOST = np.iinfo(_KINDS[-1]).max  # what the largest of them holds
 _EVENTS_AT_ONCE = 1 << 20  # keeps what counting needs besides the frames below 20 MB
 
 
@@ -98,8 +100,7 @@ def narrow(counts):
     """Returns counts in the smallest unsigned type that holds all of them.
 
     Args:
-      counts: whole numbers >= 0, of any shape and type.
+      counts: whole numbers from 0 to `MOST`, of any shape and type.
     """
     largest = counts.max(initial=0)
-    kinds = (np.uint8, np.uint16, np.uint32)
-    return counts.astype(next(kind for kind in kinds if largest <= np.iinfo(kind).max))
+    return counts.astype(next(kind for kind in _KINDS if largest <= np.iinfo(kind).max))

@@ -4,6 +4,7 @@ import numpy as np
 
 from snnvit_jax.data.sources.events.binning import bin_events, run_bounds, run_ends
 from snnvit_jax.data.sources.events.recording import DamagedRecording, check_events, sorted_by_time
+from snnvit_jax.data.sources.events.settings import MOST_PIXELS
 
 
 def sensor_of(recording, settings, name):
@@ -25,6 +26,12 @@ def sensor_of(recording, settings, name):
         raise DamagedRecording(
             f"{name} does not say how large its sensor is; set data.events.height and "
             "data.events.width"
+        )
+    height, width = recording.sensor
+    if not (1 <= height <= MOST_PIXELS and 1 <= width <= MOST_PIXELS):
+        raise DamagedRecording(
+            f"{name} is damaged: it says that its sensor has {width}x{height} pixels; 1 to "
+            f"{MOST_PIXELS} each way are possible"
         )
     return recording.sensor
 

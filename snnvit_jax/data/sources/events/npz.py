@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from snnvit_jax.data.sources.events.binning import narrow
+from snnvit_jax.data.sources.events.binning import MOST, narrow
 from snnvit_jax.data.sources.events.recording import DamagedRecording, Events
 
 _KEYS = ("t", "x", "y", "p")
@@ -65,6 +65,10 @@ def _frames(frames, path):
         )
     if frames.dtype.kind not in "biuf" or not np.isfinite(frames).all() or frames.min() < 0:
         raise DamagedRecording(f"{path} is damaged: its frames are not finite counts >= 0")
+    if frames.max() > MOST:
+        raise DamagedRecording(
+            f"{path} is damaged: its frames hold a count of {frames.max():g}, above {MOST}"
+        )
     frames = frames.transpose(0, 2, 3, 1)
     whole = frames.dtype.kind in "biu" or (frames == np.floor(frames)).all()
     return np.ascontiguousarray(narrow(frames) if whole else frames.astype(np.float32))

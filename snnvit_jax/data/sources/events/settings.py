@@ -6,11 +6,13 @@ from snnvit_jax.common import values
 from snnvit_jax.data.sources.events import fixed_split
 from snnvit_jax.data.sources.events.binning import SPLITS
 
+MOST_PIXELS = 2**14  # of a sensor, each way
+
 # What each setting under data.events must be that says how recordings become frames.
 RULES = {
     "split_by": values.one_of(SPLITS),
-    "height": values.optional(values.whole(1, 2**14)),
-    "width": values.optional(values.whole(1, 2**14)),
+    "height": values.optional(values.whole(1, MOST_PIXELS)),
+    "width": values.optional(values.whole(1, MOST_PIXELS)),
     "sort": values.flag(),
     "split_order": values.one_of(fixed_split.ORDERS),
     "cache": values.optional(values.text()),

@@ -4,6 +4,9 @@ import contextlib
 import dataclasses
 import operator
 import os
+import pathlib
+
+import numpy as np
 
 from snnvit_jax.data.sources.events.cache import FrameCache
 from snnvit_jax.data.sources.events.frames import sensor_of, step_ends, to_frames
@@ -113,6 +116,7 @@ def open_events(root, split, settings):
         recordings that are tried is good: then more is wrong than a damaged file.
     """
     listing = list_recordings(root, split, settings)
+    _check_apart(listing, settings.cache)
     cache = None if settings.cache is None else FrameCache(settings.cache)
     if not listing.paths:
         raise ValueError(f"split {split!r} of {root} is empty")
@@ -127,6 +131,22 @@ def open_events(root, split, settings):
         except DamagedRecording as error:
             problem = problem or error
     raise problem
+
+
+def _check_apart(listing, cache):
+    """Raises ValueError if what is kept in the cache would be taken for recordings."""
+    if cache is None or listing.windows is not None:  # trials are listed by name
+        return
+    place, folder = pathlib.Path(cache).expanduser().resolve(), listing.folder.resolve()
+    if place.is_relative_to(folder) and not _is_hidden(place.relative_to(folder)):
+        raise ValueError(
+            f"data.events.cache={cache!r} lies in {folder}, where every folder is one of "
+            "recordings; choose a folder elsewhere, or one whose name begins with a dot"
+        )
+
+
+def _is_hidden(path):
+    return any(part.startswith(".") for part in path.parts)
 
 
 @contextlib.contextmanager
@@ -157,5 +177,10 @@ def read_one(path, window=None):
     if window is None:
         return recording, str(path)
     start, end = window
+    if isinstance(recording, np.ndarray):
+        raise DamagedRecording(
+            f"{path} holds frames, which do not say when their events happened; the trial from "
+            f"{start} to {end} microseconds can be cut from events only"
+        )
     chosen = (recording.t >= start) & (recording.t < end)
     return recording.part(chosen), f"{path} from {start} to {end} microseconds"

@@ -43,7 +43,7 @@ def list_trials(folder, split):
     if not listed.is_file():
         found = sorted(path.stem.removeprefix("trials_to_") for path in folder.glob("trials_to_*"))
         raise FileNotFoundError(f"no file {listed} for split {split!r}; there are {found}")
-    names = [line.strip() for line in listed.read_text().splitlines() if line.strip()]
+    names = [line.strip() for line in _text(listed).splitlines() if line.strip()]
     return [trial for name in names for trial in _trials_of(folder, name)]
 
 
@@ -51,9 +51,15 @@ def _trials_of(folder, name):
     if not (folder / name).is_file():
         raise FileNotFoundError(f"no file {folder / name}, which the list of trials names")
     labels = folder / f"{pathlib.PurePath(name).stem}_labels.csv"
-    with open(labels, newline="") as file:
-        rows = list(csv.reader(file))[1:]
+    rows = list(csv.reader(_text(labels).splitlines()))[1:]
     return [(name, *_trial(row, labels, line)) for line, row in enumerate(rows, 2) if row]
+
+
+def _text(path):
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged or no text: {error}") from error
 
 
 def _trial(row, labels, line):
