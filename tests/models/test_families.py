@@ -132,7 +132,7 @@ def check_deployed(lively, form, neuron, *places):
         np.testing.assert_allclose(logits, expected, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize(("form", "neuron"), forms_and_neurons())
+@pytest.mark.parametrize(("form", "neuron"), list(forms_and_neurons()))
 def test_deployed_it_is_the_masked_model(form, neuron, lively, x64):
     check_deployed(lively, form, neuron, 3 if neuron["kind"] == "lif" else 1)
 
