@@ -18,12 +18,12 @@ with time steps learned to 2 of 4 | not reproduced here yet |
 | spikingresformer_cifar | published recipe, 600 epochs, the same | not reproduced here yet |
 | finetune_time_steps | 31 epochs from trained weights: `--config.init_from=WEIGHTS` | |
 | small | about 1 M parameters, 2 epochs, for two CPU cores | experiments/cifar10/README.md |
-| twin | 1.5 M parameters, 15 epochs, with ReLU in place of spikes: 1.4 hours of a core; comes with \
+| twin | 1.5 M parameters, 15 epochs, ReLU in place of spikes: 1.4 hours of a core; comes with \
 the package as pretrained:cifar10_relu | the same |
-| converted | starts from the twin and follows it, with neurons that fire as often as a ReLU is high \
-(no leak, soft reset): all of T = 4, an hour of a core; pretrained:cifar10_t4 | the same |
-| learned | time steps learned to 2 of 4 from there: half an hour; pretrained:cifar10_learned | the \
-same |
+| converted | from the twin, which it follows, with neurons that fire as often as a ReLU is \
+high (no leak, soft reset): all of T = 4, an hour of a core; pretrained:cifar10_t4 | the same |
+| learned | from there, time steps learned to 2 of 4: half an hour; pretrained:cifar10_learned \
+| the same |
 | smoke | the whole recipe on 1,024 images and a tiny model, under two minutes on two cores | |
 
 SIZE:smoke and SIZE:finetune_time_steps do the same with another size, for example sdt_2_512:smoke.
@@ -74,7 +74,8 @@ def get_config(variant="spikformer_4_384"):
         config.data.train_split = "train[:1024]"
         config.data.eval_split = "train[90%:91%]"
     elif change in ON_TWO_CORES:
-        {"small": _small, "twin": _twin, "converted": _converted, "learned": _learned}[change](config)
+        recipe = {"small": _small, "twin": _twin, "converted": _converted, "learned": _learned}
+        recipe[change](config)
     return config
 
 
