@@ -19,8 +19,9 @@ import snnvit_jax as snn
 from snnvit_jax import main
 from snnvit_jax.checkpoints.checkpoints import Checkpoints, finished_checkpoints
 from snnvit_jax.common import files
+from snnvit_jax.data import sources
 from snnvit_jax.data.decode import DamagedImage
-from snnvit_jax.runs import analysis, carry, loop, restart, start, teachers, workdir
+from snnvit_jax.runs import analysis, carry, loop, networks, restart, start, teachers, workdir
 from snnvit_jax.runs.clock import StepClock
 from snnvit_jax.runs.workdir import Workdir
 
@@ -462,6 +463,26 @@ def test_a_home_is_a_home(monkeypatch, tmp_path, copy):
     assert run.workdir.path == tmp_path / "tuned"
     assert run.experiment.teacher == tmp_path / "there"
     assert start.classes_of("~/there") == tuple("0123456789")
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        Workdir,
+        start.classes_of,
+        snn.load_pretrained,
+        networks.open_network,
+        lambda path: sources.load("image_folder", "train", path),
+        lambda path: sources.load("archive", "train", path),
+        lambda path: sources.load("events", "train", path),
+        lambda path: sources.load("cifar10", "train", path),
+        lambda path: main._located(f"--config={path}"),
+        lambda path: carry.unpack(path, "there"),
+    ],
+)
+def test_the_home_of_nobody_is_named(read):
+    with pytest.raises(ValueError, match="'~no_such_user/x.*': this machine knows no user 'no_suc"):
+        read("~no_such_user/x")
 
 
 # Exit statuses.

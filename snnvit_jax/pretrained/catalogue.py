@@ -4,6 +4,7 @@ import os
 import pathlib
 
 from snnvit_jax.common.nearest import nearest
+from snnvit_jax.common.paths import expanded
 from snnvit_jax.pretrained import folder
 from snnvit_jax.pretrained.network import Pretrained
 
@@ -27,7 +28,7 @@ def find(name):
     names = list_pretrained()
     if str(name) in names:
         return NETWORKS / str(name)
-    path = pathlib.Path(name).expanduser()
+    path = expanded(name)
     if path.is_dir():
         return path
     near = nearest(os.path.basename(str(name)), names)

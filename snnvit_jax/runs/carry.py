@@ -22,6 +22,7 @@ import tempfile
 from snnvit_jax.checkpoints import best, checksums
 from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
 from snnvit_jax.common import files
+from snnvit_jax.common.paths import expanded
 from snnvit_jax.runs.workdir import Workdir
 
 _PART = re.compile(r"run\.part-(\d+)-of-(\d+)\.([0-9a-f]{64})")
@@ -46,7 +47,7 @@ def pack(workdir, parts, part_bytes, newest_only=False):
     """
     if part_bytes < 1:
         raise ValueError(f"{part_bytes=} must be at least 1")
-    workdir, parts = Workdir(workdir), pathlib.Path(parts).expanduser()
+    workdir, parts = Workdir(workdir), expanded(parts)
     _newest_checkpoint(workdir)  # before anything is created
     _check_empty(parts)
     files.make_folder(parts)
@@ -75,7 +76,7 @@ def unpack(parts, workdir):
         of different runs.
       OSError: if `workdir` is not empty, or a file cannot be read or written.
     """
-    paths, workdir = _complete(pathlib.Path(parts).expanduser()), Workdir(workdir).path
+    paths, workdir = _complete(expanded(parts)), Workdir(workdir).path
     _check_empty(workdir)
     files.make_folder(workdir.parent)
     with tempfile.TemporaryDirectory(dir=workdir.parent) as temporary:

@@ -6,7 +6,6 @@ programs are made from their checkpoints and timed here, in turn, on images of n
 
 import functools
 import json
-import pathlib
 import platform
 
 import jax
@@ -14,6 +13,7 @@ import numpy as np
 
 from snnvit_jax import report
 from snnvit_jax.common import files
+from snnvit_jax.common.paths import expanded
 from snnvit_jax.evaluation import timing
 from snnvit_jax.models import describe
 from snnvit_jax.report.comparison import Compared
@@ -40,7 +40,7 @@ def compare(folders, output, batch_size=BATCH_SIZE, seconds=SECONDS):
     Raises:
       ValueError: for fewer runs, the same one twice, or naming one that has not ended.
     """
-    folders = [pathlib.Path(folder).expanduser() for folder in folders]
+    folders = [expanded(folder) for folder in folders]
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise ValueError(
             f"--mode=compare needs the folders of two runs or more, each once: {folders!r}"
@@ -57,7 +57,7 @@ def compare(folders, output, batch_size=BATCH_SIZE, seconds=SECONDS):
     ]
     device = f"{jax.devices()[0].device_kind}, {platform.machine()}"
     page = report.comparison_page(found, differences(found), batch_size, device)
-    files.write_bytes(pathlib.Path(output).expanduser(), page.encode("utf-8", "backslashreplace"))
+    files.write_bytes(expanded(output), page.encode("utf-8", "backslashreplace"))
     return found
 
 

@@ -10,6 +10,7 @@ from flax import traverse_util
 from snnvit_jax import pretrained
 from snnvit_jax.checkpoints.checkpoints import load_variables
 from snnvit_jax.common import files
+from snnvit_jax.common.paths import expanded
 from snnvit_jax.common.variables import check_finite
 from snnvit_jax.models import create_model, family_of
 from snnvit_jax.runs.config import family_settings
@@ -63,7 +64,7 @@ def network_at(path):
     """
     if str(path).startswith(PRETRAINED):
         return pretrained.find(str(path).removeprefix(PRETRAINED))
-    folder = pathlib.Path(path).expanduser()
+    folder = expanded(path)
     return folder if pretrained.is_network(folder) else None
 
 
@@ -84,7 +85,7 @@ def _load(path, key, model, initial):
 
 def _file_and_key(path):
     """(path, key or None) of "PATH" or "PATH#KEY"; a file of the whole name comes first."""
-    whole = pathlib.Path(path).expanduser()
+    whole = expanded(path)
     file, sign, key = str(whole).rpartition("#")
     return (whole, None) if whole.exists() or not sign else (pathlib.Path(file), key)
 

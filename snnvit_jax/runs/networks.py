@@ -5,10 +5,9 @@ its classes and how files are read. A further origin is one more function that r
 and a line in `open_network`.
 """
 
-import pathlib
-
 from snnvit_jax import pretrained
 from snnvit_jax.checkpoints.checkpoints import load_variables
+from snnvit_jax.common.paths import expanded
 from snnvit_jax.data import inputs
 from snnvit_jax.data.sources import EVENT_SETS
 from snnvit_jax.deployment import deploy, load_deployed
@@ -34,7 +33,7 @@ def open_network(place):
     network = place if is_name else initial.network_at(place)
     if network is not None:
         return _of_pretrained(pretrained.load_pretrained(network))
-    path = pathlib.Path(place).expanduser()
+    path = expanded(place)
     if path.is_dir():
         return _of_folder(path)
     if path.is_file():

@@ -3,6 +3,7 @@
 import pathlib
 
 from snnvit_jax.common.nearest import did_you_mean
+from snnvit_jax.common.paths import expanded
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
 # Where they lie: in an installed package, and in a clone.
@@ -29,7 +30,7 @@ def locate(given):
       FileNotFoundError: naming it and the one that may have been meant.
     """
     path, colon, argument = given.partition(":")
-    file, known = pathlib.Path(path).expanduser(), names()
+    file, known = expanded(path), names()
     if file.is_file():
         return f"{file}{colon}{argument}"
     shipped = path.removeprefix("configs/").removesuffix(".py")

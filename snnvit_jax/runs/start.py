@@ -12,6 +12,7 @@ import safetensors
 
 from snnvit_jax import pretrained
 from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
+from snnvit_jax.common.paths import expanded
 from snnvit_jax.runs import classes as classes_lib
 from snnvit_jax.runs import initial
 from snnvit_jax.runs.workdir import Workdir
@@ -83,7 +84,7 @@ def classes_of(path):
     network = initial.network_at(path)
     if network is not None:
         return tuple(pretrained.read_config(network)["classes"])
-    path = pathlib.Path(path).expanduser()
+    path = expanded(path)
     if path.is_dir():
         return classes_lib.read(Workdir(path))
     if path.suffix != ".safetensors":
@@ -98,7 +99,7 @@ def _version(path):
     network = initial.network_at(path)
     if network is not None:
         return {"sha256": pretrained.read_config(network)["sha256"]}
-    path = pathlib.Path(path).expanduser()
+    path = expanded(path)
     if path.is_dir():
         return {"step": finished_checkpoints(Workdir(path).checkpoints)[-1][0]}
     path = path if path.exists() else pathlib.Path(str(path).rpartition("#")[0])  # PATH#KEY

@@ -7,7 +7,6 @@ same numbers.
 
 import json
 import operator
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from flax import traverse_util
 from snnvit_jax.checkpoints import checksums
 from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
 from snnvit_jax.common import files
+from snnvit_jax.common.paths import expanded
 from snnvit_jax.common.variables import check_finite
 from snnvit_jax.runs import classes as classes_lib
 from snnvit_jax.runs import config as config_lib
@@ -44,7 +44,7 @@ def find(path, workdir=None):
         copy = Workdir(workdir.teacher)
         if _is_whole(copy) and json.loads(copy.origin.read_text())["teacher"] == str(path):
             return copy.path
-    return initial.network_at(path) or pathlib.Path(path).expanduser()
+    return initial.network_at(path) or expanded(path)
 
 
 def read_config(path, data, class_names=None):
@@ -60,7 +60,7 @@ def read_config(path, data, class_names=None):
       ValueError: if it holds no run, or one that is trained on images of another kind or on other
         classes.
     """
-    folder = pathlib.Path(path).expanduser()
+    folder = expanded(path)
     if not folder.exists():
         raise FileNotFoundError(
             f"distillation.teacher={str(path)!r} does not exist; give pretrained:NAME or a run's "
@@ -98,7 +98,7 @@ def load(path, num_classes):
       ValueError: if it holds no checkpoint, none that can be read, one for other classes, or
         weights that are not finite.
     """
-    folder = pathlib.Path(path).expanduser()
+    folder = expanded(path)
     if (folder / _WEIGHTS).exists():
         variables = safetensors.numpy.load_file(folder / _WEIGHTS)
         variables = traverse_util.unflatten_dict(variables, sep="/")

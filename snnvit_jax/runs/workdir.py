@@ -10,6 +10,7 @@ import pathlib
 import shutil
 
 from snnvit_jax.common import files
+from snnvit_jax.common.paths import expanded
 from snnvit_jax.runs import config as config_lib
 
 PRETRAINED = "pretrained:"  # before the name of a network that comes with the package
@@ -42,7 +43,7 @@ class Workdir:
                 f"(--mode=predict --model={path}), train on (--config.init_from={path}) or deploy "
                 f"it (snn.load_pretrained({name!r}))"
             )
-        self.path = pathlib.Path(path).expanduser().absolute()
+        self.path = expanded(path).absolute()
 
     config = property(lambda self: self.path / "config.json")
     metrics = property(lambda self: self.path / "metrics.jsonl")

@@ -2,10 +2,10 @@
 
 import operator
 import os
-import pathlib
 
 import numpy as np
 
+from snnvit_jax.common.paths import expanded
 from snnvit_jax.data.sources import npz
 from snnvit_jax.data.sources.splits import parse_split
 
@@ -46,7 +46,7 @@ class ImageArchive:
         """
         self._opened = (path, split)
         part = parse_split(split)
-        path = pathlib.Path(path).expanduser()
+        path = expanded(path)
         members = _members(path)
         images = npz.open_array(path, _key(path, members, part.name, 0), check)
         labels = _labels(path, _key(path, members, part.name, 1))

@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 
+from snnvit_jax.common.paths import expanded
 from snnvit_jax.data.decode import DamagedImage, decode_image
 from snnvit_jax.data.sources.classes import class_files, class_folders, folder_names
 from snnvit_jax.data.sources.splits import mixed_part, parse_split
@@ -96,7 +97,7 @@ def open_folder(root, split):
         of one.
     """
     part = parse_split(split)
-    folder = _split_folder(pathlib.Path(root).expanduser(), part.name)
+    folder = _split_folder(expanded(root), part.name)
     classes = class_folders(folder, _is_image)
     if not classes:
         raise ValueError(

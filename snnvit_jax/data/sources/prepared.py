@@ -1,12 +1,12 @@
 """Data sets prepared by TensorFlow Datasets as array_record files, read without TensorFlow."""
 
 import os
-import pathlib
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from snnvit_jax.common.nearest import did_you_mean
+from snnvit_jax.common.paths import expanded
 from snnvit_jax.data.decode import DamagedImage, decode_image
 from snnvit_jax.data.sources.records import Records, UnreadableError
 
@@ -108,7 +108,7 @@ def open_prepared(name, split, data_dir=None):
       ValueError: for an unknown split, an empty one, or a set without images and labels.
     """
     directory = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    directory = pathlib.Path(directory).expanduser()
+    directory = expanded(directory)
     builder = _builder(name, directory)
     where = f"split {split!r} of data set {name!r}"
     features = _features(name, builder.info.features)

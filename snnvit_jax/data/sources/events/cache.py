@@ -7,13 +7,13 @@ share a folder; one that was damaged since is made again.
 
 import hashlib
 import os
-import pathlib
 import tempfile
 import uuid
 
 import numpy as np
 from absl import logging
 
+from snnvit_jax.common.paths import expanded
 from snnvit_jax.data.sources.events.npz import read_counts
 from snnvit_jax.data.sources.events.recording import DamagedRecording
 
@@ -32,7 +32,7 @@ class FrameCache:
         Raises:
           ValueError: if it cannot be made or written to.
         """
-        self.folder = pathlib.Path(folder).expanduser()
+        self.folder = expanded(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):

@@ -15,6 +15,7 @@ import pathlib
 import numpy as np
 from absl import logging
 
+from snnvit_jax.common.paths import expanded
 from snnvit_jax.data.sources.classes import class_files, class_folders, folder_names
 from snnvit_jax.data.sources.events import fixed_split, trials
 from snnvit_jax.data.sources.events.readers import READERS, is_recording
@@ -77,7 +78,7 @@ def list_recordings(root, split, settings):
       ValueError: if there are no class folders, or one without recordings.
     """
     part = parse_split(split)
-    root = pathlib.Path(root).expanduser()
+    root = expanded(root)
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}; give the one that holds the recordings")
     listing = _whole_split(_prepared(root, settings), part.name, settings)

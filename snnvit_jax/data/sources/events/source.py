@@ -4,10 +4,10 @@ import contextlib
 import dataclasses
 import operator
 import os
-import pathlib
 
 import numpy as np
 
+from snnvit_jax.common.paths import expanded
 from snnvit_jax.data.sources.events.cache import FrameCache
 from snnvit_jax.data.sources.events.frames import sensor_of, step_ends, to_frames
 from snnvit_jax.data.sources.events.layouts import Listing, list_recordings
@@ -137,7 +137,7 @@ def _check_apart(listing, cache):
     """Raises ValueError if what is kept in the cache would be taken for recordings."""
     if cache is None or listing.windows is not None:  # trials are listed by name
         return
-    place, folder = pathlib.Path(cache).expanduser().resolve(), listing.folder.resolve()
+    place, folder = expanded(cache).resolve(), listing.folder.resolve()
     if place.is_relative_to(folder) and not _is_hidden(place.relative_to(folder)):
         raise ValueError(
             f"data.events.cache={cache!r} lies in {folder}, where every folder is one of "
