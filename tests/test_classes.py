@@ -59,9 +59,9 @@ def test_names_of_any_kind_come_back(tmp_path):
     assert classes.read(Workdir(tmp_path)) == names
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"classes": []}', "[1, 2]", "3"])
+@pytest.mark.parametrize("text", [b"", b"{", b'{"classes": []}', b"[1, 2]", b"3", b'["\xff"]'])
 def test_what_is_no_list_of_classes_is_named(tmp_path, text):
-    (tmp_path / "classes.json").write_text(text)
+    (tmp_path / "classes.json").write_bytes(text)
     with pytest.raises(ValueError, match=f"{tmp_path}/classes.json holds no list of classes"):
         classes.read(Workdir(tmp_path))
 

@@ -130,6 +130,17 @@ def test_runs_that_cannot_be_compared_are_named(model, tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
+@pytest.mark.parametrize("name", ["summary.json", "energy.json", "schedule.json"])
+@pytest.mark.parametrize("content", [b"", b"\xff{}", b"[1]", b"null", b"{}"])
+def test_results_that_are_damaged_are_named_before_anything_is_deployed(
+    model, tmp_path, name, content
+):
+    folders = [finished(tmp_path / folder, model, 0.5) for folder in "ab"]
+    (folders[1] / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"/b/{name}.* (hold a run's results|time-step schedule)"):
+        comparing.compare(folders, tmp_path / "page.html")
+
+
 def test_names_are_as_short_as_tells_runs_apart(tmp_path):
     assert comparing.short_names([tmp_path / "x" / "1", tmp_path / "y" / "2"]) == ["1", "2"]
     assert comparing.short_names([tmp_path / "x" / "1", tmp_path / "y" / "1"]) == ["x/1", "y/1"]

@@ -168,8 +168,9 @@ def test_a_summary_of_fewer_steps_is_not_that_of_the_end(copy, steps, epochs, ex
         summary = json.loads((copy / "summary.json").read_text()) | {name: value}
         (copy / "summary.json").write_text(json.dumps(summary))
     assert Workdir(copy).is_finished() == expected
-    (copy / "summary.json").write_text("")
-    assert not Workdir(copy).is_finished()
+    for damaged in ("", "null", "[1]"):
+        (copy / "summary.json").write_text(damaged)
+        assert not Workdir(copy).is_finished()
 
 
 # Signals.

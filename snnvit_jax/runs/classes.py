@@ -30,14 +30,14 @@ def read(workdir):
     """
     if not workdir.classes.exists():
         return None
-    return parse(workdir.classes.read_text(), workdir.classes)
+    return parse(workdir.classes.read_bytes(), workdir.classes)
 
 
 def parse(text, path):
     """Returns names of classes, in order, from JSON.
 
     Args:
-      text: a list of names.
+      text: a list of names, or its bytes.
       path: of the file that it comes from, for an error's message.
 
     Raises:

@@ -38,21 +38,21 @@ def compare(folders, output, batch_size=BATCH_SIZE, seconds=SECONDS):
       A list of `Compared`, in the order of the folders.
 
     Raises:
-      ValueError: for fewer runs, the same one twice, or naming one that has not ended.
+      ValueError: for fewer runs, the same one twice, or naming one that has not ended or a file
+        of its results that is damaged.
     """
     folders = [expanded(folder) for folder in folders]
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise ValueError(
             f"--mode=compare needs the folders of two runs or more, each once: {folders!r}"
         )
-    for folder in folders:
-        _check_ended(Workdir(folder))
+    results = [_results(Workdir(folder)) for folder in folders]
     deployed = [networks.open_network(folder) for folder in folders]
     times = _milliseconds(deployed, batch_size, seconds)
     found = [
-        _read(folder, name, network, milliseconds / batch_size)
-        for folder, name, network, milliseconds in zip(
-            folders, short_names(folders), deployed, times, strict=True
+        _read(folder, name, of_run, network, milliseconds / batch_size)
+        for folder, name, of_run, network, milliseconds in zip(
+            folders, short_names(folders), results, deployed, times, strict=True
         )
     ]
     device = f"{jax.devices()[0].device_kind}, {platform.machine()}"
@@ -93,6 +93,32 @@ def _plain(value):
     return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value
 
 
+def _results(workdir):
+    """What the page needs of a run that has ended, of its small files."""
+    _check_ended(workdir)
+    energy = workdir.path / "energy.json"
+    return {
+        "summary": _entries(workdir.summary, ("accuracy", "examples", "split", "epochs")),
+        "energy": _entries(energy, ("totals",))["totals"] if energy.exists() else None,
+        "schedule": TimeStepSchedule.load(workdir.schedule),
+        "lines": workdir.read_metrics(),
+    }
+
+
+def _entries(path, needed):
+    """The object in a JSON file, with these keys."""
+    try:
+        found = json.loads(path.read_bytes())
+        for key in needed:
+            found[key]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} does not hold a run's results ({error!r}); write it again by "
+            f"--workdir={path.parent} --mode=report, or leave the run out"
+        ) from error
+    return found
+
+
 def _check_ended(workdir):
     if workdir.read_config() is None:
         raise ValueError(f"the folder {workdir.path} holds no run: there is no config.json in it")
@@ -103,18 +129,13 @@ def _check_ended(workdir):
         )
 
 
-def _read(folder, name, network, milliseconds):
-    workdir, classes = Workdir(folder), network.about["config"]["num_classes"]
-    config = workdir.read_config()
-    energy = workdir.path / "energy.json"
+def _read(folder, name, results, network, milliseconds):
+    config, classes = Workdir(folder).read_config(), network.about["config"]["num_classes"]
     return Compared(
         name=name,
         network=describe(networks.model_of(config.model, classes, config.data.image_size)),
         config=config,
-        summary=json.loads(workdir.summary.read_text()),
-        energy=json.loads(energy.read_text())["totals"] if energy.exists() else None,
-        schedule=TimeStepSchedule.load(workdir.schedule),
-        lines=workdir.read_metrics(),
+        **results,
         flops=network.flops(1),
         milliseconds=milliseconds,
     )

@@ -139,6 +139,8 @@ class Workdir:
         except (FileNotFoundError, ValueError):
             return False
         config = self.read_config()
+        if not isinstance(summary, dict):  # damaged
+            return False
         if config is None or not summary.get("steps") or not summary.get("epochs"):
             return True  # nothing says otherwise
         steps_per_epoch = summary["steps"] / summary["epochs"]
