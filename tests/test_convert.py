@@ -407,6 +407,21 @@ def test_a_weight_that_is_not_finite_is_named(model, weights, name, value):
         snn.convert.from_torch(model, weights)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.bool_, np.complex64])
+def test_a_weight_of_other_numbers_than_floating_point_is_named(model, weights, dtype):
+    name = "block.0.attn.q_linear.weight"
+    weights[name] = weights[name].astype(dtype)
+    kind = np.dtype(dtype).name
+    with pytest.raises(ValueError, match=f"'{name}' holds {kind} numbers, no floating-point"):
+        snn.convert.from_torch(model, weights)
+
+
+@pytest.mark.parametrize("given", [None, "weights.pth", [("a", np.zeros(2))]])
+def test_what_is_no_state_dict_is_told(model, given):
+    with pytest.raises(ValueError, match=f"state_dict must be .* got {type(given).__name__}; of a"):
+        snn.convert.from_torch(model, given)
+
+
 def test_a_negative_variance_is_named(model, weights):
     name = "block.0.attn.q_bn.running_var"
     weights[name] = weights[name] - 100

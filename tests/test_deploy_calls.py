@@ -127,6 +127,14 @@ def test_model_and_deployed_model_say_the_same_of_bad_images(case, tiny, deploye
     assert problem in of_model
 
 
+@pytest.mark.parametrize("images", [np.zeros(SHAPE, "f4").tolist(), "x.png", None])
+def test_what_is_no_array_is_told_by_its_type(tiny, deployed, images):
+    said = f"images must be an array, got {type(images).__name__}"
+    assert words(tiny.model.apply, tiny.variables, images) == said
+    assert words(deployed, images) == said
+    assert words(snn.energy_report, tiny.model, tiny.variables, images) == said
+
+
 def test_a_deployed_model_for_images_refuses_recordings_and_the_other_way(tiny, deployed):
     recordings = np.zeros((2, 4, 16, 16, 3), np.float32)
     assert "images must be [B, 16, 16, 3]" in words(deployed, recordings)

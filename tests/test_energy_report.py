@@ -140,6 +140,14 @@ def test_bad_conventions_are_named(tiny, settings, message):
         snn.energy_report(tiny.model, tiny.variables, tiny.images, **settings)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_image_that_is_not_finite_is_named(tiny, value):
+    images = np.array(tiny.images)
+    images[1, 2, 3, 0] = value  # spikes would hide it
+    with pytest.raises(ValueError, match=r"1 values that are not finite, .* \(1, 2, 3, 0\)"):
+        snn.energy_report(tiny.model, tiny.variables, images)
+
+
 @pytest.mark.parametrize("shape", [(0, 16, 16, 3), ()])
 def test_images_that_cannot_be_counted_are_named(tiny, shape):
     with pytest.raises(ValueError, match=r"B >= 1, got \("):

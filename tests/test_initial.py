@@ -93,6 +93,11 @@ def test_everything_that_does_not_fit_is_named(tiny, zeros, tmp_path):
         load_changed({"params/block_7/x": np.zeros(1, np.float32)})
     with pytest.raises(ValueError, match=rf"{kernel} is \(2,\), not \(3, 3, 32, 32\)"):
         load_changed({kernel: np.zeros(2, np.float32)})
+    with pytest.raises(ValueError, match=f"{kernel}' holds int8 numbers, no floating-point ones"):
+        load_changed({kernel: np.zeros((3, 3, 32, 32), np.int8)})
+    for name in (kernel + "/x/y", "params/patch_embed"):
+        with pytest.raises(ValueError, match="'params/.*' is a tensor, and so is 'params/.*' with"):
+            load_changed({name: np.zeros(1, np.float32)})
     with pytest.raises(FileNotFoundError, match="init_from='/nowhere' does not exist"):
         initial.load("/nowhere", tiny.model, zeros)
     with pytest.raises(ValueError, match="holds no run"):

@@ -112,6 +112,8 @@ def test_a_bad_name_gets_the_list_and_the_nearest():
             load("digits_lerned")
     with pytest.raises(FileNotFoundError, match="come.* with the package: .*digits_learned"):
         networks.open_network("/nowhere/x")
+    with pytest.raises(ValueError, match="no pretrained network is called ''"):
+        snn.load_pretrained("")
 
 
 def test_damage_is_told(copy):

@@ -37,6 +37,46 @@ def check_finite(variables, where="the variables"):
             )
 
 
+def check_floating(tensors, where="the weights"):
+    """Raises ValueError naming the first tensor that does not hold floating-point numbers.
+
+    Whole numbers are those of a quantised network, whose scales are elsewhere; of complex numbers
+    a conversion would keep the real part.
+
+    Args:
+      tensors: {name: array}.
+      where: what to call them all in the error.
+    """
+    for name, array in tensors.items():
+        kind = np.dtype(array.dtype)
+        if not jnp.issubdtype(kind, np.floating):
+            raise ValueError(
+                f"{where} cannot be used: {name!r} holds {kind.name} numbers, no floating-point "
+                "ones; convert a quantised network back first"
+            )
+
+
+def unflatten(tensors, where="the weights"):
+    """Returns nested dictionaries of tensors whose names are paths, such as "params/head/bias".
+
+    Args:
+      tensors: {name: array}.
+      where: what to call them all in an error.
+
+    Raises:
+      ValueError: naming a tensor whose name is also the beginning of another one's.
+    """
+    for name in tensors:
+        parts = name.split("/")
+        for end in range(1, len(parts)):
+            if "/".join(parts[:end]) in tensors:
+                raise ValueError(
+                    f"{where} cannot be used: {'/'.join(parts[:end])!r} is a tensor, and so is "
+                    f"{name!r} within it"
+                )
+    return traverse_util.unflatten_dict(tensors, sep="/")
+
+
 def _problem(name, leaf):
     """What is wrong with a tensor, in words, or None."""
     array = np.asarray(jax.device_get(leaf))

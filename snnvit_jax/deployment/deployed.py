@@ -7,6 +7,7 @@ import jax
 import jax.custom_batching
 import jax.export
 import jax.numpy as jnp
+import numpy as np
 
 from snnvit_jax.deployment import container
 from snnvit_jax.extras import needed
@@ -75,9 +76,9 @@ class Deployed:
 
     def _check(self, images):
         *frames, height, width, channels = self.about["image_shape"]
-        if frames and jnp.ndim(images) != 5:
+        if frames and np.ndim(images) != 5:
             sizes = ", ".join(map(str, self.about["image_shape"]))
-            raise ValueError(f"recordings must be [B, {sizes}], got {jnp.shape(images)}")
+            raise ValueError(f"recordings must be [B, {sizes}], got {np.shape(images)}")
         check_images(images, (height, width), channels, *frames)
 
     def flops(self, batch_size):

@@ -29,7 +29,7 @@ def find(name):
     if str(name) in names:
         return NETWORKS / str(name)
     path = expanded(name)
-    if path.is_dir():
+    if str(name) and path.is_dir():
         return path
     near = nearest(os.path.basename(str(name)), names)
     hint = "" if near is None else f" (did you mean {near!r}?)"

@@ -11,7 +11,7 @@ from snnvit_jax import pretrained
 from snnvit_jax.checkpoints.checkpoints import load_variables
 from snnvit_jax.common import files
 from snnvit_jax.common.paths import expanded
-from snnvit_jax.common.variables import check_finite
+from snnvit_jax.common.variables import check_finite, unflatten
 from snnvit_jax.models import create_model, family_of
 from snnvit_jax.runs.config import family_settings
 from snnvit_jax.runs.workdir import PRETRAINED, Workdir
@@ -155,7 +155,7 @@ def _read_safetensors(path):
 def _from_names(tensors, model, initial):
     """Variables from a flat dictionary in this library's or in the authors' names."""
     if any(name.startswith("params/") for name in tensors):
-        return fit(traverse_util.unflatten_dict(tensors, sep="/"), initial)
+        return fit(unflatten(tensors), initial)
     tensors = unwrap(tensors)
     return fit(convert.from_torch(model, _with_head_of(tensors, initial)), initial)
 

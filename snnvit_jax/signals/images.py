@@ -14,8 +14,10 @@ def check_images(images, image_size, channels=None, time_steps=None):
       time_steps: T of a model that takes recordings too; None for images only.
 
     Raises:
-      ValueError: printing the shape or the dtype.
+      ValueError: printing the type, the shape or the dtype.
     """
+    if not hasattr(images, "dtype"):
+        raise ValueError(f"images must be an array, got {type(images).__name__}")
     shape, kind = np.shape(images), jnp.result_type(images)
     rank = 5 if time_steps is not None and len(shape) == 5 else 4
     height, width = image_size

@@ -1,5 +1,6 @@
 """Weights from the published PyTorch repositories."""
 
+import collections.abc
 import functools
 import warnings
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from snnvit_jax.common.variables import check_finite
+from snnvit_jax.common.variables import check_finite, check_floating
 from snnvit_jax.models import family_of, variable_shapes
 from snnvit_jax.time_steps import masks
 from snnvit_jax.weights.fitting import learned_constants, warn_of_constants
@@ -42,8 +43,14 @@ def from_torch(model, state_dict):
 
     Raises:
       ValueError: naming every tensor that is missing, unexpected or of another shape, two that have
-        the same name, or one that is not finite in float32.
+        the same name, or one that holds no floating-point numbers, or that is not finite in
+        float32.
     """
+    if not isinstance(state_dict, collections.abc.Mapping):
+        raise ValueError(
+            f"state_dict must be {{name: array}}, got {type(state_dict).__name__}; of a file it is "
+            "what snnvit_jax.weights.torch_file.read_state_dict(PATH) returns"
+        )
     state_dict = unwrap(state_dict)
     image_shape = (*model.config.image_size, _image_channels(model, state_dict))
     template = _template(model, image_shape)
@@ -70,6 +77,7 @@ def _converted(state_dict, names, template):
     """{path: array} in this library's layout and type, checked."""
     arrays = {p: _convert(np.asarray(state_dict[n]), template[p].ndim) for p, n in names.items()}
     _check_shapes({names[p]: (array.shape, template[p].shape) for p, array in arrays.items()})
+    check_floating({names[path]: array for path, array in arrays.items()})
     with np.errstate(over="ignore"):  # becomes infinite, which is refused by name
         arrays = {path: array.astype(template[path].dtype) for path, array in arrays.items()}
     check_finite({names[path]: array for path, array in arrays.items()}, "the weights")

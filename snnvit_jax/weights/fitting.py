@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from snnvit_jax.common.variables import check_floating
 from snnvit_jax.time_steps import masks
 from snnvit_jax.time_steps.schedule import with_time_steps
 
@@ -38,7 +39,8 @@ def fit(variables, initial):
       {"params", "batch_stats"} in the types of `initial`.
 
     Raises:
-      ValueError: naming every variable that is missing, unexpected or of another shape.
+      ValueError: naming every variable that is missing, unexpected or of another shape, or one
+        that does not hold floating-point numbers.
     """
     given, wanted = (
         traverse_util.flatten_dict(dict(v), sep="/")
@@ -55,6 +57,7 @@ def fit(variables, initial):
     ]
     if wrong:
         raise ValueError(f"weights of another shape: {'; '.join(wrong)}")
+    check_floating({name: given[name] for name in wanted})
     return traverse_util.unflatten_dict(
         {name: jnp.asarray(given[name], leaf.dtype) for name, leaf in wanted.items()}, sep="/"
     )
