@@ -1,12 +1,13 @@
 """Times this project beside SpikingJelly, alternating between both in one run.
 
-    python experiments/benchmarks/peers.py --peer-python PEER/bin/python [--device=gpu] [--out=FILE]
+    python experiments/benchmarks/peers.py --peer-python PEER/bin/python [--device=families]
+        [--out=FILE]
 
 PEER is an environment with SpikingJelly; README.md in this folder says how to make it. Each side
 lives in a process of its own and waits while the other one is measured. On a GPU, SpikingJelly is
 measured with its own choice of kernels under autocast, with and without torch.compile; a side that
 fails is reported with its error, and the others go on. Prints a table of medians and ratios for
-each case, and writes all times as JSON.
+each case and one of all cases, and writes all times as JSON.
 """
 
 import argparse
@@ -15,69 +16,14 @@ import json
 import os
 import pathlib
 import select
-import statistics
 import subprocess
 import sys
 
+import peer_tables
 import tqdm
+from peer_cases import CASES, OURS, SIDES, sides
 
 HERE = pathlib.Path(__file__).parent
-TASKS = {"evaluation": "forward pass in inference mode", "training": "forward, backward, AdamW"}
-OURS = "snnvit_jax"
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """What both sides compute.
-
-    Attributes:
-      model: a name of the registry.
-      image_size: pixels.
-      batch_size: images.
-      dtype: of the computation; SpikingJelly's under autocast if it is not float32.
-      calls: steps that one repetition takes, so that it lasts long enough to be timed.
-      time_steps: T.
-      overrides: of the model's sizes.
-    """
-
-    model: str
-    image_size: int
-    batch_size: int
-    dtype: str
-    calls: int
-    time_steps: int = 4
-    overrides: dict = dataclasses.field(default_factory=dict)
-
-    @property
-    def name(self):
-        """For the reader."""
-        return (
-            f"{self.model}, {self.image_size}x{self.image_size}, T={self.time_steps}, "
-            f"batch {self.batch_size}, {self.dtype}"
-        )
-
-
-TINY = {"embed_dim": 32, "num_heads": 2, "depth": 1}
-CASES = {
-    "cpu": [Case("spikformer_4_384", 32, 32, "float32", 1)],
-    "gpu": [
-        Case("spikformer_4_384", 32, 256, "bfloat16", 20),
-        Case("spikformer_8_512_imagenet", 224, 64, "bfloat16", 10),
-    ],
-    # Seconds: to see that everything works before a GPU's time is spent.
-    "smoke": [
-        Case("spikformer_4_384", 32, 2, "bfloat16", 2, overrides=TINY),
-        Case("spikformer_8_512_imagenet", 32, 2, "bfloat16", 2, overrides=TINY),
-    ],
-}
-# {side: (script, whether torch.compile is used)}
-SIDES = {
-    OURS: ("worker_snnvit_jax.py", False),
-    "SpikingJelly": ("worker_spikingjelly.py", False),
-    "SpikingJelly, compiled": ("worker_spikingjelly.py", True),
-}
-# Compiling SpikingJelly for a CPU takes minutes.
-DEVICE_SIDES = {"cpu": list(SIDES)[:2], "gpu": list(SIDES), "smoke": list(SIDES)[:2]}
 
 
 class WorkerError(Exception):
@@ -88,7 +34,8 @@ class Worker:
     """A process that measures one repetition of a task whenever it is asked to.
 
     Attributes:
-      about: its versions and device.
+      about: its versions and device, and in what its model differs.
+      parameters: of its model.
       flops: of one call of each task, {} if it does not count them.
     """
 
@@ -106,6 +53,7 @@ class Worker:
         )
         hello = self._reply()
         self.about, self.flops = hello["about"], hello["flops"]
+        self.parameters = hello["parameters"]
 
     def measure(self, task):
         """Returns the seconds that one call took."""
@@ -141,7 +89,7 @@ class Worker:
 def start(case, options):
     """Returns ({side: Worker}, {side: error})."""
     workers, errors = {}, {}
-    for side in DEVICE_SIDES[options.device]:
+    for side in sides(case, options.device):
         script, compiled = SIDES[side]
         arguments = dataclasses.asdict(case) | {"compiled": compiled, "device": options.device}
         python = sys.executable if side == OURS else options.peer_python
@@ -158,7 +106,7 @@ def measure(workers, errors, repetitions):
     The first repetition of each compiles and warms up. A side that fails is moved to `errors`.
     """
     seconds, memory = {}, {}
-    for task in TASKS:
+    for task in peer_tables.TASKS:
         seconds[task] = {side: [] for side in workers}
         for _ in tqdm.trange(repetitions + 1, desc=task, leave=False):
             for side in list(workers):
@@ -176,6 +124,7 @@ def run(case, options):
     """Returns everything measured for a case."""
     workers, errors = start(case, options)
     about = {side: worker.about for side, worker in workers.items()}
+    parameters = {side: worker.parameters for side, worker in workers.items()}
     flops = workers[OURS].flops if OURS in workers else {}
     try:
         seconds, memory = measure(workers, errors, options.repetitions)
@@ -184,28 +133,17 @@ def run(case, options):
             worker.close()
     return {
         **{"case": dataclasses.asdict(case), "about": about, "errors": errors},
-        **{"flops": flops, "seconds": seconds, "megabytes": memory},
+        **{"parameters": parameters, "flops": flops},
+        **{"seconds": seconds, "megabytes": memory},
     }
 
 
-def table(result):
-    """Returns a case's result as lines of a Markdown table."""
-    lines = ["| | side | a call | images/s | TFLOP/s | peak memory | of ours | pair by pair |"]
-    lines.append("|---|---|---|---|---|---|---|---|")
-    for task, sides in result["seconds"].items():
-        ours = sides.get(OURS, [])
-        for side, times in sides.items():
-            median = statistics.median(times)
-            ratios = [b / a for a, b in zip(ours, times, strict=False)]
-            pairs = f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else ""
-            ratio = f"{statistics.median(ratios):.2f}" if ratios else ""
-            lines.append(
-                f"| {task} ({TASKS[task]}) | {side} | {median:.4g} s | "
-                f"{result['case']['batch_size'] / median:.4g} | "
-                f"{result['flops'].get(task, 0) / median / 1e12:.3g} | "
-                f"{result['megabytes'][task].get(side, 0):.0f} MB | {ratio} | {pairs} |"
-            )
-    return lines + [f"\n{side} failed: {error}" for side, error in result["errors"].items()]
+def show(case, result):
+    """Prints what was measured of a case."""
+    print(f"\n{case.name}")
+    for side, text in result["about"].items():
+        print(f"{side}: {text}; {result['parameters'][side]:,} parameters")
+    print("\n".join(peer_tables.of_case(result)), flush=True)
 
 
 def main():
@@ -222,11 +160,10 @@ def main():
         if options.batch_size:
             case = dataclasses.replace(case, batch_size=options.batch_size)
         found.append(run(case, options))
-        print(f"\n{case.name}")
-        print("\n".join(f"{side}: {text}" for side, text in found[-1]["about"].items()))
-        print("\n".join(table(found[-1])), flush=True)
+        show(case, found[-1])
         if options.out:
             options.out.write_text(json.dumps(found, indent=1) + "\n")
+    print("\n" + "\n".join(peer_tables.of_all(found)))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 import jax
 import numpy as np
 import optax
-from serve import peak_process_bytes, serve
+from flax import traverse_util
+from serve import Side, peak_process_bytes, serve
 
 import snnvit_jax as snn
 from snnvit_jax import training
+from snnvit_jax.time_steps import masks
 from snnvit_jax.xla import backends, compilation_cache
 from snnvit_jax.xla.traced import traced_flops
 
@@ -43,9 +45,19 @@ def prepare(arguments):
             )
         ),
     }
-    about = f"jax {jax.__version__}, {jax.devices()[0].device_kind}"
-    tasks = {"evaluation": evaluation, "training": train}
-    return about, tasks, lambda: jax.block_until_ready((state, logits)), flops, _peak_bytes
+    return Side(
+        about=f"jax {jax.__version__}, {jax.devices()[0].device_kind}",
+        parameters=_weights(shapes.params),
+        tasks={"evaluation": evaluation, "training": train},
+        wait=lambda: jax.block_until_ready((state, logits)),
+        peak_bytes=_peak_bytes,
+        flops=flops,
+    )
+
+
+def _weights(params):
+    leaves = traverse_util.flatten_dict(params).items()
+    return sum(leaf.size for path, leaf in leaves if path[-1] != masks.SCORE)
 
 
 def _peak_bytes():

@@ -4,18 +4,9 @@ import contextlib
 from importlib import metadata
 
 import torch
-from serve import peak_process_bytes, serve
+from serve import Side, peak_process_bytes, serve
 from spikingjelly.activation_based import functional
-from spikingjelly.activation_based.model.spikformer import Spikformer
-
-# As the names of this project's registry say: depth, channels; heads and patches as published.
-SIZES = {
-    "spikformer_4_384": {"depths": 4, "embed_dims": 384, "num_heads": 12, "patch_size": 4},
-    "spikformer_8_512_imagenet": {
-        **{"depths": 8, "embed_dims": 512, "num_heads": 8, "patch_size": 16}
-    },
-}
-NAMES = {"embed_dim": "embed_dims", "num_heads": "num_heads", "depth": "depths"}
+from spikingjelly_models import create
 
 
 def prepare(arguments):
@@ -26,11 +17,10 @@ def prepare(arguments):
     on_gpu = arguments["device"] == "gpu"
     device = torch.device("cuda" if on_gpu else "cpu")
     B, side, classes = arguments["batch_size"], arguments["image_size"], 10
-    sizes = SIZES[arguments["model"]]
-    sizes |= {NAMES[name]: value for name, value in arguments["overrides"].items()}
-    sizes |= {"img_size_h": side, "img_size_w": side, "num_classes": classes}
-    model = Spikformer(T=arguments["time_steps"], **sizes).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    sizes = {"T": arguments["time_steps"], "num_classes": classes}
+    model, differs = create(arguments["model"], side, arguments["overrides"], **sizes)
+    model = model.to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-4)
     images = torch.randn(B, 3, side, side, device=device)
     labels = torch.randint(0, classes, (B,), device=device)
     called = torch.compile(model) if arguments["compiled"] else model
@@ -50,20 +40,28 @@ def prepare(arguments):
         model.train()
         optimizer.zero_grad()
         with precision():
-            logits = called(images).mean(0)
-            loss = torch.nn.functional.cross_entropy(logits, labels)
+            loss = torch.nn.functional.cross_entropy(_mean(called(images)), labels)
         loss.backward()
         optimizer.step()
         functional.reset_net(model)
 
     about = (
         f"spikingjelly {metadata.version('spikingjelly')}, torch {torch.__version__}, "
-        f"{torch.cuda.get_device_name() if on_gpu else f'{torch.get_num_threads()} threads'}, "
-        f"{sum(p.numel() for p in model.parameters()):,} parameters"
+        f"{torch.cuda.get_device_name() if on_gpu else f'{torch.get_num_threads()} threads'}; "
+        f"{differs}"
     )
-    wait = torch.cuda.synchronize if on_gpu else lambda: None
-    peak = torch.cuda.max_memory_allocated if on_gpu else peak_process_bytes
-    return about, {"evaluation": evaluation, "training": train}, wait, {}, peak
+    return Side(
+        about,
+        parameters=sum(p.numel() for p in model.parameters()),
+        tasks={"evaluation": evaluation, "training": train},
+        wait=torch.cuda.synchronize if on_gpu else lambda: None,
+        peak_bytes=torch.cuda.max_memory_allocated if on_gpu else peak_process_bytes,
+    )
+
+
+def _mean(logits):
+    """Logits [B, classes]; Spikformer leaves the mean over time to the caller."""
+    return logits.mean(0) if logits.ndim == 3 else logits
 
 
 if __name__ == "__main__":
