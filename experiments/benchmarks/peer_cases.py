@@ -52,8 +52,8 @@ TINY = {"embed_dim": 32, "num_heads": 2, "depth": 1}
 CASES = {
     "cpu": [_family("spikformer_4_384")],
     # Every family in its form for CIFAR. SpikingJelly's QKFormer is the form for ImageNet, which
-    # pools twice more: at 64 pixels its stages have sides of 16, 8 and 4, and both processes fit
-    # into 16 GB. Meta-SpikeFormer was not published for small images: the form for ImageNet.
+    # pools twice more: at 64 pixels its stages have sides of 16, 8 and 4 (128 take four times the
+    # memory). Meta-SpikeFormer was not published for small images: the form for ImageNet.
     "families": [
         _family("spikformer_4_384"),
         _family("spikingformer_4_384", alone=True),
