@@ -13,6 +13,7 @@ from snnvit_jax.xla.rematerialisation import pointwise, value
 
 EPSILON = 1e-5
 MOMENTUM = 0.9  # of the running statistics; PyTorch calls the same thing 0.1
+CONSTANT = 1e-3  # a standard deviation up to this share of the mean is taken for rounding
 
 
 @jax.custom_vjp
@@ -108,11 +109,39 @@ def batch_norm_factor(scale, variance):
     return scale * (1 / jnp.sqrt(variance + EPSILON))
 
 
+def running(old, batch):
+    """Returns a running statistic after one more batch.
+
+    Args:
+      old: [C], before it.
+      batch: [C], of the batch.
+    """
+    return MOMENTUM * old + (1 - MOMENTUM) * batch
+
+
+def running_variance(old, mean, variance, count):
+    """Returns the running variance after one more batch, as PyTorch computes it, with one exception.
+
+    A layer that receives nothing, because no neuron before it fires at a step that is left, sees a
+    constant, and that is no reason to forget the variance of what it received before. PyTorch's goes
+    to zero then, so that inference divides the smallest difference between the constant and its
+    running mean by sqrt(1e-5); two such layers in a row multiply it by 100,000.
+
+    Args:
+      old: [C], before the batch.
+      mean: [C], of the batch.
+      variance: [C], of the batch, biased.
+      count: values of a channel in the batch, >= 1.
+    """
+    is_constant = jnp.all(variance <= jnp.square(CONSTANT * mean))
+    return jnp.where(is_constant, old, running(old, variance * (count / max(count - 1, 1))))
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation over batch, time and space, as PyTorch computes it.
 
     Unlike `nn.BatchNorm`, the running variance is the unbiased one, which the published models
-    were trained with. A static signal stands for T equal steps, which enter only that factor. In
+    were trained with; see `running_variance`. A static signal stands for T equal steps, which enter only that factor. In
     training the bias of a linear map before it gets no gradient: what it adds is taken away again,
     so that its gradient is zero but for rounding.
 
@@ -152,9 +181,9 @@ class BatchNorm(nn.Module):
         batch_mean, batch_var = batch_statistics(x.pending, mean.value)
         if not self.is_initializing():
             repeats = x.time_steps if x.static else 1
-            n = math.prod(x.shape[:-1]) * repeats
-            mean.value = MOMENTUM * mean.value + (1 - MOMENTUM) * batch_mean
-            var.value = MOMENTUM * var.value + (1 - MOMENTUM) * batch_var * (n / max(n - 1, 1))
+            count = math.prod(x.shape[:-1]) * repeats
+            mean.value = running(mean.value, batch_mean)
+            var.value = running_variance(var.value, batch_mean, batch_var, count)
         result = x.then(normalize, batch_mean, batch_var, scale, bias)
         return self._framed(result, _of_zero(mean.value, var.value, scale, bias))
 
