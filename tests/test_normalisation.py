@@ -64,7 +64,8 @@ def test_a_branch_that_falls_silent_computes_in_inference_what_it_did_in_trainin
         y, new = branch.apply(variables, x, True, mutable=["batch_stats"])
         leaves, structure = jax.tree.flatten(variables["params"])
         keys = jax.random.split(key, len(leaves))
-        moved = [p + 0.003 * jax.random.normal(k, p.shape) for k, p in zip(keys, leaves)]
+        pairs = zip(keys, leaves, strict=True)
+        moved = [p + 0.003 * jax.random.normal(k, p.shape) for k, p in pairs]
         return y, {"params": jax.tree.unflatten(structure, moved), **new}
 
     for step in range(150):

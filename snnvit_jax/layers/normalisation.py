@@ -120,12 +120,12 @@ def running(old, batch):
 
 
 def running_variance(old, mean, variance, count):
-    """Returns the running variance after one more batch, as PyTorch computes it, with one exception.
+    """Returns the running variance after one more batch: PyTorch's, with one exception.
 
     A layer that receives nothing, because no neuron before it fires at a step that is left, sees a
-    constant, and that is no reason to forget the variance of what it received before. PyTorch's goes
-    to zero then, so that inference divides the smallest difference between the constant and its
-    running mean by sqrt(1e-5); two such layers in a row multiply it by 100,000.
+    constant, and that is no reason to forget the variance of what it received before. PyTorch's
+    goes to zero then, so that inference divides the smallest difference between the constant and
+    its running mean by sqrt(1e-5); two such layers in a row multiply it by 100,000.
 
     Args:
       old: [C], before the batch.
@@ -141,9 +141,9 @@ class BatchNorm(nn.Module):
     """Batch normalisation over batch, time and space, as PyTorch computes it.
 
     Unlike `nn.BatchNorm`, the running variance is the unbiased one, which the published models
-    were trained with; see `running_variance`. A static signal stands for T equal steps, which enter only that factor. In
-    training the bias of a linear map before it gets no gradient: what it adds is taken away again,
-    so that its gradient is zero but for rounding.
+    were trained with (`running_variance`). A static signal stands for T equal steps, which enter
+    only that factor. In training the bias of a linear map before it gets no gradient: what it adds
+    is taken away again, so that its gradient is zero but for rounding.
 
     Attributes:
       pad: pixels on each side that are added to the normalised images, with what the running
