@@ -146,6 +146,7 @@ def _converted(config):
 def _learned(config):
     _converted(config)
     config.init_from = "pretrained:cifar10_t4"
+    config.average_decay = 0.99  # a longer memory would hold weights of steps that are gone
     config.target_time_steps = 2.0
     config.epochs = 1.5
     config.optimizer.learning_rate = 7e-4
