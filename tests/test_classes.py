@@ -70,6 +70,8 @@ def test_a_deployed_file_knows_its_classes(tiny, tmp_path):
     snn.deploy(tiny.model, tiny.variables, classes=ANIMALS).save(tmp_path / "model.snn")
     assert snn.load_deployed(tmp_path / "model.snn").about["classes"] == list(ANIMALS)
     assert "classes" not in snn.deploy(tiny.model, tiny.variables).about
+    deployed = snn.deploy(tiny.model, tiny.variables, classes=np.arange(3))  # names are text
+    assert deployed.about["classes"] == ["0", "1", "2"]
     with pytest.raises(ValueError, match="2 classes for a model of 3"):
         snn.deploy(tiny.model, tiny.variables, classes=ANIMALS[:2])
 

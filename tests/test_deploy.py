@@ -295,7 +295,9 @@ def test_another_kind_of_model_is_rejected():
         snn.deploy(neurons.LIF(), {})
 
 
-@pytest.mark.parametrize(("dtype", "message"), [("int32", "int32"), ("float64", "jax_enable_x64")])
+@pytest.mark.parametrize(
+    ("dtype", "message"), [("int32", "int32"), ("float64", "jax_enable_x64"), ("fp8", "fp8")]
+)
 def test_a_dtype_that_cannot_be_used_is_rejected(tiny, dtype, message):
     with pytest.raises(ValueError, match=message):
         snn.deploy(tiny.model, tiny.variables, dtype=dtype)

@@ -96,6 +96,12 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
+def test_a_folder_that_is_not_there_is_named_as_the_user_does(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        files.write_text(tmp_path / "no" / "model.snn", "text")
+    assert str(error.value) == f"[Errno 2] there is no such folder: '{tmp_path}/no'"
+
+
 def test_a_configuration_that_is_replaced_is_never_gone(tmp_path, monkeypatch):
     workdir, config = Workdir(tmp_path), config_lib.default_config()
     workdir.write_config(config, 0)

@@ -293,6 +293,12 @@ def test_another_number_of_steps_must_be_one(tiny, schedule, time_steps):
         snn.with_time_steps(tiny.variables, time_steps)
 
 
+@pytest.mark.parametrize("given", [{"a/lif": [1, 0]}, "schedule.json", None])
+def test_what_is_no_schedule_is_told(tiny, given):
+    with pytest.raises(ValueError, match=f"be a TimeStepSchedule, got {type(given).__name__}: Ti"):
+        snn.with_schedule(tiny.variables, given)
+
+
 def test_variables_of_another_number_of_steps_are_named_with_both(tiny):
     check_time_steps_of(tiny.variables, 4)
     check_time_steps_of({"params": {"layer": {"kernel": np.zeros(3)}}}, 4)

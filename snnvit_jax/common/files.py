@@ -32,6 +32,8 @@ def write_bytes(path, content):
     path = pathlib.Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "is no regular file and cannot be replaced", str(path))
+    if not path.parent.is_dir():  # else the error would name a file that nobody has heard of
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:

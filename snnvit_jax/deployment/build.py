@@ -10,7 +10,7 @@ from flax import traverse_util
 
 from snnvit_jax.common.variables import check_finite
 from snnvit_jax.deployment import planning
-from snnvit_jax.deployment.deployed import Deployed, check_dtype
+from snnvit_jax.deployment.deployed import Deployed, checked_dtype
 from snnvit_jax.deployment.folding import fold_kernels
 from snnvit_jax.deployment.merging import merge_chains, unmerged
 from snnvit_jax.deployment.program import Program, collect_weights
@@ -64,8 +64,7 @@ def deploy(
         that are not finite, or another number of classes.
     """
     family_of(model)  # that of a known family, or an error that says so
-    dtype = jnp.dtype(model.config.dtype if dtype is None else dtype)
-    check_dtype(dtype)
+    dtype = checked_dtype(model.config.dtype if dtype is None else dtype)
     variables, image_shape = _checked(model, variables)
     if recordings:
         image_shape = (model.config.time_steps, *image_shape)
@@ -107,7 +106,7 @@ def _about_classes(model, classes):
         return {}
     if len(classes) != model.config.num_classes:
         raise ValueError(f"{len(classes)} classes for a model of {model.config.num_classes}")
-    return {"classes": list(classes)}
+    return {"classes": [str(name) for name in classes]}
 
 
 def _checked(model, variables):

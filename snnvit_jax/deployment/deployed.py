@@ -19,16 +19,24 @@ from snnvit_jax.xla.flops import compiled_flops
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def check_dtype(dtype):
-    """Raises ValueError for a dtype that spikes and kernels cannot have.
+def checked_dtype(dtype):
+    """Returns a dtype that spikes and kernels can have, as NumPy has it.
 
     Args:
-      dtype: NumPy dtype.
+      dtype: it, or its name.
+
+    Raises:
+      ValueError: for any other.
     """
+    try:
+        dtype = jnp.dtype(dtype)
+    except TypeError as error:
+        raise ValueError(f"{dtype=!r} is no dtype; use float32 or bfloat16") from error
     if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 2:
         raise ValueError(f"cannot deploy with dtype={dtype.name!r}; use float32 or bfloat16")
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise ValueError(f"dtype={dtype.name!r} needs jax.config.update('jax_enable_x64', True)")
+    return dtype
 
 
 class Deployed:
@@ -205,7 +213,7 @@ def load_deployed(path):
             f"{str(path)!r} was written with jax {about['jax']}; jax {jax.__version__} cannot read "
             f"it ({error}): export the model again"
         ) from error
-    check_dtype(jnp.dtype(about["dtype"]))
+    checked_dtype(about["dtype"])
     schedule = TimeStepSchedule(json.loads(parts["schedule.json"])["masks"])
     weights = container.unpack_weights(parts["weights.safetensors"])
     return Deployed(_over_batches(exported.call), weights, schedule, about, exported)

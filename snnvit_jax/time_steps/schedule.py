@@ -129,8 +129,14 @@ def with_schedule(variables, schedule):
       schedule: a `TimeStepSchedule` for the same layers and the same T.
 
     Raises:
-      ValueError: naming the layers that only one of them has, or the numbers of time steps.
+      ValueError: for anything else than a schedule, naming the layers that only one of them has,
+        or the numbers of time steps.
     """
+    if not isinstance(schedule, TimeStepSchedule):
+        raise ValueError(
+            f"schedule must be a TimeStepSchedule, got {type(schedule).__name__}: "
+            "TimeStepSchedule(MASKS) makes one, TimeStepSchedule.load(PATH) reads one"
+        )
     old = masks.scores(variables["params"])
     if old.keys() != schedule.masks.keys():
         raise ValueError(
