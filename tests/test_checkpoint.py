@@ -215,6 +215,17 @@ def test_a_checkpoint_without_checksums_is_used_and_said_to_be_unchecked(tmp_pat
     assert "has no checksums; it is used unchecked" in caplog.text
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_list_of_checksums_that_is_not_complete_leaves_a_checkpoint_unchecked(
+    tmp_path, caplog, kept
+):
+    save_all(tmp_path, {1: None})
+    sums = tmp_path / "1.sha256"
+    sums.write_text("".join(sums.read_text().splitlines(keepends=True)[:kept]))
+    assert restore(tmp_path, state(0))[0][0] == 1
+    assert "has no checksums; it is used unchecked" in caplog.text
+
+
 def test_a_checkpoint_of_another_model_is_not_taken_for_a_damaged_one(tmp_path):
     save_all(tmp_path, {1: None})
     with pytest.raises(ValueError, match=r"another model .* float32\[5000\] .* float32\[7\]"):

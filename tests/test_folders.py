@@ -50,6 +50,26 @@ def longer(epochs=3):
 # Who may write.
 
 
+@pytest.mark.parametrize("left", ["nothing", "empty", "file", "link"])
+def test_a_finished_run_without_its_checkpoints_does_not_begin_again(copy, left, tmp_path):
+    place = copy / "checkpoints"
+    shutil.rmtree(place)
+    if left == "empty":
+        place.mkdir()
+    elif left == "file":
+        place.touch()
+    elif left == "link":  # to a disk that is not there today
+        place.symlink_to(tmp_path / "scratch")
+        (copy / "summary.json").unlink()  # nor does an unfinished one
+    before = content(copy)
+    message = (
+        "is no folder, nor a link" if left in ("file", "link") else "finished run, but none of"
+    )
+    with pytest.raises(ValueError, match=message):
+        loop.Run(tiny_config(), copy)
+    assert content(copy) == before
+
+
 def test_the_folder_is_locked_before_the_checkpoint_is_read(copy, monkeypatch):
     locked = []
 

@@ -41,7 +41,8 @@ def check(folder):
       folder: pathlib path.
 
     Returns:
-      Whether there are sums to compare with.
+      Whether there are sums of all its files: an empty list, as a full disk may leave it, says
+      nothing.
 
     Raises:
       ValueError: naming the first file that is missing or holds something else, or the file of the
@@ -50,6 +51,7 @@ def check(folder):
     sums = path_for(folder)
     if not sums.exists():
         return False
+    listed = set()
     for line in sums.read_bytes().splitlines():
         expected, _, name = line.decode(errors="replace").partition("  ")
         path = folder.parent / name
@@ -57,7 +59,8 @@ def check(folder):
             raise ValueError(f"{sums.name} lists {name!r}, which is no file")
         if _sha256(path) != expected:
             raise ValueError(f"{path} is not what was written: its SHA-256 differs")
-    return True
+        listed.add(path)
+    return not {path for path in folder.rglob("*") if path.is_file()} - listed
 
 
 def remove_orphans(directory):
