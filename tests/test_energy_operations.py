@@ -246,8 +246,21 @@ class Gated(nn.Module):
             "scan": lambda: jax.lax.scan(
                 lambda c, a: (c + a[0] * a[1], c), q[:, 0], (q.swapaxes(0, 1), k.swapaxes(0, 1))
             )[1].swapaxes(0, 1),
+            "window": lambda: jax.lax.reduce_window(
+                q, 1.0, jax.lax.mul, (1, 1, 5), (1, 1, 1), "SAME"
+            ),
+            "least": lambda: jax.lax.reduce_window(
+                q, jnp.inf, jax.lax.min, (1, 1, 5), (1, 1, 1), "SAME"
+            ),
+            "clamp": lambda: jax.lax.clamp(0.0, q, k),
+            "greater": lambda: (q > k).astype(jnp.float32),
+            "equal": lambda: (q == k).astype(jnp.float32),
+            "shift": lambda: (q.astype(int) << k.astype(int)).astype(jnp.float32),
+            "cond": lambda: jax.lax.cond(q.sum() > 0, lambda: k, lambda: 0 * k),
+            "fft": lambda: jnp.fft.fft(q).real,
+            "callback": lambda: jax.pure_callback(np.multiply, jax.typeof(q), q, k),
             "neuron": lambda: LIF(name="out_lif")(q * k),
-            "free": lambda: 2 * q - k / 3 + jnp.maximum(q, k) * jnp.arange(5.0),
+            "free": lambda: 2 * q - k / 3 + jnp.maximum(q, k) * jnp.arange(5.0) + (q > 0.5),
             "gate": lambda: Gate(name="gate")(*map(Signal.of, (q, k))).values,
         }
         return Linear(2, name="last")(Signal.of(found[self.kind]())).values
@@ -259,7 +272,9 @@ class Gated(nn.Module):
         *(("mul", "mul"), ("sum", "mul"), ("jit", "mul"), ("scan", "mul"), ("neuron", "mul")),
         *(("rescaled", "div"), ("where", "select_n"), ("and", "and"), ("square", "integer_pow")),
         *(("min", "min"), ("or", "or"), ("prod", "reduce_prod"), ("all", "reduce_and")),
-        *(("gather", "gather"), ("cumprod", "cumprod")),
+        *(("gather", "gather"), ("cumprod", "cumprod"), ("window", "mul"), ("clamp", "clamp")),
+        *(("least", "reduce_window_min"), ("greater", "gt"), ("equal", "eq"), ("cond", "cond")),
+        *(("shift", "shift_left"), ("fft", "fft"), ("callback", "pure_callback")),
     ],
 )
 def test_a_product_of_two_signals_that_is_no_layer_is_refused(kind, primitive):

@@ -17,8 +17,17 @@ _PRIMITIVES = {
     **{"mul": 2, "div": 2, "rem": 2, "pow": 2, "atan2": 2, "integer_pow": 1, "square": 1},
     # Of spikes, the smaller of two is their product. The larger is free: so is pooling.
     **{"min": 2, "and": 2, "or": 2, "xor": 2, "reduce_min": 1, "reduce_and": 1, "reduce_or": 1},
-    **{"reduce_prod": 1, "cumprod": 1, "cummin": 1, "scatter_mul": 2},
+    **{"reduce_prod": 1, "cumprod": 1, "cummin": 1, "scatter_mul": 2, "reduce_window_min": 1},
+    **{"clamp": 2, "reduce_xor": 1, "shift_left": 2},
+    # One spike is larger than another where it fires and the other does not.
+    **dict.fromkeys(("gt", "ge", "lt", "le", "eq", "ne"), 2),
+    # Sums of products, or anything at all, inside of one primitive.
+    **dict.fromkeys(("fft", "triangular_solve", "pure_callback", "io_callback", "ffi_call"), 1),
 }
+# A value is let through, or taken, where a signal says so: the first operand.
+_CHOICES = ("select_n", "cond", "gather", "dynamic_slice")
+# Their programs work on any of what they are given.
+_REPEATED = ("scan", "while", "reduce", "reduce_window")
 
 
 def elementwise_products(jaxpr, signals):
@@ -52,9 +61,7 @@ def _follow(jaxpr, signals, found, place=""):
 
 def _multiplies(equation, operands):
     name = equation.primitive.name
-    if name == "select_n":  # a value is let through where a signal says so
-        return operands[0] and any(operands[1:])
-    if name in ("gather", "dynamic_slice"):  # of a signal, what another one points at
+    if name in _CHOICES:
         return operands[0] and any(operands[1:])
     if name == "integer_pow" and equation.params["y"] in (0, 1):
         return False
@@ -69,7 +76,7 @@ def _through(equation, operands, found, place):
     results = [False] * len(equation.outvars)
     for inner in programs:
         on = operands[len(operands) - len(inner.invars) :]  # what a choice or a loop is decided by
-        if len(on) != len(inner.invars) or equation.primitive.name in ("scan", "while"):
+        if len(on) != len(inner.invars) or equation.primitive.name in _REPEATED:
             on = [any(operands)] * len(inner.invars)
         times = equation.params["length"] if equation.primitive.name == "scan" else 1
         once = []
