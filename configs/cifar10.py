@@ -151,6 +151,7 @@ def _learned(config):
     config.epochs = 1.5
     config.optimizer.learning_rate = 7e-4
     config.optimizer.warmup = 0.03
-    config.time_step_start = 0.05
-    config.time_step_anneal = 0.4
-    config.time_step_freeze = 0.6
+    config.time_step_penalty = 40.0
+    config.time_step_start = 0.02
+    config.time_step_anneal = 0.35
+    config.time_step_freeze = 0.65
