@@ -106,6 +106,7 @@ def at_once(opened):
     run, variables = opened
     examples = [run.preprocess(example) for example in run.eval_source.examples]
     images, labels = (np.stack([e[key] for e in examples]) for key in ("image", "label"))
+    images = run.normalization(images)
     apply = jax.jit(lambda v: run.model.apply(v, images, mutable=["spikes"]))
 
     def under(schedule):

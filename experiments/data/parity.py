@@ -85,10 +85,9 @@ def boxes(count, height=200, width=300):
 def erased(count, size=64):
     """(ours, theirs): [count, 5] of top, left, height, width, area of erased rectangles."""
     rng, peer = np.random.default_rng(0), RandomErasing(probability=1.0, mode="const", device="cpu")
-    image = np.ones((size, size, 1), np.float32)
-    found = [transforms.random_erasing(image, 1.0, rng)[..., 0] == 0 for _ in range(count)]
+    found = [transforms.random_rectangle((size, size), 1.0, rng) for _ in range(count)]
     expected = [peer(torch.ones(1, size, size))[0].numpy() == 0 for _ in range(count)]
-    return with_area(map(rectangle, found)), with_area(map(rectangle, expected))
+    return with_area(found), with_area(map(rectangle, expected))
 
 
 def rectangle(gone):

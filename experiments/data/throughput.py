@@ -112,7 +112,6 @@ def stages(settings, images):
     augment = create_augment(settings, 3)
     size = augment.preprocess.size
     cropped = [transforms.resize(image, size) for image in images]
-    normalized = [augment.preprocess.normalize(image) for image in cropped]
     rng = np.random.default_rng(0)
     return {
         "crop and resize": lambda i: transforms.random_resized_crop(
@@ -120,8 +119,7 @@ def stages(settings, images):
         ),
         "flip": lambda i: transforms.random_flip(cropped[i], rng),
         "RandAugment": lambda i: randaugment.rand_augment(cropped[i], augment.randaugment, rng),
-        "normalise": lambda i: augment.preprocess.normalize(cropped[i]),
-        "erase": lambda i: transforms.random_erasing(normalized[i], 0.25, rng),
+        "what to erase": lambda i: transforms.random_rectangle(size, 0.25, rng),
     }
 
 

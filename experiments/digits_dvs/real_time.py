@@ -56,7 +56,9 @@ def running(experiment, variables):
     with loader.eval_batches(
         experiment.eval_source, experiment.preprocess, experiment.loader_options
     ) as batches:
-        return early_exit.running_logits_of(experiment.model, variables, batches)
+        return early_exit.running_logits_of(
+            experiment.model, variables, batches, experiment.normalization
+        )
 
 
 def check_order(labels, examples):

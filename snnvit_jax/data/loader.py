@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 
 import grain
+import numpy as np
 from absl import flags, logging
 
 from snnvit_jax.data.decode import DamagedImage
@@ -29,6 +30,8 @@ class LoaderOptions:
       on_damaged: what a damaged image does: "fatal" raises; "skip" names it, puts another example
         in its place in training, and leaves a gap in evaluation.
       shard: which part of every batch this process takes, (index, number of processes).
+      dtype: of the images in a batch, as the transforms give them.
+      erasing: whether those of training say what is to be erased; see `transforms`.
 
     Raises:
       ValueError: naming a value that does not fit.
@@ -39,6 +42,8 @@ class LoaderOptions:
     workers: int = 0
     on_damaged: str = "fatal"
     shard: tuple[int, int] = (0, 1)
+    dtype: str = "float32"
+    erasing: bool = False
 
     def __post_init__(self):
         if self.on_damaged not in ON_DAMAGED:
@@ -47,6 +52,11 @@ class LoaderOptions:
             raise ValueError(
                 f"batch_size={self.batch_size} must be divisible by the {self.shard[1]} processes"
             )
+
+    @property
+    def blank(self):
+        """The arrays of a gap in an evaluation, all 0; one of training has "erased" besides."""
+        return {"image": np.zeros(self.image_shape, self.dtype)}
 
     @property
     def local_batch_size(self):
@@ -71,18 +81,20 @@ def train_batches(source, augment, options, *, seed, repeats=1, start_step=0):
       start_step: number of batches to leave out at the start.
 
     Yields:
-      An iterator of {"image": float32 [B, H, W, C] or [B, T, H, W, C], "label": int32 [B],
-      "replaced": bool [B]}, B being the examples of this process; "replaced" says where another
-      example comes in place of a damaged one. It raises ValueError for a label outside the classes,
-      for a damaged image unless it is skipped, and if none can be found in its place; and
-      WorkerDiedError.
+      An iterator of {"image": [B, H, W, C] or [B, T, H, W, C], "label": int32 [B], "replaced":
+      bool [B]}, B being the examples of this process, and "erased" int32 [B, 4] if it is asked
+      for. Images are as the transform gives them: whole numbers, which the training step
+      normalises. "replaced" says where another example comes in place of a damaged one. It raises
+      ValueError for a label outside the classes, for a damaged image unless it is skipped, and if
+      none can be found in its place; and WorkerDiedError.
 
     Raises:
       ValueError: if the source does not fill one batch.
     """
     check_fills_batch(source, options.batch_size)
     order = training_order(source, augment, options.on_damaged, seed=seed, repeats=repeats)
-    order = WithGaps(order, options.image_shape, len(order))
+    erased = {"erased": np.zeros(4, np.int32)} if options.erasing else {}
+    order = WithGaps(order, options.blank | erased, len(order))
     with _open_iterator(order, options, source.num_classes, start_step) as batches:
         yield map(_without_gaps, batches)
 
@@ -113,12 +125,12 @@ def eval_batches(source, preprocess, options):
       options: `LoaderOptions`.
 
     Yields:
-      An iterator of {"image": float32 [B, H, W, C], "label": int32 [B], "mask": bool [B]}, the mask
-      False for gaps. It raises as that of `train_batches` does.
+      An iterator of {"image": [B, H, W, C], as the transform gives them, "label": int32 [B],
+      "mask": bool [B]}, the mask False for gaps. It raises as that of `train_batches` does.
     """
     length = batch_count(source, options.batch_size) * options.batch_size
     order = EvaluationOrder(source.examples, preprocess)
-    order = WithGaps(order, options.image_shape, length)
+    order = WithGaps(order, options.blank, length)
     with _open_iterator(order, options, source.num_classes) as batches:
         yield map(_with_mask, batches)
 
@@ -201,7 +213,8 @@ def _without_gaps(batch):
     damaged = batch["damaged"]
     for message in damaged[~batch["mask"]].tolist():
         raise DamagedImage(f"{message}; look at the images, and at data.dir")
-    return {"image": batch["image"], "label": batch["label"], "replaced": damaged != ""}
+    arrays = {key: batch[key] for key in ("image", "label", "erased") if key in batch}
+    return arrays | {"replaced": damaged != ""}
 
 
 def _with_mask(batch):

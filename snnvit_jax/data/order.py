@@ -138,14 +138,14 @@ class WithGaps:
     its batch.
 
     Attributes:
-      examples: sequence of {"image": float32 [H, W, C], "label": int32}, perhaps with "damaged".
-      image_shape: (H, W, C).
+      examples: sequence of {"image", "label"}, perhaps with "damaged".
+      blank: what a gap has in the place of an example's arrays, {"image": [H, W, C], ...}.
       length: number of places, at least that of the examples.
     """
 
-    def __init__(self, examples, image_shape, length):
+    def __init__(self, examples, blank, length):
         self.examples = examples
-        self.image_shape = tuple(image_shape)
+        self.blank = blank
         self.length = length
 
     def __len__(self):
@@ -153,7 +153,7 @@ class WithGaps:
         return self.length
 
     def __getitem__(self, index):
-        """Returns {"image", "label", "mask", "damaged"}; a gap is zero and has label 0."""
+        """Returns {"image", "label", "mask", "damaged", ...}; a gap has label 0."""
         if index >= len(self.examples):
             return self._gap("")
         try:
@@ -162,5 +162,4 @@ class WithGaps:
             return self._gap(str(error))
 
     def _gap(self, damaged):
-        image = np.zeros(self.image_shape, np.float32)
-        return {"image": image, "label": np.int32(0), "mask": np.False_, "damaged": damaged}
+        return self.blank | {"label": np.int32(0), "mask": np.False_, "damaged": damaged}

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from snnvit_jax.common.pixels import seen
 from snnvit_jax.layers import Head
 from snnvit_jax.layers.head import token_mean
 from snnvit_jax.models import family_of
@@ -56,18 +57,19 @@ def running_logits(model, variables, images):
     return found[0]
 
 
-def running_logits_of(model, variables, batches):
+def running_logits_of(model, variables, batches, normalization=None):
     """Returns the running logits of a whole split, and its labels, without gaps.
 
     Args:
       model: from `create_model`.
       variables: {"params", "batch_stats"} of the model.
       batches: mappings with "image", "label" and "mask", as `data.loader.eval_batches` has them.
+      normalization: of images that come as whole numbers; None if they come normalised.
 
     Returns:
       (logits [T, N, classes], labels [N]), NumPy arrays, in the order of the batches.
     """
-    function = jax.jit(lambda v, x: running_logits(model, v, x))
+    function = jax.jit(lambda v, x: running_logits(model, v, seen(x, normalization)))
     logits, labels = [], []
     for batch in batches:
         logits.append(np.asarray(function(variables, batch["image"]))[:, batch["mask"]])

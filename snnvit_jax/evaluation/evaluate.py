@@ -1,6 +1,7 @@
 """Evaluation of a model over a whole split, every example counted exactly once."""
 
 import dataclasses
+import functools
 import warnings
 
 import jax
@@ -62,7 +63,16 @@ class Evaluation:
 
 
 def evaluate(
-    model, variables, source, preprocess, options, *, mesh, progress=True, is_stopped=None
+    model,
+    variables,
+    source,
+    preprocess,
+    options,
+    *,
+    mesh,
+    normalization=None,
+    progress=True,
+    is_stopped=None,
 ):
     """Evaluates a model on every example of a source.
 
@@ -73,6 +83,7 @@ def evaluate(
       preprocess: function of an example.
       options: `LoaderOptions`.
       mesh: with an axis "data".
+      normalization: of images that `preprocess` leaves whole numbers; None if they are normalised.
       progress: whether to show a progress bar.
       is_stopped: asked before each batch whether to stop there; the same answer in every process.
 
@@ -85,6 +96,7 @@ def evaluate(
     on_host = to_host(variables, mesh)
     check_finite(on_host)
     total, products = None, _are_counted(model, options.image_shape)
+    step = functools.partial(eval_step, model=model, products=products, normalization=normalization)
     with loader.eval_batches(source, preprocess, options) as batches:
         count = loader.batch_count(source, options.batch_size)
         for batch in tqdm(
@@ -92,8 +104,7 @@ def evaluate(
         ):
             if is_stopped is not None and is_stopped():
                 return None
-            seen = eval_step(variables, shard_batch(batch, mesh), model=model, products=products)
-            seen = _on_host(to_host(seen, mesh))
+            seen = _on_host(to_host(step(variables, shard_batch(batch, mesh)), mesh))
             total = seen if total is None else metrics.merge(total, seen)
     return _summarise(model, on_host, source, total, batch["image"].shape[1:], products)
 

@@ -6,20 +6,22 @@ import jax
 import jax.numpy as jnp
 
 from snnvit_jax import energy
+from snnvit_jax.common.pixels import seen
 from snnvit_jax.training.objective import cross_entropy
 from snnvit_jax.xla import backends
 
 
-@functools.partial(backends.jit, static_argnames=("model", "products"))
-def eval_step(variables, batch, *, model, products=True):
+@functools.partial(backends.jit, static_argnames=("model", "products", "normalization"))
+def eval_step(variables, batch, *, model, products=True, normalization=None):
     """Evaluates a batch in inference mode.
 
     Args:
       variables: {"params", "batch_stats"} of the model.
-      batch: {"image": [B, H, W, C] float32, "label": [B] int32, "mask": [B] bool};
-        examples whose mask is False do not count.
+      batch: {"image": [B, H, W, C], "label": [B] int32, "mask": [B] bool}; examples whose mask is
+        False do not count.
       model: a Linen module.
       products: whether products are counted, or only what neurons emit.
+      normalization: of images that come as whole numbers; None if they come normalised.
 
     Returns:
       A dictionary of
@@ -27,8 +29,9 @@ def eval_step(variables, batch, *, model, products=True):
         confusion: [K, K] counts of examples by (label, prediction);
         operations: counts of `energy.observe`, to be read with `energy.decode`.
     """
+    images = seen(batch["image"], normalization)
     logits, operations = energy.observe(
-        model, variables, batch["image"], mask=batch["mask"], products=products
+        model, variables, images, mask=batch["mask"], products=products
     )
     mask = batch["mask"].astype(jnp.float32)
     predictions, count = jnp.argmax(logits, -1), jnp.sum(mask)

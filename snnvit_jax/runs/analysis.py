@@ -4,11 +4,13 @@ import collections.abc
 import dataclasses
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from snnvit_jax import evaluation
+from snnvit_jax.common.pixels import seen
 from snnvit_jax.data import loader
 from snnvit_jax.distributed.sharding import replicate, shard_batch
 from snnvit_jax.neurons import recording
@@ -73,7 +75,7 @@ def open_run(place, examples=None, data_dir=None):
 
 
 def batches(experiment, description, repeats=1):
-    """Yields the batches of the held-out split, on the mesh, with a progress bar.
+    """Yields the batches of the held-out split, normalised, on the mesh, with a progress bar.
 
     Args:
       experiment: an `Experiment`.
@@ -90,7 +92,11 @@ def batches(experiment, description, repeats=1):
         tqdm(desc=description, total=count, leave=False) as bar,
     ):
         for batch in loaded:
-            yield shard_batch(batch, experiment.mesh), bar
+            batch = shard_batch(batch, experiment.mesh)
+            yield batch | {"image": _seen(batch["image"], experiment.normalization)}, bar
+
+
+_seen = jax.jit(seen, static_argnums=1)
 
 
 def evaluate(experiment, variables):
@@ -110,6 +116,7 @@ def evaluate(experiment, variables):
         experiment.preprocess,
         experiment.loader_options,
         mesh=experiment.mesh,
+        normalization=experiment.normalization,
     )
 
 

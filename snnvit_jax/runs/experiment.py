@@ -11,6 +11,7 @@ from flax import traverse_util
 
 from snnvit_jax import energy, training
 from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
+from snnvit_jax.common.pixels import seen
 from snnvit_jax.data import loader, sources
 from snnvit_jax.data.augment import pipeline, recording_pipeline
 from snnvit_jax.distributed.mesh import check_batch, create_mesh
@@ -34,8 +35,8 @@ class Experiment:
       procedure: how a training step is taken; holds the model and the devices.
       train_source: training examples.
       eval_source: held-out examples.
-      preprocess: what is done to an image or recording in evaluation.
-      augment: what is done to it in training.
+      preprocess: what is done to an image or recording in evaluation, until it is on the device.
+      augment: what is done to it in training, likewise.
       loader_options: what training and evaluation batches have in common.
       steps_per_epoch: training steps in an epoch, a fraction.
       learning_rate: function of the step.
@@ -46,8 +47,10 @@ class Experiment:
     procedure: training.Procedure
     train_source: sources.Source
     eval_source: sources.Source
-    preprocess: pipeline.Preprocess | recording_pipeline.PreprocessRecording
-    augment: pipeline.Augment | recording_pipeline.AugmentRecording
+    preprocess: (
+        pipeline.Preprocess | recording_pipeline.PreprocessRecording | recording_pipeline.AsCounts
+    )
+    augment: pipeline.Augment | recording_pipeline.AugmentRecording | recording_pipeline.AsCounts
     loader_options: loader.LoaderOptions
     steps_per_epoch: float
     learning_rate: optax.Schedule
@@ -62,6 +65,11 @@ class Experiment:
     def mesh(self):
         """The devices."""
         return self.procedure.placement.mesh
+
+    @property
+    def normalization(self):
+        """From whole numbers, as batches hold images, to what the model sees; None for nothing."""
+        return self.procedure.normalization
 
     @property
     def image_shape(self):
@@ -146,7 +154,7 @@ class Experiment:
         if self.config.data.name not in sources.EVENT_SETS:
             return None
         chosen = sources.first_of_each_class(self.eval_source, RECORDINGS_SHOWN)
-        frames = [self.preprocess(example)["image"] for example in chosen]
+        frames = [seen(self.preprocess(x)["image"], self.normalization) for x in chosen]
         names = [self.eval_source.class_names[example["label"]] for example in chosen]
         return (frames, names) if frames else None
 
@@ -237,7 +245,7 @@ def build(config, to_train=True, workdir=None):
     train_source, eval_source = _sources(config)
     if to_train and not (workdir and finished_checkpoints(workdir.checkpoints)):
         initial.check_exists(config.init_from)
-    preprocess, augment, image_shape = _transforms(config, train_source.channels)
+    preprocess, augment, image_shape = _transforms(config, train_source)
     steps_per_epoch = len(train_source) / config.batch_size
     _check_length(config.epochs, steps_per_epoch)
     rate = learning_rate(config, steps_per_epoch)
@@ -253,6 +261,8 @@ def build(config, to_train=True, workdir=None):
         objective=_create_objective(
             config, steps_per_epoch, _spike_prices(config, model, image_shape) if to_train else ()
         ),
+        normalization=preprocess.normalization,
+        erasing_fill=data.erasing_fill,
         mixing=_create_mixing(config, steps_per_epoch),
         distillation=_create_distillation(config, teacher, class_names),
         accumulate=config.accumulate,
@@ -274,6 +284,8 @@ def build(config, to_train=True, workdir=None):
             data.workers,
             data.on_damaged,
             (jax.process_index(), jax.process_count()),
+            preprocess.dtype,
+            data.erasing_probability > 0,
         ),
         steps_per_epoch=steps_per_epoch,
         learning_rate=rate,
@@ -303,15 +315,20 @@ def _sources(config):
     return both
 
 
-def _transforms(config, channels):
+def _transforms(config, source):
     """What evaluation and training do to an example, and the shape of what a model then sees."""
-    data = config.data
+    data, channels = config.data, source.channels
     if data.name not in sources.EVENT_SETS:
         preprocess = pipeline.create_preprocess(data, channels)
         return preprocess, pipeline.create_augment(data, channels), (*preprocess.size, channels)
-    preprocess = recording_pipeline.create_preprocess(data)
-    shape = (config.model.time_steps, *preprocess.size, preprocess.channels)
-    return preprocess, recording_pipeline.create_augment(data), shape
+    preprocess, augment = (
+        create(data)
+        for create in (recording_pipeline.create_preprocess, recording_pipeline.create_augment)
+    )
+    size = preprocess.size
+    shape = (config.model.time_steps, *size, preprocess.channels)
+    both = [recording_pipeline.as_counts(x, size, source.sensor) for x in (preprocess, augment)]
+    return *both, shape
 
 
 RECORDINGS_SHOWN = 6  # in the report

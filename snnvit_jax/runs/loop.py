@@ -266,6 +266,7 @@ class Run:
             experiment.preprocess,
             experiment.loader_options,
             mesh=experiment.mesh,
+            normalization=experiment.normalization,
             progress=is_writer(),
             is_stopped=self._is_stopped,
         )

@@ -2,8 +2,10 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 
+from snnvit_jax.common.pixels import seen
 from snnvit_jax.data import inputs
 from snnvit_jax.evaluation.ranking import Ranked, top_classes
 from snnvit_jax.runs import networks
@@ -48,7 +50,8 @@ def predict(network, paths, batch_size=BATCH_SIZE, most=5):
     for start in range(0, len(files), size):
         part = files[start : start + size]
         loaded = [_read(read, path) for path in part]
-        logits = iter(_logits(network, [x for x in loaded if not isinstance(x, str)], size))
+        images = [x for x in loaded if not isinstance(x, str)]
+        logits = iter(_logits(network, images, size, read.normalization))
         for path, found in zip(part, loaded, strict=True):
             if isinstance(found, str):
                 yield Prediction(path, error=found)
@@ -73,16 +76,20 @@ def files_of(network, paths):
 def _read(read, path):
     """What a file holds, or in words why it cannot be read; a damaged image names its file."""
     try:
-        return read(path)
+        return read.pixels(path)
     except OSError as error:
         return f"{path} cannot be read: {error.strerror or error}"
     except ValueError as error:
         return str(error)
 
 
-def _logits(network, images, size):
+def _logits(network, images, size, normalization):
     """Logits of up to `size` images; the batch is filled up, so that one program serves all."""
     if not images:
         return []
     filled = images + images[-1:] * (size - len(images))
-    return np.asarray(network(np.stack(filled)))[: len(images)]
+    batch = _seen(np.stack(filled), normalization)
+    return np.asarray(network(batch))[: len(images)]
+
+
+_seen = jax.jit(seen, static_argnums=1)

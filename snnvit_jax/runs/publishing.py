@@ -133,6 +133,7 @@ def _measure(network, run, split):
         run.preprocess,
         run.loader_options,
         mesh=run.mesh,
+        normalization=run.normalization,
     )
     energy = found.energy
     return {

@@ -18,8 +18,9 @@ def step_shapes(procedure, batch_size, mesh=None):
     """
     image_shape = (*procedure.model.config.image_size, 3)
     state = jax.eval_shape(lambda key: create_state(procedure, key, image_shape), jax.random.key(0))
+    dtype = jnp.float32 if procedure.normalization is None else jnp.uint8
     batch = {
-        "image": jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32),
+        "image": jax.ShapeDtypeStruct((batch_size, *image_shape), dtype),
         "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
         "mask": jax.ShapeDtypeStruct((batch_size,), bool),
     }

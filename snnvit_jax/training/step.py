@@ -1,9 +1,10 @@
 """One training step, as a pure function of a state and a batch.
 
-A batch is {"image": [B, H, W, C] float32, "label": [B] int32, "mask": [B] bool}; the mask is False
-for gaps: damaged images, and what fills up the last batch of an evaluation. A training batch that
-has no gaps needs no mask (see `training.gaps`); it may have "replaced" [B] bool, True where an
-example comes in place of a damaged one, which is only counted.
+A batch is {"image": [B, H, W, C], "label": [B] int32, "mask": [B] bool}; the mask is False for
+gaps: damaged images, and what fills up the last batch of an evaluation. Images are whole numbers,
+for the step to normalise, or normalised, floating point. A training batch that has no gaps needs no
+mask (see `training.gaps`); it may have "erased" [B, 4] int32 (see `training.erasing`) and
+"replaced" [B] bool, True where an example comes in place of a damaged one, which is only counted.
 """
 
 import dataclasses
@@ -15,16 +16,19 @@ import jax.numpy as jnp
 import optax
 
 from snnvit_jax.common import values
+from snnvit_jax.common.pixels import ERASING_FILLS, Normalization, seen
 from snnvit_jax.distributed.sharding import Placement
 from snnvit_jax.layers.head import STEP_LOGITS
 from snnvit_jax.time_steps import masks
 from snnvit_jax.training import gaps, nonfinite
 from snnvit_jax.training.distillation import Distillation
+from snnvit_jax.training.erasing import erase
 from snnvit_jax.training.mixing import Mixing, mix
 from snnvit_jax.training.objective import Objective
 from snnvit_jax.xla import backends, kernels
 
 TRAINABLE = ("all", "scores")
+_NOISE = 1000  # a number that no key for mixing has: what is erased does not change the mixing
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -69,6 +73,8 @@ class Procedure:
       optimizer: an optax transformation; one that takes `step` as an extra argument is given the
         training steps done.
       objective: what is minimised.
+      normalization: of images that come as whole numbers; None if they come normalised.
+      erasing_fill: see `erasing.erase`.
       mixing: how examples are mixed.
       distillation: the teacher that is followed; None for none.
       accumulate: parts of a batch that are computed one after the other, to save memory, >= 1.
@@ -88,6 +94,8 @@ class Procedure:
     model: object
     optimizer: optax.GradientTransformation
     objective: Objective = dataclasses.field(default_factory=Objective)
+    normalization: Normalization | None = None
+    erasing_fill: str = "zero"
     mixing: Mixing = dataclasses.field(default_factory=Mixing)
     distillation: Distillation | None = None
     accumulate: int = 1
@@ -100,6 +108,7 @@ class Procedure:
     def __post_init__(self):
         values.optional(values.one_of(kernels.MODES)).check("kernels", self.kernels)
         values.whole(1).check("accumulate", self.accumulate)
+        values.one_of(ERASING_FILLS).check("erasing_fill", self.erasing_fill)
         values.one_of(TRAINABLE).check("trainable", self.trainable)
         values.optional(values.number(0, 0.999999)).check("average_decay", self.average_decay)
 
@@ -256,13 +265,17 @@ def _step_key(seed, step):
 
 
 def _prepare(batch, key, step, teacher, procedure):
-    """Fills gaps and mixes images; adds targets, weights in the loss, a teacher's logits."""
+    """Fills gaps, normalises, erases, mixes; adds targets, weights, a teacher's logits."""
     if "mask" in batch:
         batch = gaps.fill(batch)
     mask = batch.get("mask", jnp.ones(len(batch["image"]), bool)).astype(jnp.float32)
     targets = jax.nn.one_hot(batch["label"], procedure.model.config.num_classes)
     targets = optax.smooth_labels(targets, procedure.objective.label_smoothing)
-    images, targets = mix(key, batch["image"], targets, step, procedure.mixing)
+    images = seen(batch["image"], procedure.normalization)
+    if "erased" in batch:
+        noise_key = jax.random.fold_in(key, _NOISE)
+        images = erase(noise_key, images, batch["erased"], procedure.erasing_fill)
+    images, targets = mix(key, images, targets, step, procedure.mixing)
     batch = {"image": images, "label": batch["label"], "target": targets}
     batch |= {"mask": mask, "weight": gaps.weights(mask)}
     if procedure.distillation is not None:

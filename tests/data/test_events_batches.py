@@ -116,6 +116,45 @@ def test_an_experiment_knows_the_shape_of_recordings():
     assert example["image"].shape == built.image_shape
 
 
+@pytest.mark.parametrize(("size", "parts"), [(16, 1), (8, 4), (4, 16)])
+def test_frames_are_whole_numbers_until_they_are_on_the_device(size, parts):
+    built = experiment.build(configure(image_size=size))
+    example = built.eval_source.examples[0]
+    found = built.preprocess(example)["image"]
+    assert (built.loader_options.dtype, found.dtype) == ("uint16", np.uint16)
+    assert found.sum() == example["image"].sum()  # every event is counted once
+    inner = recording_pipeline.create_preprocess(built.config.data)
+    expected = inner(example)["image"]
+    np.testing.assert_array_equal(jax.jit(built.normalization)(found), expected)
+    assert found.nbytes == expected.nbytes / 2
+    assert built.normalization.unit == parts
+
+
+def test_frames_are_augmented_as_they_were():
+    built = experiment.build(configure(image_size=8, flip=True, crop_padding=1))
+    for seed in range(20):
+        found, expected = (
+            augment(built.train_source.examples[3], np.random.default_rng(seed))["image"]
+            for augment in (built.augment, recording_pipeline.create_augment(built.config.data))
+        )
+        np.testing.assert_array_equal(built.normalization(found), expected)
+
+
+def test_means_that_are_no_whole_numbers_stay_floating_point():
+    built = experiment.build(configure(image_size=12))
+    assert built.normalization is None
+    assert built.preprocess(built.eval_source.examples[0])["image"].dtype == np.float32
+    assert built.loader_options.dtype == "float32"
+
+
+def test_a_count_that_a_batch_cannot_hold_is_refused():
+    counts = recording_pipeline.AsCounts(recording_pipeline.PreprocessRecording((2, 2)))
+    frames = np.full((1, 2, 2, 2), 65_535, np.uint32)
+    assert counts({"image": frames, "label": 0})["image"].min() == 65_535
+    with pytest.raises(DamagedImage, match="counts 65536 events in one frame, batches hold 65535"):
+        counts({"image": frames + 1, "label": 0})
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -233,7 +233,8 @@ def test_an_image_that_is_a_link_to_nothing_is_damaged(tmp_path, target):
     message = f"^{tmp_path}/train/a/x.png is damaged: a link to '{target}', where there is nothing"
     with pytest.raises(DamagedImage, match=message):
         source.examples[1]
-    order = WithGaps(EvaluationOrder(source.examples, lambda example: example), (24, 40, 3), 2)
+    blank = {"image": np.zeros((24, 40, 3), np.uint8)}
+    order = WithGaps(EvaluationOrder(source.examples, lambda example: example), blank, 2)
     assert [bool(order[i]["mask"]) for i in range(2)] == [True, False]
     assert order[1]["damaged"].startswith(f"{tmp_path}/train/a/x.png is damaged")
 

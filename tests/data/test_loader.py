@@ -60,6 +60,31 @@ def assert_same(a, b):
             np.testing.assert_array_equal(left[name], right[name])
 
 
+def marked(example, rng):
+    rectangle = np.full(4, 1 + example["label"], np.int32)
+    return {"image": example["image"], "label": np.int32(example["label"]), "erased": rectangle}
+
+
+@pytest.mark.parametrize("on_damaged", ["fatal", "skip"])
+def test_batches_hold_whole_numbers_and_what_is_to_be_erased(on_damaged):
+    options = loader.LoaderOptions(5, SHAPE, 0, on_damaged, dtype="uint8", erasing=True)
+    source = make_source(() if on_damaged == "fatal" else (2,))
+    with loader.train_batches(source, marked, options, seed=0) as batches:
+        for batch in itertools.islice(batches, 4):
+            assert (batch["image"].dtype, batch["erased"].dtype) == (np.uint8, np.int32)
+            np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["label"])
+            np.testing.assert_array_equal(batch["erased"], 1 + batch["label"][:, None].repeat(4, 1))
+
+
+def test_a_damaged_image_is_named_among_examples_to_be_erased():
+    options = loader.LoaderOptions(5, SHAPE, dtype="uint8", erasing=True)
+    with (
+        pytest.raises(DamagedImage, match="record 7 is truncated"),
+        loader.train_batches(make_source((7,)), marked, options, seed=0) as batches,
+    ):
+        list(itertools.islice(batches, 2))
+
+
 def labels(batches):
     return np.concatenate([batch["label"] for batch in batches])
 

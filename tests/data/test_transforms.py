@@ -117,7 +117,7 @@ def test_no_image_becomes_far_larger_on_its_way(shape, crop_fraction, monkeypatc
     monkeypatch.setattr(Image.Image, "resize", spy)
     preprocess = Preprocess((224, 224), (0.5,), (0.5,), crop_fraction)
     example = preprocess({"image": np.full((*shape, 3), 255, np.uint8), "label": 1})
-    np.testing.assert_array_equal(example["image"], np.ones((224, 224, 3), np.float32))
+    np.testing.assert_array_equal(example["image"], np.full((224, 224, 3), 255))
     assert 0 < largest[0] <= transforms.MOST_PIXELS
 
 
@@ -261,21 +261,10 @@ def test_normalize_follows_its_definition(image, channels, own):
 
 def erased(shape, count, probability=1.0):
     """(top, left, height, width) of each rectangle that was erased."""
-    image, rng, found = np.ones((*shape, 2), np.float32), np.random.default_rng(0), []
-    for _ in range(count):
-        result = transforms.random_erasing(image, probability, rng)
-        gone = result[..., 0] == 0
-        if gone.any():
-            (top, bottom), (left, right) = (
-                np.flatnonzero(gone.any(axis))[[0, -1]] for axis in (1, 0)
-            )
-            found.append((top, left, bottom + 1 - top, right + 1 - left))
-            assert not result[top : bottom + 1, left : right + 1].any()
-            assert gone.sum() == found[-1][2] * found[-1][3]
-        else:
-            np.testing.assert_array_equal(result, image)
-    assert image.all()
-    return np.array(found, float).T
+    rng = np.random.default_rng(0)
+    drawn = [transforms.random_rectangle(shape, probability, rng) for _ in range(count)]
+    assert {rectangle.dtype for rectangle in drawn} == {np.dtype(np.int32)}
+    return np.array([rectangle for rectangle in drawn if rectangle.any()], float).T
 
 
 def test_erased_rectangles_have_the_distribution_they_should():
@@ -288,18 +277,6 @@ def test_erased_rectangles_have_the_distribution_they_should():
     assert_uniform(small, 0.02, 0.29)
     aspects = np.log(height / width)[share < 0.29]
     assert_uniform(aspects, np.log(0.3), -np.log(0.3))
-
-
-def test_what_is_erased_may_become_noise():
-    image = np.full((200, 200, 3), 9.0, np.float32)
-    filled = transforms.random_erasing(image, 1.0, np.random.default_rng(0), "noise")
-    noise = filled[filled != 9.0]
-    assert (filled.dtype, noise.size > 3 * 800) == (np.float32, True)
-    assert abs(noise.mean()) < 0.05
-    assert abs(noise.std() - 1) < 0.05
-    # In the same place as zeros are for the same draw.
-    zeros = transforms.random_erasing(image, 1.0, np.random.default_rng(0))
-    np.testing.assert_array_equal(filled != 9.0, zeros != 9.0)
 
 
 def test_erased_rectangles_lie_everywhere():
@@ -325,7 +302,7 @@ def test_an_image_too_small_for_a_rectangle_stays_whole():
         lambda image, rng: transforms.random_crop(image, 3, rng),
         lambda image, rng: transforms.random_flip(image, rng),
         lambda image, rng: transforms.random_resized_crop(image, (8, 8), SCALE, RATIO, rng),
-        lambda image, rng: transforms.random_erasing(image.astype(np.float32), 0.5, rng),
+        lambda image, rng: transforms.random_rectangle(image.shape[:2], 0.5, rng),
     ],
 )
 def test_transforms_are_functions_of_image_and_generator(image, transform):

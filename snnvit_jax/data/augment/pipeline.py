@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from snnvit_jax.common import values
+from snnvit_jax.common.pixels import ERASING_FILLS, Normalization
 from snnvit_jax.data.augment import transforms
 from snnvit_jax.data.augment.randaugment import MAX_MAGNITUDE, SETS, RandAugment, rand_augment
 
@@ -21,7 +22,7 @@ RULES = {
     "crop_scale": values.interval(1e-6, 1),
     "crop_ratio": values.interval(1e-3, 1e3),
     "erasing_probability": values.number(0, 1),
-    "erasing_fill": values.one_of(transforms.ERASING_FILLS),
+    "erasing_fill": values.one_of(ERASING_FILLS),
     "randaugment.num_ops": values.whole(0, 100),
     "randaugment.magnitude": values.number(0, MAX_MAGNITUDE),
     "randaugment.magnitude_std": values.number(0),
@@ -33,12 +34,12 @@ _EVALUATION = ("image_size", "mean", "std", "crop_fraction")
 
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
-    """Everything done to an image for evaluation: bring it to size and normalise.
+    """Everything done to an image for evaluation: bring it to size here, normalise it there.
 
     Attributes:
       size: (height, width).
-      mean: see `transforms.normalize`.
-      std: see `transforms.normalize`.
+      mean: see `Normalization`.
+      std: see `Normalization`.
       crop_fraction: None distorts the whole image to the size. A number in [0.1, 1] resizes its
         shorter side to floor(shorter side of `size` / crop_fraction) and takes the middle.
     """
@@ -48,10 +49,16 @@ class Preprocess:
     std: tuple[float, ...]
     crop_fraction: float | None = None
 
+    dtype = "uint8"  # of what is called for
+
     def __call__(self, example):
-        """Returns {"image": float32 [H, W, C], "label": int32}."""
-        image = self.normalize(self.fit(example["image"]))
-        return {"image": image, "label": np.int32(example["label"])}
+        """Returns {"image": uint8 [H, W, C], "label": int32}."""
+        return {"image": self.fit(example["image"]), "label": np.int32(example["label"])}
+
+    @property
+    def normalization(self):
+        """The `Normalization` that is left to do, on the device."""
+        return Normalization(self.mean, self.std)
 
     def fit(self, image):
         """Returns the image at its size.
@@ -64,18 +71,13 @@ class Preprocess:
         shorter = math.floor(min(self.size) / self.crop_fraction)
         return transforms.resize_shorter_and_crop(image, shorter, self.size)
 
-    def normalize(self, image):
-        """Returns the image as float32, see `transforms.normalize`.
-
-        Args:
-          image: uint8 [H, W, C].
-        """
-        return transforms.normalize(image, self.mean, self.std)
-
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """Everything done to an image for training: crop, flip, RandAugment, normalise, erase.
+    """Everything done to an image for training before it is on the device.
+
+    Crop, flip, RandAugment; and what is erased is drawn. Normalised, erased and mixed it is by the
+    training step.
 
     Attributes:
       preprocess: size and normalisation.
@@ -84,8 +86,7 @@ class Augment:
       resized_crop: (scale, ratio) of `transforms.random_resized_crop`, in place of distorting the
         whole image to the size; None for the latter.
       randaugment: `RandAugment`, or None.
-      erasing_probability: see `transforms.random_erasing`.
-      erasing_fill: see there.
+      erasing_probability: see `transforms.random_rectangle`.
     """
 
     preprocess: Preprocess
@@ -94,21 +95,22 @@ class Augment:
     resized_crop: tuple[tuple[float, float], tuple[float, float]] | None = None
     randaugment: RandAugment | None = None
     erasing_probability: float = 0.0
-    erasing_fill: str = "zero"
 
     def __call__(self, example, rng):
-        """Returns {"image": float32 [H, W, C], "label": int32}, a function of both arguments."""
+        """Returns {"image": uint8 [H, W, C], "label": int32}, a function of both arguments.
+
+        If anything is ever erased, "erased" is what: see `transforms.random_rectangle`.
+        """
         image = self._crop(example["image"], rng)
         if self.flip:
             image = transforms.random_flip(image, rng)
         if self.randaugment:
             image = rand_augment(image, self.randaugment, rng)
-        image = self.preprocess.normalize(image)
+        found = {"image": image, "label": np.int32(example["label"])}
         if self.erasing_probability:
-            image = transforms.random_erasing(
-                image, self.erasing_probability, rng, self.erasing_fill
-            )
-        return {"image": image, "label": np.int32(example["label"])}
+            size = self.preprocess.size
+            found["erased"] = transforms.random_rectangle(size, self.erasing_probability, rng)
+        return found
 
     def _crop(self, image, rng):
         size = self.preprocess.size
@@ -145,7 +147,8 @@ def create_augment(data, channels):
       data: the settings of `create_preprocess` (`crop_fraction` is for evaluation only), and
         `crop_padding`, `flip`, `random_resized_crop` with `crop_scale` and `crop_ratio`,
         `randaugment` with `num_ops`, `magnitude`, `magnitude_std`, `probability` and `operations`
-        (a key of `randaugment.SETS`), `erasing_probability` and `erasing_fill`; see `Augment`.
+        (a key of `randaugment.SETS`), `erasing_probability`, see `Augment`; and `erasing_fill`,
+        see `training.erasing`.
       channels: of the images, 1 or 3.
 
     Returns:
@@ -171,7 +174,6 @@ def create_augment(data, channels):
         resized_crop=(tuple(data.crop_scale), tuple(data.crop_ratio)) if resized else None,
         randaugment=_create_randaugment(data.randaugment, preprocess.mean),
         erasing_probability=data.erasing_probability,
-        erasing_fill=data.erasing_fill,
     )
 
 

@@ -4,11 +4,14 @@ As published, counts are neither normalised nor clipped.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 
 from snnvit_jax.common import values
+from snnvit_jax.common.pixels import Normalization
 from snnvit_jax.data.augment import pipeline, recordings
+from snnvit_jax.data.decode import DamagedImage
 
 # What each setting under data.events must be that says what happens to frames.
 RULES = {
@@ -39,6 +42,9 @@ class PreprocessRecording:
 
     size: tuple[int, int]
     sum_channel: bool = False
+
+    dtype = "float32"  # of what is called for
+    normalization = None
 
     @property
     def channels(self):
@@ -91,6 +97,60 @@ class AugmentRecording:
             frames = recordings.random_roll(frames, self.roll, rng)
         frames = recordings.random_operation(frames, self.operations, rng)
         return self.preprocess.finish(frames, example["label"])
+
+
+@dataclasses.dataclass(frozen=True)
+class AsCounts:
+    """What is done to a recording, with the frames as whole numbers until they are on the device.
+
+    Where a pixel is the mean of `parts` of the sensor's, the frames are multiples of 1 / parts, and
+    so whole numbers if multiplied with it: half the bytes, and nothing is lost.
+
+    Attributes:
+      of: `PreprocessRecording` or `AugmentRecording`.
+      parts: pixels of the sensor in one of a frame, >= 1.
+    """
+
+    of: PreprocessRecording | AugmentRecording
+    parts: int = 1
+
+    dtype = "uint16"
+
+    def __call__(self, *arguments):
+        """Returns {"image": uint16 [T, H, W, C], "label": int32}.
+
+        Args:
+          *arguments: as for `of`.
+
+        Raises:
+          DamagedImage: for a count that batches do not hold.
+        """
+        example = self.of(*arguments)
+        counts, most = np.rint(example["image"] * self.parts), np.iinfo(self.dtype).max
+        if counts.max(initial=0) > most:
+            raise DamagedImage(
+                f"a pixel counts {counts.max():.0f} events in one frame, batches hold {most}"
+            )
+        return example | {"image": counts.astype(self.dtype)}
+
+    @property
+    def normalization(self):
+        """What is left to do on the device: the division."""
+        return Normalization(unit=self.parts)
+
+
+def as_counts(transform, size, sensor):
+    """Returns a transform of recordings with whole numbers as its frames, if they are some.
+
+    Args:
+      transform: `PreprocessRecording` or `AugmentRecording`.
+      size: (height, width) of its frames.
+      sensor: (height, width) of the recordings. Frames that have no whole number of its pixels in
+        each of theirs stay as they are, float32.
+    """
+    if any(old % new for old, new in zip(sensor, size, strict=True)):
+        return transform
+    return AsCounts(transform, math.prod(old // new for old, new in zip(sensor, size, strict=True)))
 
 
 def create_preprocess(data):

@@ -1,21 +1,21 @@
 """Image transforms: pure functions of an image (and a random generator) on the host.
 
 Crops, flips and sizes have the meaning of torchvision's transforms, whose Pillow code path the
-published recipes use; random erasing has that of timm.
+published recipes use; the rectangles of random erasing have that of timm.
 """
 
-import functools
 import math
 
 import numpy as np
 from PIL import Image
+
+from snnvit_jax.common.pixels import Normalization
 
 # Of an image in between, which may be far larger than what is resized and what comes of it (a line
 # of 4000 pixels is a million long with its shorter side at 256): more than this, and than so many
 # times what is given and asked for, is not computed.
 MOST_PIXELS, MOST_TIMES = 1 << 24, 4
 CROP_ATTEMPTS = 10
-ERASING_FILLS = ("zero", "noise")
 ERASING_ATTEMPTS = 10
 ERASING_AREA = (0.02, 1 / 3)
 ERASING_ASPECT = (0.3, 1 / 0.3)
@@ -208,51 +208,33 @@ def random_flip(image, rng):
 
 
 def normalize(image, mean, std):
-    """Returns (image / 255 - mean) / std as float32.
+    """Returns (image / 255 - mean) / std as float32, see `common.pixels.Normalization`.
 
     Args:
       image: uint8 [H, W, C].
       mean: of pixel values in [0, 1], one for all channels or one each.
       std: likewise, > 0.
     """
-    H, W, C = image.shape
-    scale, offset = _row_of_channels(tuple(mean), tuple(std), W, C)
-    # Whole rows at once: NumPy is slow where the last axis is as short as that of the channels.
-    normalized = image.reshape(H, W * C).astype(np.float32)
-    normalized *= scale
-    normalized -= offset
-    return normalized.reshape(H, W, C)
+    return Normalization(tuple(mean), tuple(std))(image)
 
 
-@functools.lru_cache(maxsize=64)  # for small images, as long a job as the rest of `normalize`
-def _row_of_channels(mean, std, width, channels):
-    """What a row of 8-bit pixels is multiplied with, and what is then subtracted: [W * C] each."""
-    mean, std = (np.broadcast_to(np.asarray(x, np.float32), channels) for x in (mean, std))
-    return np.tile(1 / (255 * std), width), np.tile(mean / std, width)
-
-
-def random_erasing(image, probability, rng, fill="zero"):
-    """Returns the image or, with some probability, a copy with a random rectangle overwritten.
+def random_rectangle(size, probability, rng):
+    """Returns the rectangle of an image to be erased: int32 [4], top, left, height, width.
 
     Its share of the area is drawn evenly from `ERASING_AREA`, the logarithm of its height / width
     evenly from `ERASING_ASPECT`, until it is smaller than the image both ways; after ten attempts
     nothing is erased. (Zhong et al., "Random erasing data augmentation", AAAI 2020, algorithm 1.)
 
     Args:
-      image: float [H, W, C], normalised.
-      probability: in [0, 1].
+      size: (height, width) of the image.
+      probability: in [0, 1]; otherwise nothing is erased, and all four are 0.
       rng: `numpy.random.Generator`.
-      fill: "zero", the mean colour, or "noise", each value drawn from the standard normal.
     """
-    if rng.random() >= probability:
-        return image
-    H, W, _ = image.shape
-    for _ in range(ERASING_ATTEMPTS):
+    H, W = size
+    attempts = ERASING_ATTEMPTS if rng.random() < probability else 0
+    for _ in range(attempts):
         w, h = _random_sides(H * W, ERASING_AREA, ERASING_ASPECT, rng)  # its aspect is h / w
         if h < H and w < W:
             top, left = rng.integers(0, H - h + 1), rng.integers(0, W - w + 1)
-            image, sides = image.copy(), (h, w, image.shape[2])
-            noise = rng.standard_normal(sides, np.float32) if fill == "noise" else 0
-            image[top : top + h, left : left + w] = noise
-            return image
-    return image
+            return np.array([top, left, h, w], np.int32)
+    return np.zeros(4, np.int32)

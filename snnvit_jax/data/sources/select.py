@@ -55,6 +55,11 @@ class Source:
         known = getattr(self.examples, "channels", None)
         return known or self.examples[0]["image"].shape[-1]
 
+    @property
+    def sensor(self):
+        """(height, width) in pixels of its recordings, or of its first image."""
+        return getattr(self.examples, "sensor", None) or self.examples[0]["image"].shape[-3:-1]
+
     def __len__(self):
         """Number of examples."""
         return len(self.examples)
