@@ -37,6 +37,7 @@ COMMON = {
     "random_resized_crop": True,
     "crop_scale": (1.0, 1.0),
     "erasing_probability": 0.25,
+    "erasing_fill": "zero",
     "randaugment": {"magnitude": 9.0, "probability": 0.5},
 }
 # As Spikformer (Zhou et al., ICLR 2023) was trained.

@@ -128,6 +128,11 @@ def check_training_settings(config):
         fits = False
     if not fits:
         raise ValueError(f"dtype={config.dtype!r} must be a floating-point type, such as float32")
+    if jnp.dtype(config.dtype) == jnp.float16:
+        raise ValueError(
+            "dtype=float16 is not supported: its smallest gradients are lost unless the loss is "
+            "scaled, and it ends at 65504; use bfloat16"
+        )
 
 
 def drop_path_of(config, block, blocks):
