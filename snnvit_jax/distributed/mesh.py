@@ -121,5 +121,8 @@ def _sizes(axes, count):
     if len(free) == 1 and fixed > 0 and count % fixed == 0:
         sizes[free[0]] = count // fixed
     if any(size < 1 for size in sizes.values()) or np.prod(list(sizes.values())) != count:
-        raise ValueError(f"mesh={dict(axes)} does not fit {count} devices")
+        raise ValueError(
+            f"mesh={dict(axes)} does not fit {count} devices: data x model must be {count}, and "
+            "one of both may be -1 for what the other leaves"
+        )
     return sizes

@@ -32,8 +32,8 @@ def learning_rate_schedule(settings, epochs, steps_per_epoch, start_step=0):
     warmup, cooldown = (in_epochs(settings, name, epochs) for name in ("warmup", "cooldown"))
     if warmup >= epochs - cooldown:
         raise ValueError(
-            f"{described(settings, 'warmup', epochs)} must be fewer than {epochs=} "
-            f"without {described(settings, 'cooldown', epochs)}"
+            f"optimizer.{described(settings, 'warmup', epochs)} must be fewer than {epochs=} "
+            f"without optimizer.{described(settings, 'cooldown', epochs)}"
         )
     create = {"cosine": _step_cosine, "epoch_cosine": _epoch_cosine}[settings.schedule]
     rate = create(settings, warmup, epochs - cooldown, steps_per_epoch)

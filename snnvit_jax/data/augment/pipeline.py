@@ -136,7 +136,8 @@ def create_preprocess(data, channels):
     _check(data, _EVALUATION)
     for key in ("mean", "std"):
         if len(data[key]) not in (1, channels):
-            raise ValueError(f"data.{key}={data[key]!r} needs 1 or {channels} values")
+            wanted = "1 value" if channels == 1 else f"1 or {channels} values"
+            raise ValueError(f"data.{key}={data[key]!r} needs {wanted}: {channels=} of the images")
     return Preprocess((data.image_size,) * 2, tuple(data.mean), tuple(data.std), data.crop_fraction)
 
 
