@@ -374,7 +374,7 @@ def test_unknown_and_missing_keys_are_named():
         ("data.image_size", 9, r"image_size=\(9, 9\) must be .* divisible by the patch stride 4"),
         ("batch_size", 2000, "batch_size=2000 is larger than the 1437 examples"),
         ("data.eval_split", "nonsense", "unknown split='nonsense'"),
-        ("data.mean", (0.1, 0.2), r"data.mean=\(0.1, 0.2\) needs 1 value: the"),
+        ("data.mean", (0.1, 0.2), r"data.mean=\(0.1, 0.2\) needs 1 value: channels=1"),
         (
             "optimizer.warmup_epochs",
             900.0,
