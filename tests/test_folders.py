@@ -1,6 +1,5 @@
 """A run's folder: who may write there and when, and that all a run needs lies in it."""
 
-import concurrent.futures
 import dataclasses
 import importlib
 import json
@@ -19,9 +18,8 @@ import snnvit_jax as snn
 from snnvit_jax import main
 from snnvit_jax.checkpoints.checkpoints import Checkpoints, finished_checkpoints
 from snnvit_jax.common import files
-from snnvit_jax.data import sources
 from snnvit_jax.data.decode import DamagedImage
-from snnvit_jax.runs import analysis, carry, loop, networks, restart, start, teachers, workdir
+from snnvit_jax.runs import analysis, carry, loop, restart, start, teachers, workdir
 from snnvit_jax.runs.clock import StepClock
 from snnvit_jax.runs.workdir import Workdir
 
@@ -436,39 +434,6 @@ def test_a_run_from_before_classes_were_kept_still_opens(copy, finished):
 # Names of folders.
 
 
-def test_runs_that_are_started_together_get_folders_of_their_own(tmp_path, monkeypatch):
-    def name_of(number):
-        return f"now-{number}"
-
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: workdir.claim(tmp_path / "runs", name_of), range(40)))
-    assert sorted(found) == list(range(1, 41))
-    (tmp_path / "file").touch()
-    (tmp_path / "link").symlink_to("nowhere")
-    for name in ("file", "link"):
-        with pytest.raises(
-            OSError, match="cannot create a folder for the run in .*; give a --work"
-        ):
-            workdir.claim(tmp_path / name / "runs", name_of)
-
-
-def test_a_new_folder_is_new_and_gone_again_if_nothing_came_of_it(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(main, "_WORKDIR", type("Flag", (), {"value": None}))
-    monkeypatch.setattr(main.config_flags, "get_config_filename", lambda _: "configs/tiny.py:x")
-    monkeypatch.setattr(main.flags, "FLAGS", {"config": None})
-    with main._workdir() as one, main._workdir(alone=True) as two:
-        assert one.is_dir()
-        assert two.is_dir()
-        assert one != two
-        (two / "config.json").touch()
-    assert [path.name for path in (tmp_path / "runs" / "tiny").iterdir()] == [two.name]
-    shutil.rmtree(tmp_path / "runs")
-    with pytest.raises(ZeroDivisionError), main._workdir():
-        raise ZeroDivisionError
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_home_is_a_home(monkeypatch, tmp_path, copy):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Workdir("~/x").path == tmp_path / "x"
@@ -484,26 +449,6 @@ def test_a_home_is_a_home(monkeypatch, tmp_path, copy):
     assert run.workdir.path == tmp_path / "tuned"
     assert run.experiment.teacher == tmp_path / "there"
     assert start.classes_of("~/there") == tuple("0123456789")
-
-
-@pytest.mark.parametrize(
-    "read",
-    [
-        Workdir,
-        start.classes_of,
-        snn.load_pretrained,
-        networks.open_network,
-        lambda path: sources.load("image_folder", "train", path),
-        lambda path: sources.load("archive", "train", path),
-        lambda path: sources.load("events", "train", path),
-        lambda path: sources.load("cifar10", "train", path),
-        lambda path: main._located(f"--config={path}"),
-        lambda path: carry.unpack(path, "there"),
-    ],
-)
-def test_the_home_of_nobody_is_named(read):
-    with pytest.raises(ValueError, match="'~no_such_user/x.*': this machine knows no user 'no_suc"):
-        read("~no_such_user/x")
 
 
 # Exit statuses.

@@ -29,10 +29,10 @@ def check_finite(variables, where="the variables"):
       where: what to call them all in the error.
     """
     for name, leaf in traverse_util.flatten_dict(dict(variables), sep="/").items():
-        problem = _problem(name, leaf)
-        if problem:
+        found = problem(leaf, name)
+        if found:
             raise ValueError(
-                f"{where} cannot be used: {name!r} holds {problem}; take an earlier checkpoint, or "
+                f"{where} cannot be used: {name!r} holds {found}; take an earlier checkpoint, or "
                 "copy the file again"
             )
 
@@ -77,8 +77,13 @@ def unflatten(tensors, where="the weights"):
     return traverse_util.unflatten_dict(tensors, sep="/")
 
 
-def _problem(name, leaf):
-    """What is wrong with a tensor, in words, or None."""
+def problem(leaf, name=""):
+    """Returns what is wrong with a tensor, in words, or None.
+
+    Args:
+      leaf: array; other numbers than floating-point ones are always right.
+      name: its end says whether it may be negative.
+    """
     array = np.asarray(jax.device_get(leaf))
     if not jnp.issubdtype(array.dtype, np.floating):  # of ml_dtypes, too
         return None

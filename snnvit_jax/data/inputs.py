@@ -43,25 +43,8 @@ class ImageInput:
           DamagedImage: if it cannot be decoded.
           OSError: if it cannot be read.
         """
-        return self.normalization(self.pixels(path))
-
-    @property
-    def normalization(self):
-        """From the pixels to what the model sees, on whatever device."""
-        return self.preprocess.normalization
-
-    def pixels(self, path):
-        """Returns an image file at the model's size, uint8 [H, W, C].
-
-        Args:
-          path: of the file.
-
-        Raises:
-          DamagedImage: if it cannot be decoded.
-          OSError: if it cannot be read.
-        """
         image = decode_image(pathlib.Path(path).read_bytes(), path, self.channels)
-        return self.preprocess.fit(image)
+        return self.preprocess.normalization(self.preprocess.fit(image))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,15 +61,6 @@ class RecordingInput:
 
     kind = "recordings"
     extensions = tuple(READERS)
-    normalization = None
-
-    def pixels(self, path):
-        """Returns a recording as the model sees it, see `__call__`.
-
-        Args:
-          path: of the file.
-        """
-        return self(path)
 
     def __call__(self, path):
         """Returns a recording as the model sees it, float32 [T, H, W, C].

@@ -6,7 +6,7 @@ import functools
 import jax
 import numpy as np
 
-from snnvit_jax.common.variables import check_finite
+from snnvit_jax.common.variables import check_finite, problem
 from snnvit_jax.deployment import planning
 from snnvit_jax.energy import costs, tables
 from snnvit_jax.energy.accounting import Accounting
@@ -178,20 +178,11 @@ def energy_report(model, variables, images, **accounting):
     if len(shape) < 2 or shape[0] < 1:
         raise ValueError(f"images must be [B, H, W, C] with B >= 1, got {shape}")
     check_finite(variables)
-    _check_values(images)
+    if found := problem(images):  # spikes would hide it
+        raise ValueError(f"images hold {found}")
     model_shapes(model, shape[1:])
     counts = decode(_count(variables, images, model=model))
     return report_from_counts(model, variables, counts, shape[0], shape[1:], rules)
-
-
-def _check_values(images):
-    """Raises ValueError for values that are not finite: spikes would hide them."""
-    odd = np.argwhere(~np.isfinite(np.asarray(images, np.float64)))
-    if len(odd):
-        raise ValueError(
-            f"images hold {len(odd)} values that are not finite, the first at "
-            f"{tuple(odd[0].tolist())}"
-        )
 
 
 @functools.partial(backends.jit, static_argnames="model")

@@ -321,14 +321,11 @@ def _transforms(config, source):
     if data.name not in sources.EVENT_SETS:
         preprocess = pipeline.create_preprocess(data, channels)
         return preprocess, pipeline.create_augment(data, channels), (*preprocess.size, channels)
-    preprocess, augment = (
-        create(data)
-        for create in (recording_pipeline.create_preprocess, recording_pipeline.create_augment)
-    )
-    size = preprocess.size
+    preprocess = recording_pipeline.create_preprocess(data)
+    augment = recording_pipeline.create_augment(data)
+    size, as_counts = preprocess.size, recording_pipeline.as_counts
     shape = (config.model.time_steps, *size, preprocess.channels)
-    both = [recording_pipeline.as_counts(x, size, source.sensor) for x in (preprocess, augment)]
-    return *both, shape
+    return (*(as_counts(x, size, source.sensor) for x in (preprocess, augment)), shape)
 
 
 RECORDINGS_SHOWN = 6  # in the report

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import time
 
 import jax
@@ -123,23 +122,8 @@ class Run:
         elif not training:
             raise ValueError(f"the workdir {self.workdir.path} holds no checkpoint to evaluate")
         else:
-            self._check_beginning()
+            self.workdir.check_beginning()
             self.state, self._start = self.experiment.begin()
-
-    def _check_beginning(self):
-        """Raises ValueError if a run that begins would take the place of one that went further."""
-        checkpoints = self.workdir.checkpoints
-        if os.path.lexists(checkpoints) and not checkpoints.is_dir():
-            raise ValueError(
-                f"{checkpoints} is no folder, nor a link to one: put back what was there, or use "
-                "another --workdir"
-            )
-        if self.workdir.summary.exists():
-            raise ValueError(
-                f"the workdir {self.workdir.path} holds the results of a finished run, but none of "
-                "its checkpoints any more: a training would begin again and replace them; put the "
-                "checkpoints back, or use another --workdir"
-            )
 
     def train(self, profile=0, watch=None):
         """Trains to the end, evaluates and writes the report.

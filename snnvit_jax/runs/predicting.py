@@ -2,10 +2,8 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 
-from snnvit_jax.common.pixels import seen
 from snnvit_jax.data import inputs
 from snnvit_jax.evaluation.ranking import Ranked, top_classes
 from snnvit_jax.runs import networks
@@ -50,8 +48,7 @@ def predict(network, paths, batch_size=BATCH_SIZE, most=5):
     for start in range(0, len(files), size):
         part = files[start : start + size]
         loaded = [_read(read, path) for path in part]
-        images = [x for x in loaded if not isinstance(x, str)]
-        logits = iter(_logits(network, images, size, read.normalization))
+        logits = iter(_logits(network, [x for x in loaded if not isinstance(x, str)], size))
         for path, found in zip(part, loaded, strict=True):
             if isinstance(found, str):
                 yield Prediction(path, error=found)
@@ -76,20 +73,16 @@ def files_of(network, paths):
 def _read(read, path):
     """What a file holds, or in words why it cannot be read; a damaged image names its file."""
     try:
-        return read.pixels(path)
+        return read(path)
     except OSError as error:
         return f"{path} cannot be read: {error.strerror or error}"
     except ValueError as error:
         return str(error)
 
 
-def _logits(network, images, size, normalization):
+def _logits(network, images, size):
     """Logits of up to `size` images; the batch is filled up, so that one program serves all."""
     if not images:
         return []
     filled = images + images[-1:] * (size - len(images))
-    batch = _seen(np.stack(filled), normalization)
-    return np.asarray(network(batch))[: len(images)]
-
-
-_seen = jax.jit(seen, static_argnums=1)
+    return np.asarray(network(np.stack(filled)))[: len(images)]

@@ -146,6 +146,20 @@ class Workdir:
         steps_per_epoch = summary["steps"] / summary["epochs"]
         return summary["steps"] > config.epochs * steps_per_epoch - 0.5 - 1e-6
 
+    def check_beginning(self):
+        """Raises ValueError if a training that begins would take the place of one that went on."""
+        if os.path.lexists(self.checkpoints) and not self.checkpoints.is_dir():
+            raise ValueError(
+                f"{self.checkpoints} is no folder, nor a link to one: put back what was there, or "
+                "use another --workdir"
+            )
+        if self.summary.exists():
+            raise ValueError(
+                f"the workdir {self.path} holds the results of a finished run, but none of "
+                "its checkpoints any more: a training would begin again and replace them; put the "
+                "checkpoints back, or use another --workdir"
+            )
+
     def put_results_aside(self, step):
         """Renames the results of a training that goes on, so that none is taken for its end.
 

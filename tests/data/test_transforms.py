@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from snnvit_jax.common.pixels import Normalization
 from snnvit_jax.data.augment import transforms
 from snnvit_jax.data.augment.pipeline import Preprocess
 
@@ -253,7 +254,7 @@ def test_normalize_follows_its_definition(image, channels, own):
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
     count = channels if own else 1
     image, mean, std = image[:, ::-1, :channels], mean[:count], std[:count]
-    found = transforms.normalize(image, mean, std)
+    found = Normalization(mean, std)(image)
     assert found.dtype == np.float32
     expected = (image / 255.0 - np.array(mean)) / np.array(std)
     np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -9,8 +9,6 @@ import math
 import numpy as np
 from PIL import Image
 
-from snnvit_jax.common.pixels import Normalization
-
 # Of an image in between, which may be far larger than what is resized and what comes of it (a line
 # of 4000 pixels is a million long with its shorter side at 256): more than this, and than so many
 # times what is given and asked for, is not computed.
@@ -205,17 +203,6 @@ def random_flip(image, rng):
     for channel in range(image.shape[-1]):  # four times as fast as all channels at once
         flipped[..., channel] = image[:, ::-1, channel]
     return flipped
-
-
-def normalize(image, mean, std):
-    """Returns (image / 255 - mean) / std as float32, see `common.pixels.Normalization`.
-
-    Args:
-      image: uint8 [H, W, C].
-      mean: of pixel values in [0, 1], one for all channels or one each.
-      std: likewise, > 0.
-    """
-    return Normalization(tuple(mean), tuple(std))(image)
 
 
 def random_rectangle(size, probability, rng):
