@@ -1,13 +1,17 @@
 """What bfloat16 would lose is kept: sums over many values, statistics, counts of spikes."""
 
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import snnvit_jax as snn
 from snnvit_jax import layers
 from snnvit_jax.layers import batch_statistics
+from snnvit_jax.runs import config as config_lib
 from snnvit_jax.signals import Signal
 from snnvit_jax.time_steps import masks
 from snnvit_jax.xla.reductions import spread
@@ -66,6 +70,40 @@ def test_counts_beyond_256_are_exact():
     q, k, v = (jnp.ones((1, 1, 301, 2), jnp.bfloat16) for _ in range(3))
     y = layers.spiking_attention(q, k, v, num_heads=1, scale=1 / 301)
     np.testing.assert_array_equal(y.astype(jnp.float32), 2)  # 602 / 301; from 300 it would be 1.99
+
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("tokens", [9, 300])
+def test_products_of_spikes_are_exact_wherever_they_are_compiled_for(tokens, platform):
+    """Counts up to 256 are multiplied as bfloat16, larger ones without rounding the operands."""
+    shape = jax.ShapeDtypeStruct((1, 1, tokens, 8), jnp.bfloat16)
+    traced = jax.jit(lambda q, k, v: layers.spiking_attention(q, k, v, 1)).trace(*[shape] * 3)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    operands = [re.search(r": \(tensor<\S*x(\w+)>, tensor<\S*x(\w+)>\)", x) for x in products]
+    given = {kind for match in operands for kind in match.groups()}
+    assert len(products) == 2
+    assert all(re.search(r"-> tensor<\S*xf32>", line) for line in products)
+    exact = [line for line in products if "HIGHEST" in line]
+    if platform == "cpu":
+        assert given == {"f32"}
+    else:
+        assert given == ({"bf16"} if tokens < 256 else {"bf16", "f32"})
+    # Of float32 operands, matrix units keep all bits only if they are told to.
+    assert len(exact) == (tokens > 256)
+    assert all("xf32>, tensor" in line for line in exact)
+
+
+def test_float16_is_refused():
+    with pytest.raises(ValueError, match="dtype=float16 is not supported.*use bfloat16"):
+        snn.create_model("spikformer_2_384", 10, 32, 4, dtype=jnp.float16)
+    with pytest.raises(ValueError, match="model.dtype='float16'"):
+        config = config_lib.default_config()
+        config.model.dtype = "float16"
+        config_lib.validate(config)
 
 
 @pytest.mark.parametrize("tokens", [3, 9])

@@ -1,0 +1,133 @@
+"""The same short training in float32 and in bfloat16, emulated where the CPU has none.
+
+    python experiments/precision/run.py OUT [--networks digits cifar10] [--seeds 0 1] [-- overrides]
+
+Trains each network of NETWORKS for so many steps in both types, with the same seeds, so the same
+initial values, examples and order, in OUT/NETWORK-DTYPE-seedN. A run that is finished is not
+repeated, one cut short goes on. Whatever pairs are finished are written to OUT/table.json and
+OUT/table.md after every run. Overrides are configuration flags for every run, for example
+--config.data.dir=DIR, where CIFAR-10 is.
+"""
+
+import argparse
+import itertools
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+
+from snnvit_jax.common import files
+from snnvit_jax.runs.workdir import Workdir
+
+ROOT = pathlib.Path(__file__).parents[2]
+DTYPES = ("float32", "bfloat16")
+# Network -> (configuration, training examples, what differs from it). Batches are of 64. The whole
+# plan of the configuration, learned time steps included, is run through in these few steps.
+NETWORKS = {
+    "digits": ("configs/digits.py", 1437, []),
+    "cifar10": (
+        "configs/cifar10.py:small",
+        45_000,
+        # From the weights of its ReLU twin, or 300 steps would not get beyond colours.
+        [
+            *("--config.model.embed_dim=192", "--config.model.num_heads=6"),
+            *("--config.model.pool=(False,True,True,True)", "--config.model.time_steps=2"),
+            *("--config.init_from=pretrained:cifar10_relu", "--config.target_time_steps=2.0"),
+            *("--config.optimizer.learning_rate=1e-3", "--config.data.eval_split=train[90%:94%]"),
+        ],
+    ),
+}
+HEAD = (
+    *("network", "seed", "accuracy, float32", "accuracy, bfloat16", "difference, points"),
+    *("average time steps", "loss of the last steps"),
+)
+LAST = 100  # steps whose mean loss is compared
+
+
+def train(network, dtype, seed, options):
+    """Trains one network in a process of its own, unless its folder holds it finished.
+
+    Raises:
+      RuntimeError: with the end of its output, if it fails.
+    """
+    folder = options.out / f"{network}-{dtype}-seed{seed}"
+    if Workdir(folder).is_finished():
+        return
+    config, examples, changes = NETWORKS[network]
+    epochs = options.steps * 64 / examples
+    command = [
+        *(sys.executable, "-m", "snnvit_jax.main", f"--config={config}", f"--workdir={folder}"),
+        *(f"--config.epochs={epochs}", f"--config.eval_every_epochs={epochs}"),
+        *(f"--config.seed={seed}", f"--config.model.dtype={dtype}", "--config.log_every_steps=20"),
+        *(*changes, *options.overrides),
+    ]
+    log = options.out / f"{folder.name}.log"
+    with log.open("a") as file:
+        status = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file).returncode
+    if status:
+        raise RuntimeError(f"{' '.join(command)} ended with {status}:\n{log.read_text()[-2000:]}")
+
+
+def measured(folder):
+    """Returns what is compared of a finished run: accuracy, time steps, loss."""
+    summary = json.loads((folder / "summary.json").read_text())
+    lines = [line for line in Workdir(folder).read_metrics() if "loss" in line]
+    end = lines[-1]["step"]
+    losses = [line["loss"] for line in lines if line["step"] > end - LAST]
+    found = {
+        name: summary[name] for name in ("accuracy", "average_time_steps", "steps", "examples")
+    }
+    return found | {"loss": statistics.fmean(losses)}
+
+
+def pairs(options):
+    """Returns {(network, seed): {dtype: what is compared}} of the pairs that are finished."""
+    found = {}
+    for network, seed in itertools.product(NETWORKS, options.seeds):
+        folders = {dtype: options.out / f"{network}-{dtype}-seed{seed}" for dtype in DTYPES}
+        if all(Workdir(folder).is_finished() for folder in folders.values()):
+            found[network, seed] = {d: measured(folder) for d, folder in folders.items()}
+    return found
+
+
+def row(network, seed, pair):
+    """Returns one line of the table."""
+    wide, narrow = (pair[dtype] for dtype in DTYPES)
+    points = 100 * (narrow["accuracy"] - wide["accuracy"])
+    both = (
+        f"{wide[name]:.{digits}f} / {narrow[name]:.{digits}f}"
+        for name, digits in (("average_time_steps", 2), ("loss", 3))
+    )
+    cells = (network, seed, f"{wide['accuracy']:.4f}", f"{narrow['accuracy']:.4f}")
+    return f"| {' | '.join(map(str, (*cells, f'{points:+.2f}', *both)))} |"
+
+
+def write(options):
+    """Writes the table of what is finished, as JSON and as Markdown."""
+    found = pairs(options)
+    text = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
+    text += [row(*key, pair) for key, pair in found.items()]
+    files.write_text(options.out / "table.md", "\n".join(text) + "\n")
+    listed = [{"network": n, "seed": s, **pair} for (n, s), pair in found.items()]
+    files.write_text(options.out / "table.json", json.dumps(listed, indent=1) + "\n")
+    print("\n".join(text), flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("overrides", nargs="*")
+    options = parser.parse_args()
+    options.out = options.out.resolve()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for seed, network, dtype in itertools.product(options.seeds, options.networks, DTYPES):
+        train(network, dtype, seed, options)
+        write(options)
+
+
+if __name__ == "__main__":
+    main()
