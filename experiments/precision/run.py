@@ -4,15 +4,16 @@
 
 Trains each network of NETWORKS for so many steps in both types, with the same seeds, so the same
 initial values, examples and order, in OUT/NETWORK-DTYPE-seedN. A run that is finished is not
-repeated, one cut short goes on. Whatever pairs are finished are written to OUT/table.json and
-OUT/table.md after every run. Overrides are configuration flags for every run, for example
---config.data.dir=DIR, where CIFAR-10 is.
+repeated, one cut short goes on. Whatever pairs are finished, of any network and seed, are written to
+OUT/table.json and OUT/table.md after every run. Overrides are configuration flags for every run,
+for example --config.data.dir=DIR, where CIFAR-10 is.
 """
 
 import argparse
 import itertools
 import json
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -22,21 +23,13 @@ from snnvit_jax.runs.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
 DTYPES = ("float32", "bfloat16")
+NAME = re.compile(r"([a-z0-9]+)-([a-z0-9]+)-seed(\d+)")
 # Network -> (configuration, training examples, what differs from it). Batches are of 64. The whole
-# plan of the configuration, learned time steps included, is run through in these few steps.
+# plan of the configuration, learned time steps included, is run through in these few steps. That of
+# CIFAR-10 starts from a trained network with all steps on: 300 would not make one.
 NETWORKS = {
     "digits": ("configs/digits.py", 1437, []),
-    "cifar10": (
-        "configs/cifar10.py:small",
-        45_000,
-        # From the weights of its ReLU twin, or 300 steps would not get beyond colours.
-        [
-            *("--config.model.embed_dim=192", "--config.model.num_heads=6"),
-            *("--config.model.pool=(False,True,True,True)", "--config.model.time_steps=2"),
-            *("--config.init_from=pretrained:cifar10_relu", "--config.target_time_steps=2.0"),
-            *("--config.optimizer.learning_rate=1e-3", "--config.data.eval_split=train[90%:94%]"),
-        ],
-    ),
+    "cifar10": ("configs/cifar10.py:learned", 45_000, ["--config.data.eval_split=train[90%:94%]"]),
 }
 HEAD = (
     *("network", "seed", "accuracy, float32", "accuracy, bfloat16", "difference, points"),
@@ -81,11 +74,12 @@ def measured(folder):
     return found | {"loss": statistics.fmean(losses)}
 
 
-def pairs(options):
+def pairs(out):
     """Returns {(network, seed): {dtype: what is compared}} of the pairs that are finished."""
+    names = filter(None, (NAME.fullmatch(folder.name) for folder in out.iterdir()))
     found = {}
-    for network, seed in itertools.product(NETWORKS, options.seeds):
-        folders = {dtype: options.out / f"{network}-{dtype}-seed{seed}" for dtype in DTYPES}
+    for network, seed in sorted({(name[1], int(name[3])) for name in names}):
+        folders = {dtype: out / f"{network}-{dtype}-seed{seed}" for dtype in DTYPES}
         if all(Workdir(folder).is_finished() for folder in folders.values()):
             found[network, seed] = {d: measured(folder) for d, folder in folders.items()}
     return found
@@ -105,7 +99,7 @@ def row(network, seed, pair):
 
 def write(options):
     """Writes the table of what is finished, as JSON and as Markdown."""
-    found = pairs(options)
+    found = pairs(options.out)
     text = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
     text += [row(*key, pair) for key, pair in found.items()]
     files.write_text(options.out / "table.md", "\n".join(text) + "\n")
@@ -120,8 +114,10 @@ def main():
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("overrides", nargs="*")
-    options = parser.parse_args()
+    arguments = sys.argv[1:]
+    mark = arguments.index("--") if "--" in arguments else len(arguments)
+    options = parser.parse_args(arguments[:mark])
+    options.overrides = arguments[mark + 1 :]
     options.out = options.out.resolve()
     options.out.mkdir(parents=True, exist_ok=True)
     for seed, network, dtype in itertools.product(options.seeds, options.networks, DTYPES):
