@@ -4,9 +4,9 @@
 
 Trains each network of NETWORKS for so many steps in both types, with the same seeds, so the same
 initial values, examples and order, in OUT/NETWORK-DTYPE-seedN. A run that is finished is not
-repeated, one cut short goes on. Whatever pairs are finished, of any network and seed, are written to
-OUT/table.json and OUT/table.md after every run. Overrides are configuration flags for every run,
-for example --config.data.dir=DIR, where CIFAR-10 is.
+repeated, one cut short goes on. All pairs that are finished, of any network and seed, are written
+to OUT/table.json and OUT/table.md after every run. Overrides are configuration flags for every
+run, for example --config.data.dir=DIR, where CIFAR-10 is.
 """
 
 import argparse
