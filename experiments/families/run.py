@@ -5,7 +5,8 @@
 Trains `configs/digits.py:FAMILY` for each family and seed in OUT/FAMILY-seedN, first all families
 with the first seed. A run that is finished is not repeated, one cut short goes on. Whatever is
 finished, of any family and seed, is then measured once (OUT/FAMILY-seedN/measured.json) and written
-to OUT/table.json, OUT/table.md and OUT/families.png, after every run. `--measure` trains nothing.
+to OUT/table.json, OUT/table.md (each run, then each family's mean and standard deviation) and
+OUT/families.png, after every run. `--measure` trains nothing.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import itertools
 import json
 import pathlib
 import re
+import statistics
 import subprocess
 import sys
 
@@ -34,6 +36,10 @@ NAME = re.compile(r"([a-z]+)-seed(\d+)")
 HEAD = (
     *("family", "seed", "accuracy", "average time steps", "µJ an image", "µJ, integers multiply"),
     *("MFLOPs, masked", "FLOPs deployed / masked", "parameters", "training, minutes"),
+)
+MEANS = (
+    *("family", "seeds", "accuracy in %", "average time steps", "µJ an image"),
+    *("µJ, integers multiply", "FLOPs deployed / masked"),
 )
 MARKERS = "osD^vP*X"
 
@@ -101,21 +107,49 @@ def write(out):
     order = list(FAMILIES)
     rows.sort(key=lambda row: (order.index(row["family"]), row["seed"]))
     files.write_text(out / "table.json", json.dumps(rows, indent=1) + "\n")
-    files.write_text(out / "table.md", markdown(rows))
+    text = f"{markdown(HEAD, map(cells, rows))}\n{markdown(MEANS, map(means, by_family(rows)))}"
+    files.write_text(out / "table.md", text)
     if rows:
         with figures.style():
             (out / "families.png").write_bytes(figures.as_png(draw(rows)))
     return rows
 
 
-def markdown(rows):
-    """Returns the rows as a table in Markdown.
+def markdown(head, lines):
+    """Returns a table in Markdown, the first column aligned left, the others right.
 
     Args:
-      rows: from `measure`.
+      head: titles of the columns.
+      lines: of cells, text.
     """
-    lines = [HEAD, ["---"] + ["---:"] * (len(HEAD) - 1), *map(cells, rows)]
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *lines]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def by_family(rows):
+    """Returns the rows of each family, a list each; rows of a family stand together."""
+    return [list(ones) for _, ones in itertools.groupby(rows, key=lambda row: row["family"])]
+
+
+def means(ones):
+    """Returns a family's mean over its seeds as cells; with the standard deviation, of two or more.
+
+    Args:
+      ones: the rows of one family, from `measure`.
+    """
+
+    def mean(digits, *values):
+        spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+        return f"{statistics.fmean(values):.{digits}f}{spread}"
+
+    return (
+        *(ones[0]["family"], str(len(ones))),
+        mean(2, *(100 * row["accuracy"] for row in ones)),
+        mean(2, *(row["average_time_steps"] for row in ones)),
+        mean(2, *(row["energy_uj"] for row in ones)),
+        mean(2, *(row["energy_uj_if_integers_multiply"] for row in ones)),
+        mean(2, *(row["flops_deployed"] / row["flops_masked"] for row in ones)),
+    )
 
 
 def cells(row):
@@ -196,7 +230,8 @@ def main():
         except RuntimeError as error:  # the others are trained nevertheless
             failures.append(error)
             print(error, file=sys.stderr)
-    print(markdown(write(options.out)), end="")
+    write(options.out)
+    print((options.out / "table.md").read_text(), end="")
     return int(bool(failures))
 
 
