@@ -106,6 +106,10 @@ def test_everything_that_does_not_fit_is_named(tiny, zeros, tmp_path):
         (tmp_path / name).write_text("text")
         with pytest.raises(ValueError, match=message):
             initial.load(tmp_path / name, tiny.model, zeros)
+    # These two are refused before anything is compiled.
+    for path, message in ((tmp_path, "holds no run"), (tmp_path / "a.txt", "must be a run's")):
+        with pytest.raises(ValueError, match=message):
+            initial.check_source(path)
 
 
 def test_scores_for_more_steps_start_active_and_a_warning_says_so(tiny, tmp_path):
@@ -207,7 +211,7 @@ def test_the_weights_under_a_key_can_be_asked_for(tmp_path):
     with pytest.warns(UserWarning, match="holds weights under"):
         initial.load(tmp_path / "x#2.pth", golden.model(), zeros)
     with pytest.raises(FileNotFoundError, match="x.pth#ema' does not exist"):
-        initial.check_exists(f"{path}#ema")
+        initial.check_source(f"{path}#ema")
 
 
 def test_only_pytorch_files_have_keys(tiny, zeros, tmp_path):

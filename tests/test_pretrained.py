@@ -107,7 +107,7 @@ def test_images_of_another_range_or_type_are_refused(learned):
 
 def test_a_bad_name_gets_the_list_and_the_nearest():
     message = r"'digits_lerned' \(did you mean 'digits_learned'\?\).*digits_learned, .*digits_t4"
-    for load in (snn.load_pretrained, lambda n: initial.check_exists(f"pretrained:{n}")):
+    for load in (snn.load_pretrained, lambda n: initial.check_source(f"pretrained:{n}")):
         with pytest.raises(ValueError, match=message):
             load("digits_lerned")
     with pytest.raises(FileNotFoundError, match="come.* with the package: .*digits_learned"):

@@ -244,7 +244,7 @@ def build(config, to_train=True, workdir=None):
     placement = _placement(config, family)
     train_source, eval_source = _sources(config)
     if to_train and not (workdir and finished_checkpoints(workdir.checkpoints)):
-        initial.check_exists(config.init_from)
+        initial.check_source(config.init_from)
     preprocess, augment, image_shape = _transforms(config, train_source)
     steps_per_epoch = len(train_source) / config.batch_size
     _check_length(config.epochs, steps_per_epoch)

@@ -44,7 +44,7 @@ def load(path, model, initial):
       ValueError: if it holds no weights, or naming every one that is missing, unexpected or of
         another shape, or one that is not finite.
     """
-    check_exists(path)
+    check_source(path)
     network = network_at(path)
     if network is not None:
         return fit(pretrained.load_pretrained(network).variables, initial)
@@ -69,18 +69,25 @@ def network_at(path):
 
 
 def _load(path, key, model, initial):
-    if path.suffix in _TORCH_SUFFIXES and not path.is_dir():
-        return _from_names(torch_file.read_state_dict(path, key), model, initial)
-    if key is not None:
-        raise ValueError(f"init_from='{path}#{key}': only PyTorch checkpoints have keys")
     if path.is_dir():
         return fit(_from_workdir(path, model), initial)
     if path.suffix == ".safetensors":
         return _from_names(_read_safetensors(path), model, initial)
-    raise ValueError(
-        f"init_from={str(path)!r} must be a run's folder, a .safetensors file or a PyTorch "
-        f"checkpoint ({', '.join(_TORCH_SUFFIXES)})"
-    )
+    return _from_names(torch_file.read_state_dict(path, key), model, initial)
+
+
+def _check_kind(path, key):
+    """Raises ValueError for what is neither a run's folder nor a file of a known kind."""
+    is_torch = path.suffix in _TORCH_SUFFIXES and not path.is_dir()
+    if key is not None and not is_torch:
+        raise ValueError(f"init_from='{path}#{key}': only PyTorch checkpoints have keys")
+    if path.is_dir() and Workdir(path).read_config() is None:
+        raise ValueError(f"init_from={str(path)!r} holds no run")
+    if not (is_torch or path.is_dir() or path.suffix == ".safetensors"):
+        raise ValueError(
+            f"init_from={str(path)!r} must be a run's folder, a .safetensors file or a PyTorch "
+            f"checkpoint ({', '.join(_TORCH_SUFFIXES)})"
+        )
 
 
 def _file_and_key(path):
@@ -90,20 +97,26 @@ def _file_and_key(path):
     return (whole, None) if whole.exists() or not sign else (pathlib.Path(file), key)
 
 
-def check_exists(path):
-    """Raises FileNotFoundError if there is nothing to start from, ValueError for an unknown name.
+def check_source(path):
+    """Raises what can be told of weights to start from before they are read.
 
     Args:
       path: see `load`; None is fine.
+
+    Raises:
+      FileNotFoundError: if there is nothing.
+      ValueError: for an unknown name, a file of another kind or a folder that holds no run.
     """
-    if str(path).startswith(PRETRAINED):
-        pretrained.find(str(path).removeprefix(PRETRAINED))
-    elif path is not None and not _file_and_key(path)[0].exists():
+    if path is None or network_at(path):
+        return
+    file, key = _file_and_key(path)
+    if not file.exists():
         raise FileNotFoundError(
             f"init_from={str(path)!r} does not exist; give a run's folder, a .safetensors file, a "
             "PyTorch checkpoint or pretrained:NAME, for example "
             "--config.init_from=runs/cifar10/20260101-120000"
         )
+    _check_kind(file, key)
 
 
 def save(path, variables, class_names=None):
@@ -123,8 +136,6 @@ def save(path, variables, class_names=None):
 
 def _from_workdir(path, model):
     config = Workdir(path).read_config()
-    if config is None:
-        raise ValueError(f"init_from={str(path)!r} holds no run")
     _check_bound(path, config, model)
     return load_variables(Workdir(path).checkpoints)
 
