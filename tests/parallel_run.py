@@ -17,7 +17,7 @@ STEPS = 20
 def small_config(weights, **changes):
     """Digits with sizes that all layouts divide, and layers that give up time steps at once."""
     config = config_lib.default_config()
-    config.init_from = str(weights)
+    config.init_from = weights and str(weights)
     config.batch_size = 144  # ten steps in an epoch; the last batch of an evaluation is uneven
     config.epochs = 100
     config.eval_every_epochs = 2.0

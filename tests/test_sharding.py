@@ -237,7 +237,7 @@ def test_flags_that_do_not_fit_are_named(flags, message):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory, lively):
     path = tmp_path_factory.mktemp("weights") / "lively.safetensors"
-    model = loop.build(parallel_run.small_config(path.parent)).model
+    model = loop.build(parallel_run.small_config(None)).model
     initial.save(path, jax.device_get(lively(model, 1)))
     return path
 
