@@ -110,7 +110,9 @@ def test_a_network_that_was_evaluated_while_it_trained_is_not_finished(
     frontier, tmp_path, monkeypatch
 ):
     started = []
-    monkeypatch.setattr(frontier.subprocess, "run", lambda *_, **__: started.append(1) or Done())
+    monkeypatch.setattr(
+        frontier.apart.subprocess, "run", lambda *_, **__: started.append(1) or Done()
+    )
     options = frontier.parse([str(tmp_path), "--targets", "--fixed", "3"])
     (point,) = frontier.points(options)
     finish(tmp_path / point.name, 3, 3, 0.6)

@@ -18,7 +18,6 @@ import itertools
 import json
 import os
 import pathlib
-import subprocess
 import sys
 
 import numpy as np
@@ -27,6 +26,7 @@ from matplotlib.figure import Figure
 
 from snnvit_jax.common import files
 from snnvit_jax.report import figures
+from snnvit_jax.runs import apart
 from snnvit_jax.runs.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -90,18 +90,10 @@ def train(point, options, cores):
     Raises:
       RuntimeError: with the end of its output, if it fails.
     """
-    folder = options.out / point.name
-    if Workdir(folder).is_finished():
-        return
-    command = [sys.executable, "-m", "snnvit_jax.main", f"--config={options.config}"]
-    command += [f"--workdir={folder}", *options.overrides, *point.overrides]
-    if cores:  # so that networks trained side by side do not compete
-        command = ["taskset", "-c", ",".join(map(str, cores)), *command]
-    log = options.out / f"{point.name}.log"
-    with log.open("w") as file:
-        status = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file).returncode
-    if status:
-        raise RuntimeError(f"{' '.join(command)} ended with {status}:\n{log.read_text()[-2000:]}")
+    arguments = [f"--config={options.config}", *options.overrides, *point.overrides]
+    # Networks trained side by side do not compete.
+    prefix = ("taskset", "-c", ",".join(map(str, cores))) if cores else ()
+    apart.train(options.out / point.name, arguments, ROOT, prefix, append=False)
 
 
 def train_all(wanted, options):
@@ -283,9 +275,7 @@ def parse(arguments):
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--jobs", type=int, default=1, help="networks trained side by side")
     parser.add_argument("--no-training", action="store_true", help="show what is finished")
-    mark = arguments.index("--") if "--" in arguments else len(arguments)
-    options = parser.parse_args(arguments[:mark])
-    options.overrides = arguments[mark + 1 :]
+    options = apart.parse(parser, arguments)
     if min(options.spike_penalties) < 0:
         parser.error(f"--spike-penalties: {min(options.spike_penalties)} must be at least 0")
     for target in options.targets:

@@ -12,6 +12,7 @@ import pathlib
 
 from tqdm import tqdm
 
+from snnvit_jax.common import markdown as tables
 from snnvit_jax.runs import analysis
 from snnvit_jax.time_steps.schedule import with_schedule
 
@@ -51,8 +52,7 @@ def markdown(found):
     energy = next(iter(found.values())).energy
     plain = (f"{energy.plain_macs:,}", f"{energy.plain_microjoule:.4g}")
     rows.append(["plain vision transformer", "", "1", "0", *plain, *plain, "0", "0"])
-    lines = [COLUMNS, ["---"] + ["---:"] * (len(COLUMNS) - 1), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return tables.table(COLUMNS, rows)
 
 
 def _row(result):

@@ -15,7 +15,6 @@ import json
 import pathlib
 import re
 import statistics
-import subprocess
 import sys
 
 import jax
@@ -24,10 +23,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 import snnvit_jax as snn
-from snnvit_jax.common import files
+from snnvit_jax.common import files, markdown
 from snnvit_jax.models import FAMILIES
 from snnvit_jax.report import figures
-from snnvit_jax.runs import analysis
+from snnvit_jax.runs import analysis, apart
 from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.xla.flops import model_flops
 
@@ -50,16 +49,8 @@ def train(family, seed, options):
     Raises:
       RuntimeError: with the end of its output, if it fails.
     """
-    folder = options.out / f"{family}-seed{seed}"
-    if Workdir(folder).is_finished():
-        return
-    command = [sys.executable, "-m", "snnvit_jax.main", f"--config=configs/digits.py:{family}"]
-    command += [f"--workdir={folder}", f"--config.seed={seed}", *options.overrides]
-    log = options.out / f"{folder.name}.log"
-    with log.open("a") as file:
-        status = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file).returncode
-    if status:
-        raise RuntimeError(f"{' '.join(command)} ended with {status}:\n{log.read_text()[-2000:]}")
+    settings = [f"--config=configs/digits.py:{family}", f"--config.seed={seed}"]
+    apart.train(options.out / f"{family}-seed{seed}", [*settings, *options.overrides], ROOT)
 
 
 def measure(folder):
@@ -107,23 +98,16 @@ def write(out):
     order = list(FAMILIES)
     rows.sort(key=lambda row: (order.index(row["family"]), row["seed"]))
     files.write_text(out / "table.json", json.dumps(rows, indent=1) + "\n")
-    text = f"{markdown(HEAD, map(cells, rows))}\n{markdown(MEANS, map(means, by_family(rows)))}"
+    tables = (
+        markdown.table(HEAD, map(cells, rows)),
+        markdown.table(MEANS, map(means, by_family(rows))),
+    )
+    text = "\n".join(tables)
     files.write_text(out / "table.md", text)
     if rows:
         with figures.style():
             (out / "families.png").write_bytes(figures.as_png(draw(rows)))
     return rows
-
-
-def markdown(head, lines):
-    """Returns a table in Markdown, the first column aligned left, the others right.
-
-    Args:
-      head: titles of the columns.
-      lines: of cells, text.
-    """
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def by_family(rows):
@@ -210,9 +194,7 @@ def parse(arguments):
     parser.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--measure", action="store_true", help="of what is finished; train nothing")
-    mark = arguments.index("--") if "--" in arguments else len(arguments)
-    options = parser.parse_args(arguments[:mark])
-    options.overrides = arguments[mark + 1 :]
+    options = apart.parse(parser, arguments)
     options.out = options.out.absolute()
     return options
 

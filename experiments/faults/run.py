@@ -23,6 +23,8 @@ import pair
 import trial
 from trial import Trial
 
+from snnvit_jax.common import markdown as tables
+
 AIMS = ("step", "save", "random", "evaluation", "step", "start")
 
 
@@ -294,7 +296,7 @@ FAULTS = {
 def markdown(found):
     """Returns the results as a Markdown table."""
     columns = ("fault", "what happened", "survived", "steps lost", "bit-identical end")
-    rows = [columns, ["---"] * len(columns)]
+    rows = []
     for name, entry in found.items():
         shown = [entry["survived"], entry["steps_lost"], entry["identical"]]
         shown = [{True: "yes", False: "**no**", None: ""}.get(x, x) for x in shown[::2]]
@@ -302,7 +304,7 @@ def markdown(found):
         rows.append([name, entry["what"], shown[0], lost, shown[1]])
         for phase, part in entry.get("phases", {}).items():
             rows.append([f"... {phase}", f"{part['kills']} kills", "", str(part["steps_lost"]), ""])
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return tables.table(columns, rows, left=len(columns))
 
 
 def main():

@@ -15,10 +15,10 @@ import json
 import pathlib
 import re
 import statistics
-import subprocess
 import sys
 
-from snnvit_jax.common import files
+from snnvit_jax.common import files, markdown
+from snnvit_jax.runs import apart
 from snnvit_jax.runs.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -44,22 +44,18 @@ def train(network, dtype, seed, options):
     Raises:
       RuntimeError: with the end of its output, if it fails.
     """
-    folder = options.out / f"{network}-{dtype}-seed{seed}"
-    if Workdir(folder).is_finished():
-        return
     config, examples, changes = NETWORKS[network]
     epochs = options.steps * 64 / examples
-    command = [
-        *(sys.executable, "-m", "snnvit_jax.main", f"--config={config}", f"--workdir={folder}"),
-        *(f"--config.epochs={epochs}", f"--config.eval_every_epochs={epochs}"),
+    arguments = [
+        *(
+            f"--config={config}",
+            f"--config.epochs={epochs}",
+            f"--config.eval_every_epochs={epochs}",
+        ),
         *(f"--config.seed={seed}", f"--config.model.dtype={dtype}", "--config.log_every_steps=20"),
         *(*changes, *options.overrides),
     ]
-    log = options.out / f"{folder.name}.log"
-    with log.open("a") as file:
-        status = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file).returncode
-    if status:
-        raise RuntimeError(f"{' '.join(command)} ended with {status}:\n{log.read_text()[-2000:]}")
+    apart.train(options.out / f"{network}-{dtype}-seed{seed}", arguments, ROOT)
 
 
 def measured(folder):
@@ -86,26 +82,25 @@ def pairs(out):
 
 
 def row(network, seed, pair):
-    """Returns one line of the table."""
+    """Returns the cells of one line of the table."""
     wide, narrow = (pair[dtype] for dtype in DTYPES)
     points = 100 * (narrow["accuracy"] - wide["accuracy"])
     both = (
         f"{wide[name]:.{digits}f} / {narrow[name]:.{digits}f}"
         for name, digits in (("average_time_steps", 2), ("loss", 3))
     )
-    cells = (network, seed, f"{wide['accuracy']:.4f}", f"{narrow['accuracy']:.4f}")
-    return f"| {' | '.join(map(str, (*cells, f'{points:+.2f}', *both)))} |"
+    accuracies = (f"{wide['accuracy']:.4f}", f"{narrow['accuracy']:.4f}")
+    return (network, seed, *accuracies, f"{points:+.2f}", *both)
 
 
 def write(options):
     """Writes the table of what is finished, as JSON and as Markdown."""
     found = pairs(options.out)
-    text = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
-    text += [row(*key, pair) for key, pair in found.items()]
-    files.write_text(options.out / "table.md", "\n".join(text) + "\n")
+    text = markdown.table(HEAD, [row(*key, pair) for key, pair in found.items()])
+    files.write_text(options.out / "table.md", text)
     listed = [{"network": n, "seed": s, **pair} for (n, s), pair in found.items()]
     files.write_text(options.out / "table.json", json.dumps(listed, indent=1) + "\n")
-    print("\n".join(text), flush=True)
+    print(text, end="", flush=True)
 
 
 def main():
@@ -114,10 +109,7 @@ def main():
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--steps", type=int, default=300)
-    arguments = sys.argv[1:]
-    mark = arguments.index("--") if "--" in arguments else len(arguments)
-    options = parser.parse_args(arguments[:mark])
-    options.overrides = arguments[mark + 1 :]
+    options = apart.parse(parser, sys.argv[1:])
     options.out = options.out.resolve()
     options.out.mkdir(parents=True, exist_ok=True)
     for seed, network, dtype in itertools.product(options.seeds, options.networks, DTYPES):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+from snnvit_jax.common import markdown as tables
 from snnvit_jax.energy.accounting import CONVENTIONS
 from snnvit_jax.neurons import describe
 
@@ -75,8 +76,7 @@ def markdown(report):
     total = (accumulates, f"{report.macs:,}", f"{report.microjoule * 1e3:.3f}")
     silent = f" (never fire: {', '.join(report.silent_layers)})" if report.silent_layers else ""
     rows.append((f"total{silent}", "", "", *total))
-    lines = [head, ["---", "---", *["---:"] * 4], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return tables.table(head, rows, left=2)
 
 
 def _needed_of(needed, arriving):
