@@ -51,7 +51,7 @@ class Deployed:
         the order of the logits) and "reading" (how files become images).
     """
 
-    def __init__(self, function, weights, schedule, about, exported=None):
+    def __init__(self, function, weights, schedule, about, program=None):
         """Keeps what makes up a deployed model; use `deploy` or `load_deployed`.
 
         Args:
@@ -59,10 +59,11 @@ class Deployed:
           weights: its first argument.
           schedule: a `TimeStepSchedule`.
           about: dictionary that JSON can hold, with the keys above and "steps".
-          exported: the `jax.export.Exported` that `function` calls, if it came from a file.
+          program: what `function` calls as `jax.export` wrote it, bytes, if it came from a file.
+            It is saved again as it is: a newer JAX would write it for newer ones alone.
         """
         self.schedule, self.weights, self.about = schedule, weights, about
-        self._function, self._exported = function, exported
+        self._function, self._program = function, program
         self._compiled = backends.jit(function)
 
     @property
@@ -124,12 +125,12 @@ class Deployed:
             "about.json": container.pack_json(self.about),
             "schedule.json": container.pack_json({"masks": masks}),
             "weights.safetensors": container.pack_weights(self.weights),
-            "program.jax": bytes(self._export().serialize()),
+            "program.jax": self._program or self._export(),
         }
         container.write(path, parts)
 
     def _as_onnx(self, masks):
-        if self._exported is not None:
+        if self._program is not None:
             raise ValueError(
                 "a model that was loaded from a file cannot be written as ONNX: deploy it again "
                 "from its variables, or export its run with --format=onnx"
@@ -155,13 +156,12 @@ class Deployed:
         return jnp.promote_types(self.about["dtype"], jnp.float32)
 
     def _export(self):
-        if self._exported is not None:
-            return self._exported
         shape = ", ".join(["batch", *map(str, self.about["image_shape"])])
         images = jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape), self._image_dtype)
         program = jax.jit(self._function)  # for every platform: no options of this one
         with backends.without_folders():
-            return jax.export.export(program, platforms=PLATFORMS)(self.weights, images)
+            exported = jax.export.export(program, platforms=PLATFORMS)(self.weights, images)
+        return bytes(exported.serialize())
 
 
 def _check_ending(path, *endings):
@@ -216,4 +216,6 @@ def load_deployed(path):
     checked_dtype(about["dtype"])
     schedule = TimeStepSchedule(json.loads(parts["schedule.json"])["masks"])
     weights = container.unpack_weights(parts["weights.safetensors"])
-    return Deployed(_over_batches(exported.call), weights, schedule, about, exported)
+    return Deployed(
+        _over_batches(exported.call), weights, schedule, about, bytes(parts["program.jax"])
+    )

@@ -20,6 +20,18 @@ def scan_steps(step, initial, xs, axis=0):
     Returns:
       (last carry, ys).
     """
-    moved = jnp.moveaxis(xs, axis, 0)
-    last, ys = jax.lax.scan(step, initial, moved, unroll=min(len(moved), UNROLL))
+    unroll = min(xs.shape[axis], UNROLL)
+    last, ys = jax.lax.scan(step, initial, _first(xs, axis), unroll=unroll)
     return last, jax.tree.map(lambda y: jnp.moveaxis(y, 0, axis), ys)
+
+
+def _first(xs, axis):
+    """Returns xs with an axis in front.
+
+    Put together of slices where the steps are written out, since a compiler sees through those; a
+    transposition of many steps it may write to memory.
+    """
+    if xs.shape[axis] > UNROLL:
+        return jnp.moveaxis(xs, axis, 0)
+    slices = jax.lax.split(xs, (1,) * xs.shape[axis], axis)
+    return jnp.stack([jnp.squeeze(x, axis) for x in slices])
