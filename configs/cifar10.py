@@ -98,6 +98,7 @@ def _small(config):
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup = 0.05
     config.optimizer.cooldown = 0.0
+    config.optimizer.clip_norm = recipes.SAFE_CLIP_NORM
     config.mixing.mixup_alpha = 0.0
     config.mixing.off = None
     config.data.crop_padding = 4

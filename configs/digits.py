@@ -10,6 +10,7 @@ experiments/families/README.md.
 """
 
 from snnvit_jax.config import default_config, use_model
+from snnvit_jax.recipes import SAFE_CLIP_NORM
 
 ONE_STAGE = {"embed_dim": 80, "num_heads": 4, "depth": 2}
 # Family -> (model, a small form of it, side of the images).
@@ -74,6 +75,7 @@ def get_config(family="spikformer"):
     config.data.std = (0.4,)
 
     config.optimizer.learning_rate = 3e-3
+    config.optimizer.clip_norm = SAFE_CLIP_NORM
     if family == "metaspikeformer":  # else it does not begin to learn
         config.model.neuron.alpha = 2.0
         config.optimizer.clip_norm = 1.0

@@ -9,6 +9,10 @@ from snnvit_jax.config import default_config, use_model
 from snnvit_jax.models import FAMILIES, family_of
 
 _WEIGHTS = "WEIGHTS"  # no such file: the error says which key to set
+# Far above the usual norm of a gradient, which is about 1. That of a branch that falls silent can
+# be 100,000 times as large, and Adam's averages keep it for a thousand steps, in which hardly
+# anything moves (docs/method.md). The published recipes have no limit.
+SAFE_CLIP_NORM = 10.0
 _EVENT_SPLITS = "train", "test"
 
 
@@ -119,6 +123,7 @@ def finetune_time_steps(config, target):
     """
     config.init_from = _WEIGHTS
     learn_time_steps(config, target)
+    config.optimizer.clip_norm = config.optimizer.clip_norm or SAFE_CLIP_NORM
     second = family_of(config.model.name).recipes.get("finetune")
     (second.change if second else _short_stage)(config)
 

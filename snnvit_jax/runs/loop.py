@@ -17,11 +17,12 @@ from snnvit_jax.distributed import CommonStop, is_writer, same_for_all
 from snnvit_jax.distributed.sharding import shard_batch, to_host
 from snnvit_jax.models import describe, layer_names, variable_shapes
 from snnvit_jax.runs import classes, continuing, memory, networks, results, start, teachers
-from snnvit_jax.runs.clock import StepClock, in_words
+from snnvit_jax.runs.clock import StepClock
 from snnvit_jax.runs.experiment import build, learning_rate
 from snnvit_jax.runs.interrupts import StopRequest
 from snnvit_jax.runs.logs import create_log
 from snnvit_jax.runs.profiling import Profile
+from snnvit_jax.runs.remarks import Remarks
 from snnvit_jax.runs.restart import PassingError
 from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.training import nonfinite
@@ -210,7 +211,7 @@ class Run:
         experiment, config = self.experiment, self.experiment.config
         done, last = self.step, None
         self._saved_at = time.perf_counter()
-        self._lines_logged = 0
+        self._remarks = Remarks(config, experiment.total_steps)
         self._clock.restart()
         with (
             Checkpoints(
@@ -419,7 +420,8 @@ class Run:
         values["epoch"] = step / self.experiment.steps_per_epoch
         values["learning_rate"] = self.experiment.learning_rate(step - 1)
         log.write(step, values)
-        self._tell_time_left(step, values, log)
+        for remark in self._remarks.on(step, values):
+            log.say(remark)
         log.show(
             {
                 "loss": f"{values['loss']:.3f}",
@@ -428,14 +430,6 @@ class Run:
                 "images/s": f"{values['images_per_second']:.0f}",
             }
         )
-
-    def _tell_time_left(self, step, values, log):
-        """Says once how long the training will take, from the first steps without compilation."""
-        self._lines_logged += 1
-        steps_left = self.experiment.total_steps - step
-        if self._lines_logged == 2 and steps_left:
-            seconds = steps_left * self.experiment.config.batch_size / values["images_per_second"]
-            log.say(f"about {in_words(seconds)} of training left, besides evaluations")
 
     def _tell_failed(self, step, flags, log):
         """Names a step whose numbers were not finite; stops unless such steps are skipped."""
