@@ -10,8 +10,8 @@ from snnvit_jax.models import FAMILIES, family_of
 
 _WEIGHTS = "WEIGHTS"  # no such file: the error says which key to set
 # Far above the usual norm of a gradient, which is about 1. That of a branch that falls silent can
-# be 100,000 times as large, and Adam's averages keep it for a thousand steps, in which hardly
-# anything moves (docs/method.md). The published recipes have no limit.
+# be a million times as large, and Adam's averages keep it for a thousand steps, in which the
+# weights that it reached hardly move (docs/method.md). The published recipes have no limit.
 SAFE_CLIP_NORM = 10.0
 _EVENT_SPLITS = "train", "test"
 

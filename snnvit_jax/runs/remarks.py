@@ -43,7 +43,7 @@ class Remarks:
         if norm > UNUSUAL * usual > 0:
             yield (
                 f"warning: a gradient norm of {norm:.3g}, where {usual:.3g} is usual: the "
-                "optimiser's averages keep it for about a thousand steps, in which weights hardly "
-                "move"
+                "optimiser's averages keep it for about a thousand steps, in which the weights "
+                "that it reached hardly move"
             )
             yield f"hint: --config.optimizer.clip_norm={10 * usual:.2g} limits what one step can do"
