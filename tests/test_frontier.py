@@ -78,6 +78,30 @@ def test_several_seeds_become_a_mean_and_a_spread(frontier, tmp_path, monkeypatc
         frontier.main()
 
 
+def test_results_of_several_files_are_put_together(frontier, tmp_path, monkeypatch, capsys):
+    network = {
+        **{"kind": "learned", "time_steps": 4, "target": 2.0, "seed": 0, "spike_penalty": 0.0},
+        **{"accuracy": 0.5, "examples": 100, "average_time_steps": 2.0, "energy_uj": 3.0},
+        "seconds": 60.0,
+    }
+    (tmp_path / "a.json").write_text(json.dumps({"a": network}))
+    other = {**network, "time_steps": 2, "target": 1.5, "average_time_steps": 1.5}
+    (tmp_path / "b.json").write_text(json.dumps({"b": other}))
+    monkeypatch.setattr(frontier, "train", lambda *_: 1 / 0)
+    files = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    monkeypatch.setattr("sys.argv", ["frontier.py", str(tmp_path / "out"), "--results", *files])
+    frontier.main()
+    printed = capsys.readouterr().out
+    assert "learned, target 2 of 4 |" in printed and "learned, target 1.5 of 2 |" in printed
+    assert (tmp_path / "out" / "frontier.png").exists()
+    found = frontier.read_results([tmp_path / "a.json", tmp_path / "b.json"])
+    styles = [style for _, style in frontier.series(frontier.spread(found))]
+    assert [s["label"] for s in styles] == ["learned, out of T = 4", "learned, out of T = 2"]
+    assert len({s["fmt"] for s in styles}) == 2
+    with pytest.raises(SystemExit, match="none.json"):
+        frontier.read_results([tmp_path / "none.json"])
+
+
 def test_runs_that_end_at_once_are_all_written(frontier, tmp_path, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     seeds = [str(seed) for seed in range(40)]

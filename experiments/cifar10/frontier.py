@@ -8,7 +8,8 @@ one for each fixed T, which keeps all of them; everything else is the same. With
 each of them again for each price of spikes. A run lies in OUT/NAME:
 one that is finished is not repeated, one cut short goes on. Writes OUT/frontier.json after each
 run, OUT/frontier.png and tables of all networks and of means and spreads over the seeds; with
---no-training of those that are finished by now. Seeds come one after the other.
+--no-training of those that are finished by now, with --results of those in such JSON files, one or
+several put together. Seeds come one after the other.
 """
 
 import argparse
@@ -31,8 +32,8 @@ from snnvit_jax.runs.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
 LOOK = {
-    "learned": {"color": figures.ACCENT, "marker": "o", "label": "learned, out of T = {}"},
-    "fixed": {"color": figures.SECOND, "marker": "s", "label": "all T steps"},
+    "learned": {"color": figures.ACCENT, "markers": "o^v", "label": "learned, out of T = {}"},
+    "fixed": {"color": figures.SECOND, "markers": "s", "label": "all T steps"},
 }
 LINES = (":", "-", "--", "-.")  # of the penalties on spikes, in turn
 
@@ -217,17 +218,19 @@ def table(found):
 
 
 def series(means):
-    """Yields (networks of a kind and price, by average time steps; how to draw them)."""
+    """Yields (networks of a kind, T and price, by average time steps; how to draw them)."""
     prices = sorted({one["spike_penalty"] for one in means})
-    for kind, price in itertools.product(LOOK, prices):
+    depths = sorted({one["time_steps"] for one in means if one["kind"] == "learned"}, reverse=True)
+    for T, price in itertools.product([*depths, None], prices):  # None: fixed, each with its own
+        kind = "learned" if T else "fixed"
         ones = [o for o in means if (o["kind"], o["spike_penalty"]) == (kind, price)]
+        ones = [o for o in ones if T in (None, o["time_steps"])]
         if not ones:
             continue
         look, line = LOOK[kind], LINES[prices.index(price) % len(LINES)]
-        label = look["label"].format(max(one["time_steps"] for one in ones))
-        label += f", spike penalty {price:g}" if price else ""
-        style = {"color": look["color"], "fmt": look["marker"] + line, "label": label}
-        yield ones, style
+        marker = look["markers"][depths.index(T) % len(look["markers"]) if T else 0]
+        label = look["label"].format(T) + (f", spike penalty {price:g}" if price else "")
+        yield ones, {"color": look["color"], "fmt": marker + line, "label": label}
 
 
 def draw(found):
@@ -275,6 +278,7 @@ def parse(arguments):
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--jobs", type=int, default=1, help="networks trained side by side")
     parser.add_argument("--no-training", action="store_true", help="show what is finished")
+    parser.add_argument("--results", type=pathlib.Path, nargs="+", help="show these JSON files")
     options = apart.parse(parser, arguments)
     if min(options.spike_penalties) < 0:
         parser.error(f"--spike-penalties: {min(options.spike_penalties)} must be at least 0")
@@ -288,15 +292,43 @@ def parse(arguments):
     return options
 
 
-def main():
-    options = parse(sys.argv[1:])
-    options.out.mkdir(parents=True, exist_ok=True)
+def read_results(paths):
+    """Returns what `write` wrote to JSON files, put together.
+
+    Args:
+      paths: of the files.
+
+    Raises:
+      SystemExit: naming a file that cannot be read.
+    """
+    found = {}
+    for path in paths:
+        try:
+            found |= json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            sys.exit(f"error: --results: {path}: {error}")
+    return found
+
+
+def train_wanted(options):
+    """Returns what is known of the networks that are wanted, trained before unless forbidden.
+
+    Raises:
+      SystemExit: if none of them is finished.
+    """
     wanted = points(options)
     if not options.no_training:
         train_all(wanted, options)
     found = write(wanted, options)
     if not found:
         sys.exit(f"error: none of the {len(wanted)} networks in {options.out} is finished")
+    return found
+
+
+def main():
+    options = parse(sys.argv[1:])
+    options.out.mkdir(parents=True, exist_ok=True)
+    found = read_results(options.results) if options.results else train_wanted(options)
     print("\n".join([*table(found), "", *spread_table(spread(found))]))
     with figures.style():
         (options.out / "frontier.png").write_bytes(figures.as_png(draw(found)))
