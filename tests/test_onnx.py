@@ -148,7 +148,7 @@ def test_the_file_says_what_it_is_and_keeps_the_weights_by_name(digits_model, di
 
 
 def test_a_loaded_model_and_bfloat16_are_refused(digits_model, tiny, tmp_path):
-    loaded = types.SimpleNamespace(_exported=object(), schedule=digits_model.schedule)
+    loaded = types.SimpleNamespace(_program=b"", schedule=digits_model.schedule)
     narrow = snn.deploy(tiny.model, tiny.variables, dtype="bfloat16")
     with pytest.raises(ValueError, match="dtype='bfloat16'"):
         narrow.save(tmp_path / "model.onnx")

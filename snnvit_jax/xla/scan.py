@@ -31,7 +31,7 @@ def _first(xs, axis):
     Put together of slices where the steps are written out, since a compiler sees through those; a
     transposition of many steps it may write to memory.
     """
-    if xs.shape[axis] > UNROLL:
+    if axis == 0 or xs.shape[axis] > UNROLL:
         return jnp.moveaxis(xs, axis, 0)
     slices = jax.lax.split(xs, (1,) * xs.shape[axis], axis)
     return jnp.stack([jnp.squeeze(x, axis) for x in slices])
