@@ -223,7 +223,15 @@ ODD = {
     ),
 }
 CHOICES = (
-    *("on_nonfinite", "sharding", "trainable", "model.dtype", "model.remat", "data.on_damaged"),
+    *(
+        "on_nonfinite",
+        "sharding",
+        "trainable",
+        "time_step_groups",
+        "model.dtype",
+        "model.remat",
+        "data.on_damaged",
+    ),
     *("data.randaugment.operations", "optimizer.name", "optimizer.schedule", "extend"),
     *("data.events.split_by", "data.events.split_order", "data.events.operations"),
     "data.erasing_fill",

@@ -330,6 +330,48 @@ def test_floor_is_not_lost_to_rounding():
     assert (score_rows(projected) > 0).sum() == 29
 
 
+# Layers of one schedule: two modules of two and one of three layers, and a layer of its own.
+MODULES = ("a/q_lif", "a/k_lif", "b/fc1_lif", "b/fc2_lif", "c/1_lif", "c/2_lif", "c/3_lif", "lif")
+
+
+def project_modules(rows, minimum, floor, groups="module"):
+    flat = {(*name.split("/"), SCORE): row for name, row in zip(MODULES, rows, strict=True)}
+    params = traverse_util.unflatten_dict(flat)
+    projected = masks.scores(masks.project_scores(params, minimum, floor, groups=groups))
+    return np.stack([projected[name] for name in MODULES])
+
+
+OF_MODULES = hnp.arrays(np.int8, (8, 4), elements=st.integers(-12, 6))
+
+
+def test_layers_of_a_group_get_the_mean_of_their_scores():
+    rows = np.float32([[0.5, -0.5], [-0.1, -0.3], *[[0.2, 0.4]] * 2, *[[0.9, -0.9]] * 3, [0.1, 0]])
+    expected = rows.copy()
+    expected[:2] = [0.2, -0.4]
+    np.testing.assert_allclose(project_modules(rows, 0, None), expected, atol=1e-6)
+    np.testing.assert_array_equal(project_modules(rows, 0, None, "layer"), rows)
+
+
+@hypothesis.given(tenths=OF_MODULES, minimum=st.integers(0, 1), floor=FLOORS)
+@hypothesis.settings(max_examples=40)
+def test_a_group_gives_steps_up_as_a_whole_and_less_than_one_too_many(tenths, minimum, floor):
+    rows = np.float32(tenths) / 10
+    free = project_modules(rows, minimum, None) > 0
+    projected = project_modules(rows, minimum, floor)
+    active = projected > 0
+    modules = [masks.module_of(name) for name in MODULES]
+    for module in set(modules):
+        members = projected[[i for i, name in enumerate(modules) if name == module]]
+        assert (members == members[0]).all()
+    count = int(floor * len(rows) + 1e-6)
+    assert (active | ~free).all()  # what would stay without a floor stays
+    assert active.sum() > count - 3  # the largest group has three layers
+    if (active != free).any():
+        assert active.sum() <= count
+    assert (active.sum(1) >= minimum).all()
+    np.testing.assert_allclose(project_modules(projected, minimum, floor), projected, atol=1e-6)
+
+
 def test_projection_leaves_other_parameters():
     params = tree([-2, 2], [0.1, 0.2])
     projected = masks.project_scores(params, 1)

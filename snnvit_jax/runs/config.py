@@ -67,6 +67,9 @@ def default_config():
     # Weight of the accumulates that spikes drive, as a share of those at full activity.
     config.spike_penalty = 0.0
     config.min_time_steps = 1  # every layer keeps this many of its best-scored steps
+    # Which layers have one schedule: layer (each its own), module (all of an attention, an MLP or
+    # the patch embedding the same, so that none waits for spikes when another is silent).
+    config.time_step_groups = "layer"
     config.time_step_start = 0.0  # until then all steps stay on
     config.time_step_start_epoch = optional(float)
     config.time_step_anneal = 0.0  # over so long the budget comes down from T to the target

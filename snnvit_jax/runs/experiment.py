@@ -430,6 +430,7 @@ def _create_objective(config, steps_per_epoch, spike_prices):
         time_step_penalty=config.time_step_penalty,
         target_time_steps=config.target_time_steps,
         min_time_steps=config.min_time_steps,
+        groups=config.time_step_groups,
         estimator=config.model.neuron.estimator,
         spike_prices=spike_prices,
         **_phases(config, steps_per_epoch),

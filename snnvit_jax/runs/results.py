@@ -10,6 +10,7 @@ from snnvit_jax.checkpoints import BEST, LAST, best
 from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
 from snnvit_jax.common import files
 from snnvit_jax.runs.workdir import InUseError
+from snnvit_jax.time_steps import masks
 
 
 def summarise(experiment, step, result, history, measured=None):
@@ -90,7 +91,7 @@ def of_modules(result):
     """
     rates = {}
     for name, rate in result.firing_rates.items():
-        rates.setdefault(name.rpartition("/")[0] or name, []).append(np.mean(rate))
+        rates.setdefault(masks.module_of(name), []).append(np.mean(rate))
     return {
         **{f"eval_time_steps/{name}": steps for name, steps in result.schedule.modules.items()},
         **{f"eval_firing_rate/{name}": float(np.mean(found)) for name, found in rates.items()},

@@ -14,6 +14,7 @@ from snnvit_jax.data.augment import pipeline, recording_pipeline
 from snnvit_jax.data.loader import ON_DAMAGED
 from snnvit_jax.data.sources.events import settings
 from snnvit_jax.distributed import sharding
+from snnvit_jax.time_steps import masks
 from snnvit_jax.training import distillation, mixing, nonfinite, step
 
 # What a run continued with more epochs does with its schedule.
@@ -67,6 +68,7 @@ RULES = {
     "target_time_steps": optional(number(above=0)),
     "spike_penalty": number(0),
     "min_time_steps": whole(0),
+    "time_step_groups": one_of(masks.GROUPS),
     "extend": one_of(EXTEND),
     "schedule_start_epoch": number(0),
     "schedule_epochs": optional(number(above=0)),

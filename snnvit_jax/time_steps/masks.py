@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
 
 from snnvit_jax.common.nearest import did_you_mean
@@ -166,7 +167,20 @@ def time_step_penalty(params, target=None, estimator="identity"):
     return jax.nn.relu(average - (0.0 if target is None else target)) / T
 
 
-def project_scores(params, min_time_steps=1, floor=None, estimator="identity"):
+# Which layers have one schedule: each its own, or all of a module ("block_0/attn") the same.
+GROUPS = ("layer", "module")
+
+
+def module_of(name):
+    """Returns the name of the module that a layer belongs to.
+
+    Args:
+      name: of the layer, for example "block_0/attn/q_lif".
+    """
+    return name.rpartition("/")[0] or name
+
+
+def project_scores(params, min_time_steps=1, floor=None, estimator="identity", groups="layer"):
     """Brings the scores back into their allowed set after an update.
 
     Scores are clipped to the estimator's reach, so that none is stuck, and each layer's
@@ -175,37 +189,59 @@ def project_scores(params, min_time_steps=1, floor=None, estimator="identity"):
     between the last step that is needed and the first that is not, which keeps their order. Among
     equal scores the earlier step is the better one.
 
+    The layers of a group get the mean of their scores, and so the same steps. A group gives a step
+    up as a whole; the model may then end below `floor`, by less than a step of its largest group.
+
     Args:
       params: the "params" of a model.
       min_time_steps: steps that every layer keeps, in [0, T].
       floor: average number of time steps in [min_time_steps, T], rounded down to a whole number of
         steps in all; a number or a traced scalar, or None for no floor.
       estimator: a key of `ESTIMATORS`.
+      groups: one of `GROUPS`.
 
     Returns:
       The parameter tree with projected scores.
     """
     old = scores(params)
     reach = ESTIMATORS[estimator].reach
-    stacked = jnp.clip(jnp.stack(list(old.values())), -reach, reach)  # L T
-    kept = jax.vmap(_rank)(stacked) < min_time_steps
+    group, sizes = _grouped(list(old), groups)
+    rows = jnp.clip(jnp.stack(list(old.values())), -reach, reach)  # L T
+    if groups != "layer":
+        rows = jnp.zeros((len(sizes), rows.shape[1])).at[group].add(rows) / sizes[:, None]  # G T
+    kept = jax.vmap(_rank)(rows) < min_time_steps
     if floor is not None:
         count = jnp.floor(jnp.asarray(floor) * len(old) + 1e-4).astype(int)
-        enough = jnp.sum((stacked > 0) | kept) >= count
-        stacked = jnp.where(enough, stacked, _keep_exactly(stacked, kept, count, reach))
-    stacked = jnp.where(kept, jnp.maximum(stacked, LIFTED_SCORE), stacked)
-    return replace_scores(params, dict(zip(old, stacked, strict=True)))
+        enough = jnp.sum(((rows > 0) | kept) * sizes[:, None]) > count - max(sizes)
+        rows = jnp.where(enough, rows, _keep_at_most(rows, kept, count, sizes, reach))
+    rows = jnp.where(kept, jnp.maximum(rows, LIFTED_SCORE), rows)
+    return replace_scores(params, dict(zip(old, rows[group], strict=True)))
 
 
-def _keep_exactly(stacked, kept, count, reach):
-    """Moves scores [L, T] so that `count` steps are active, among them those that are kept."""
+def _grouped(names, groups):
+    """Returns (number of the group of each layer, how many layers each group has)."""
+    found = names if groups == "layer" else [module_of(name) for name in names]
+    number = {name: i for i, name in enumerate(dict.fromkeys(found))}
+    group = np.array([number[name] for name in found])
+    return group, np.bincount(group)
+
+
+def _keep_at_most(rows, kept, count, sizes, reach):
+    """Moves scores [G, T] so that the kept and the best of the others are active, `count` in all.
+
+    A step of a group counts as often as the group has layers; the first that would be too many is
+    left out, and all worse ones.
+    """
     # Step-major order, so that ties go to the earlier step rather than to the earlier layer.
-    free = jnp.where(kept, -jnp.inf, stacked).T.reshape(-1)
-    free_count = count - jnp.sum(kept)
-    active = (_rank(free) < free_count).reshape(stacked.T.shape).T | kept
+    free = jnp.where(kept, -jnp.inf, rows).T.reshape(-1)
+    weights = jnp.broadcast_to(sizes, rows.T.shape).reshape(-1)
+    weights_in_order = jnp.where(jnp.isinf(free), count + 1, weights)[jnp.argsort(-free)]
+    free_count = count - jnp.sum(kept * sizes[:, None])
+    number = jnp.sum(jnp.cumsum(weights_in_order) <= free_count)
+    active = (_rank(free) < number).reshape(rows.T.shape).T | kept
     descending = jnp.concatenate([jnp.ones(1), -jnp.sort(-free), -jnp.ones(1)])
-    last_in, first_out = (jnp.clip(descending[free_count + i], -reach, reach) for i in (0, 1))
-    shifted = jnp.clip(stacked - (last_in + first_out) / 2, -reach, reach)
+    last_in, first_out = (jnp.clip(descending[number + i], -reach, reach) for i in (0, 1))
+    shifted = jnp.clip(rows - (last_in + first_out) / 2, -reach, reach)
     return jnp.where(
         active, jnp.maximum(shifted, LIFTED_SCORE), jnp.minimum(shifted, -LIFTED_SCORE)
     )

@@ -71,7 +71,7 @@ class TimeStepSchedule:
         """{module name: mean over its layers of the number of active time steps}."""
         counts = {}
         for name, steps in self.layers.items():
-            counts.setdefault(name.rpartition("/")[0] or name, []).append(steps)
+            counts.setdefault(masks.module_of(name), []).append(steps)
         return {name: float(np.mean(steps)) for name, steps in counts.items()}
 
     @property

@@ -327,7 +327,9 @@ def _settle_scores(old_params, params, step, objective):
     """Projects the updated scores while they learn, and takes their update back otherwise."""
     old = masks.scores(old_params)
     floor = objective.floor(old_params, step)
-    projected = masks.project_scores(params, objective.min_time_steps, floor, objective.estimator)
+    projected = masks.project_scores(
+        params, objective.min_time_steps, floor, objective.estimator, objective.groups
+    )
     new = masks.scores(projected)
     learning = objective.scores_learn(step)
     return masks.replace_scores(
