@@ -12,6 +12,7 @@ import pytest
 from flax import traverse_util
 from hypothesis.extra import numpy as hnp
 
+import snnvit_jax as snn
 from snnvit_jax.neurons import LIF, NeuronConfig, lif_scan
 from snnvit_jax.time_steps import masks
 from snnvit_jax.time_steps.masks import ESTIMATORS, SCORE
@@ -388,7 +389,9 @@ def untrained(tiny):
     return traverse_util.unflatten_dict({p: leaf for p, leaf in flat.items() if p[-1] == SCORE})
 
 
-def descend(params, optimizer, steps, *, minimum, target=None, estimator="identity"):
+def descend(
+    params, optimizer, steps, *, minimum, target=None, estimator="identity", groups="layer"
+):
     """Minimises nothing but the penalty, as training does: update, then project."""
 
     @jax.jit
@@ -396,7 +399,7 @@ def descend(params, optimizer, steps, *, minimum, target=None, estimator="identi
         gradient = jax.grad(masks.time_step_penalty)(params, target, estimator)
         updates, state = optimizer.update(gradient, state, params)
         params = optax.apply_updates(params, updates)
-        return masks.project_scores(params, minimum, target, estimator), state
+        return masks.project_scores(params, minimum, target, estimator, groups), state
 
     state = optimizer.init(params)
     for _ in range(steps):
@@ -422,6 +425,19 @@ def test_penalty_alone_stops_at_the_target(untrained, target, optimizer):
     learned = descend(untrained, optimizer, 80, minimum=1, target=target)
     average = float(masks.average_time_steps(learned))
     assert target - 1 / len(score_rows(learned)) < average <= target + 1e-6
+
+
+@pytest.mark.parametrize("target", [1, 1.7, 3])
+def test_penalty_alone_stops_modules_at_the_target_or_less_than_a_step_below(untrained, target):
+    learned = descend(untrained, optax.adam(0.05), 80, minimum=1, target=target, groups="module")
+    schedule = snn.TimeStepSchedule.from_variables({"params": learned})
+    modules = [masks.module_of(name) for name in schedule.masks]
+    largest = max(modules.count(name) for name in modules)
+    assert largest == 5  # attention
+    assert target - largest / len(modules) < schedule.average <= target + 1e-6
+    for name, mask in schedule.masks.items():
+        first = schedule.masks[list(schedule.masks)[modules.index(masks.module_of(name))]]
+        np.testing.assert_array_equal(mask, first)
 
 
 # ---------------------------------------------------------------- errors
