@@ -223,16 +223,9 @@ ODD = {
     ),
 }
 CHOICES = (
-    *(
-        "on_nonfinite",
-        "sharding",
-        "trainable",
-        "time_step_groups",
-        "model.dtype",
-        "model.remat",
-        "data.on_damaged",
-    ),
+    *("on_nonfinite", "sharding", "trainable", "model.dtype", "model.remat", "data.on_damaged"),
     *("data.randaugment.operations", "optimizer.name", "optimizer.schedule", "extend"),
+    "time_step_groups",
     *("data.events.split_by", "data.events.split_order", "data.events.operations"),
     "data.erasing_fill",
 )

@@ -136,11 +136,11 @@ def test_the_gradient_of_a_neuron_computes_no_step_all_over_again(monkeypatch):
         program = backends.jit(jax.grad(total)).lower(current).compile().as_text()
         return program.count(" compare(")
 
-    def excess():  # over as many more for each step as between 4 and 8
+    def excess():  # over as many more for each step as between 4 and 8; jax 0.12: 62 of 47
         four, eight = comparisons(4), comparisons(8)
         return comparisons(16) / (eight + 2 * (eight - four))
 
-    assert excess() < 1.5
+    assert excess() < 1.35
     monkeypatch.setattr(dynamics, "write_out", lambda x: x)
     assert excess() > 10
 

@@ -216,6 +216,4 @@ def load_deployed(path):
     checked_dtype(about["dtype"])
     schedule = TimeStepSchedule(json.loads(parts["schedule.json"])["masks"])
     weights = container.unpack_weights(parts["weights.safetensors"])
-    return Deployed(
-        _over_batches(exported.call), weights, schedule, about, bytes(parts["program.jax"])
-    )
+    return Deployed(_over_batches(exported.call), weights, schedule, about, parts["program.jax"])

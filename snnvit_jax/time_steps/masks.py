@@ -227,19 +227,20 @@ def _grouped(names, groups):
 
 
 def _keep_at_most(rows, kept, count, sizes, reach):
-    """Moves scores [G, T] so that the kept and the best of the others are active, `count` in all.
+    """Moves scores [G, T] so that the kept and the best others are active, at most `count` in all.
 
     A step of a group counts as often as the group has layers; the first that would be too many is
     left out, and all worse ones.
     """
     # Step-major order, so that ties go to the earlier step rather than to the earlier layer.
     free = jnp.where(kept, -jnp.inf, rows).T.reshape(-1)
+    order = jnp.argsort(-free, stable=True)
     weights = jnp.broadcast_to(sizes, rows.T.shape).reshape(-1)
-    weights_in_order = jnp.where(jnp.isinf(free), count + 1, weights)[jnp.argsort(-free)]
     free_count = count - jnp.sum(kept * sizes[:, None])
-    number = jnp.sum(jnp.cumsum(weights_in_order) <= free_count)
-    active = (_rank(free) < number).reshape(rows.T.shape).T | kept
-    descending = jnp.concatenate([jnp.ones(1), -jnp.sort(-free), -jnp.ones(1)])
+    fits = (jnp.cumsum(weights[order]) <= free_count) & jnp.isfinite(free[order])
+    number = jnp.sum(fits)
+    active = jnp.zeros_like(fits).at[order].set(fits).reshape(rows.T.shape).T | kept
+    descending = jnp.concatenate([jnp.ones(1), free[order], -jnp.ones(1)])
     last_in, first_out = (jnp.clip(descending[number + i], -reach, reach) for i in (0, 1))
     shifted = jnp.clip(rows - (last_in + first_out) / 2, -reach, reach)
     return jnp.where(
