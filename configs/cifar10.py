@@ -43,7 +43,7 @@ PUBLISHED = (
     *("qkformer_4_384", "spikingresformer_cifar"),
 )
 CHANGES = ("smoke", "finetune_time_steps")  # of a published size: sdt_2_512:smoke
-ON_TWO_CORES = ("small", "twin", "converted", "learned")
+ON_TWO_CORES = ("small", "twin", "quantized", "converted", "learned")
 VARIANTS = (*PUBLISHED, "finetune_time_steps", *ON_TWO_CORES, "smoke")
 
 
@@ -74,8 +74,7 @@ def get_config(variant="spikformer_4_384"):
         config.data.train_split = "train[:1024]"
         config.data.eval_split = "train[90%:91%]"
     elif change in ON_TWO_CORES:
-        recipe = {"small": _small, "twin": _twin, "converted": _converted, "learned": _learned}
-        recipe[change](config)
+        _ON_TWO_CORES[change](config)
     return config
 
 
@@ -130,6 +129,13 @@ def _twin(config):
     config.eval_every_epochs = 1.0
 
 
+def _quantized(config):
+    _twin(config)
+    config.model.neuron.kind = "quantized"
+    config.init_from = "pretrained:cifar10_relu"
+    config.distillation.teacher = "pretrained:cifar10_relu"
+
+
 def _converted(config):
     _larger(config)
     # Over T steps such a neuron fires as often as its mean current is high, from 0 to T times.
@@ -156,3 +162,12 @@ def _learned(config):
     config.time_step_start = 0.02
     config.time_step_anneal = 0.35
     config.time_step_freeze = 0.65
+
+
+_ON_TWO_CORES = {
+    "small": _small,
+    "twin": _twin,
+    "quantized": _quantized,
+    "converted": _converted,
+    "learned": _learned,
+}

@@ -135,6 +135,45 @@ class ReLUNeuron(Neuron):
 
 
 @dataclasses.dataclass(frozen=True)
+class QuantizedNeuron(ReLUNeuron):
+    """No spikes but the firing rate that an `IFNeuron` with soft reset has under a constant current.
+
+    Over L = levels time steps at threshold θ that is floor(L x / θ) / L, from 0 to 1. The network is
+    trained in one pass, and is then close to the spiking one of T = L, which starts from its weights
+    (Bu et al., "Optimal ANN-SNN Conversion for High-accuracy and Ultra-low-latency Spiking Neural
+    Networks", ICLR 2022, equation 15; the normalisation before the neuron learns the shift there).
+    The gradient is that of x / θ wherever the rate is between its ends or half a level beyond.
+
+    Attributes:
+      levels: L, the rates above 0; a whole number >= 1.
+    """
+
+    kind: ClassVar[str] = "quantized"
+    levels: int = 4
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.levels, int) or self.levels < 1:
+            raise ValueError(f"levels={self.levels!r} must be a whole number of at least 1")
+
+    def run(self, current, threshold, parameters, axis=0):
+        """See `Neuron.run`: each time step by itself."""
+        L, x = self.levels, current / jnp.asarray(threshold, current.dtype)
+        rate = jnp.clip(jnp.floor(L * x), 0, L) / L
+        smooth = jnp.clip(x, 0, 1 + 1 / L)  # the steps' mean line is half a level below
+        return smooth + jax.lax.stop_gradient(rate - smooth)
+
+    def run_at(self, current_at, steps, shape, time_steps, threshold, parameters):
+        """See `Neuron.run_at`."""
+        currents = [jnp.broadcast_to(current_at(t), shape) for t in steps]
+        return self.run(jnp.stack(currents, 1), threshold, parameters, axis=1)
+
+    def may_emit(self, arriving, constant, threshold, parameters):
+        """See `Neuron.may_emit`."""
+        return arriving | bool(np.max(constant) > SAFE_CURRENT * threshold / self.levels)
+
+
+@dataclasses.dataclass(frozen=True)
 class ParallelNeuron(Neuron):
     """The parallel spiking neuron: h = W x over all time steps at once, fires where h + b >= 0.
 
@@ -189,9 +228,12 @@ def _leaky_may_fire(arriving, constant, threshold, reset, tau):
 
 
 # name in a configuration -> class
-KINDS = {cls.kind: cls for cls in (LIFNeuron, IFNeuron, PLIFNeuron, ReLUNeuron, ParallelNeuron)}
+KINDS = {
+    cls.kind: cls
+    for cls in (LIFNeuron, IFNeuron, PLIFNeuron, ReLUNeuron, QuantizedNeuron, ParallelNeuron)
+}
 # What a configuration may say of any kind; a kind takes what it knows.
-_SETTINGS = ("tau", "reset", "surrogate", "alpha", "detach_reset", "estimator")
+_SETTINGS = ("tau", "reset", "surrogate", "alpha", "detach_reset", "estimator", "levels")
 
 _INHERITED = ("kind", *_SETTINGS)  # by a mapping from the neuron that was published
 
@@ -220,8 +262,8 @@ def create_neuron(kind="lif", **settings):
 
     Args:
       kind: a key of `KINDS`.
-      **settings: fields of its class; "tau", "reset", "surrogate", "alpha", "detach_reset" and
-        "estimator" may be given for every kind and are left out where a kind has no use for them.
+      **settings: fields of its class; "tau", "reset", "surrogate", "alpha", "detach_reset",
+        "estimator" and "levels" may be given for every kind and are left out where a kind has no use for them.
 
     Raises:
       ValueError: for an unknown kind or setting, or a value that does not fit, each by name.

@@ -91,12 +91,15 @@ def default_config():
         "remat": "none",  # recompute to save memory: none, block (no effect on a CPU)
         "drop_path": 0.0,  # stochastic depth: probability of leaving out the last block's branches
         "neuron": {
-            "kind": "lif",  # lif, if, plif (learned time constant), relu (an ANN, no spikes)
+            # lif, if, plif (learned time constant), psn (parallel); without spikes, an ANN: relu,
+            # quantized (the firing rates of if with a soft reset)
+            "kind": "lif",
             "tau": 2.0,
             "reset": "hard",  # hard, soft
             "surrogate": "sigmoid",  # sigmoid, arctan, triangle, rectangle
             "alpha": optional(float),  # sharpness of the surrogate
             "detach_reset": True,
+            "levels": 4,  # of quantized: rates above 0
             "estimator": "identity",  # of the time-step mask: identity, clipped, triangle, sigmoid
         },
     }
