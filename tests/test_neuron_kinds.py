@@ -172,6 +172,7 @@ def test_settings_are_taken_over_from_a_known_kind_alone():
         ("if", {}, Update(accumulates=1)),
         ("plif", {}, Update(macs=1)),
         ("relu", {}, Update()),
+        ("quantized", {}, Update()),
         ("psn", {}, Update(macs=6)),
     ],
 )
@@ -191,3 +192,34 @@ def test_it_can_be_described_and_made_again(kind, settings):
     neuron = create_neuron(kind, **settings)
     assert as_neuron(describe(neuron)) == neuron
     assert hash(neuron) == hash(create_neuron(kind, **settings))
+
+
+@pytest.mark.parametrize("levels", [1, 3, 8])
+def test_quantized_is_the_rate_of_integrate_and_fire_under_a_constant_current(levels):
+    current = np.random.default_rng(0).uniform(-1, 2, (500, 1)).astype(np.float32)
+    constant = np.repeat(current, levels, axis=1)
+    spikes = create_neuron("if", reset="soft").run(constant, THRESHOLD, {}, axis=1)
+    rate = create_neuron("quantized", levels=levels).run(current, THRESHOLD, {}, axis=1)
+    np.testing.assert_allclose(rate[:, 0], np.mean(spikes, axis=1), atol=1e-6)
+    assert set(np.unique(np.round(rate * levels))) == set(range(levels + 1))
+
+
+def test_quantized_has_the_gradient_of_its_mean_line_until_half_a_level_beyond_its_ends():
+    neuron = create_neuron("quantized", levels=4)
+    ends = THRESHOLD * np.array([-0.01, 0.01, 0.5, 1.24, 1.26])
+    slopes = jax.vmap(jax.grad(lambda x: neuron.run(x[None], THRESHOLD, {})[0]))(ends)
+    np.testing.assert_allclose(slopes, np.array([0, 1, 1, 1, 0]) / THRESHOLD, rtol=1e-6)
+
+
+@pytest.mark.parametrize("levels", [0, -1, 2.0, "4", True])
+def test_quantized_needs_a_whole_number_of_levels(levels):
+    with pytest.raises(ValueError, match=f"levels={levels!r} must be a whole number"):
+        create_neuron("quantized", levels=levels)
+
+
+@pytest.mark.parametrize(("largest", "fires"), [(0.0, False), (0.24, False), (0.26, True)])
+def test_quantized_emits_from_a_level_of_its_threshold_on(largest, fires):
+    arriving = np.array([False, True, False])
+    constant = np.array([-2.0, largest * THRESHOLD])
+    found = create_neuron("quantized", levels=4).may_emit(arriving, constant, THRESHOLD, {})
+    np.testing.assert_array_equal(found, arriving | fires)

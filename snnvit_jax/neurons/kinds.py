@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from snnvit_jax.common import values
 from snnvit_jax.common.nearest import did_you_mean
 from snnvit_jax.neurons.dynamics import check_dynamics, leaky_charge
 from snnvit_jax.neurons.neuron import MembraneNeuron, Neuron, Update
@@ -153,8 +154,7 @@ class QuantizedNeuron(ReLUNeuron):
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.levels, int) or self.levels < 1:
-            raise ValueError(f"levels={self.levels!r} must be a whole number of at least 1")
+        values.whole(1).check("levels", self.levels)
 
     def run(self, current, threshold, parameters, axis=0):
         """See `Neuron.run`: each time step by itself."""
