@@ -1,6 +1,7 @@
 """Compiles programs whose time on an H100 is published, and sets it beside what is estimated.
 
-    JAX_PLATFORMS=cpu python experiments/accelerators/calibrate.py
+    export JAX_PLATFORMS=cpu XLA_FLAGS=--xla_gpu_enable_triton_gemm=false
+    python experiments/accelerators/calibrate.py
 
 A matrix product, a copy, and training steps of ResNet-50 and ViT-B/16 are compiled and counted as
 this project's steps are. None of them runs: the times that others measured are quoted. families.py
@@ -168,7 +169,7 @@ def main():
     rows = [calibrate(name, case) for name, case in cases().items()]
     steps = json.loads(families.RESULTS.read_text())
     result = {
-        "command": "JAX_PLATFORMS=cpu python experiments/accelerators/calibrate.py",
+        "command": "python experiments/accelerators/calibrate.py",
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "versions": {name: metadata.version(name) for name in PACKAGES},
         "programs": rows,
