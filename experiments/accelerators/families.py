@@ -3,8 +3,9 @@
     JAX_PLATFORMS=cpu python experiments/accelerators/families.py
 
 Each program is compiled and counted in processes of their own (step.py, count.py), without and with
-`kernels="gpu"`; families.json gets it at once. Programs that stand there already are not compiled
-again: remove the file to count all anew. The tables of the README are printed. Times are estimates.
+`kernels="gpu"`; families.json gets it at once. Programs that stand there without a note are not
+compiled again: remove the file to count all anew. The tables of the README are printed. Times are
+estimates.
 """
 
 import argparse
@@ -32,6 +33,7 @@ FORMS = [(model, 32, 256) for model in CIFAR]
 FORMS += [(f"{model}_imagenet", 224, 64) for model in IMAGENET]
 SPIKFORMERS = [form for form in FORMS if form[0].startswith("spikformer")]
 KERNELS = (None, "gpu")
+HEAD = ["", "pixels", "batch", "`kernels`", "kernels", "GB", "least ms (estimate)"]
 
 # At 224 pixels Triton finds no tile sizes for some products: cuBLAS computes all of them.
 LARGE_FLAGS = "--xla_gpu_enable_triton_gemm=false"
@@ -78,59 +80,68 @@ def key(row):
     return tuple(row[name] for name in names)
 
 
+def least(row):
+    """Returns the least seconds of a program: from, to; a span where a row's note says why."""
+    return row["roofline_seconds"], row.get("roofline_seconds_at_most", row["roofline_seconds"])
+
+
+def mfu(row):
+    """Returns the model FLOPs utilisation at the least time: from, to."""
+    low, high = least(row)
+    return row["mfu_at_roofline"] * low / high, row["mfu_at_roofline"]
+
+
+def span(values, digits):
+    """Returns one number, or "low to high", as text."""
+    low, high = (f"{value:,.{digits}f}" for value in sorted(values))
+    return low if low == high else f"{low} to {high}"
+
+
 def training_table(rows):
     """Returns the table of training steps; each MFU also beside that of Spikformer."""
-    head = ["", "pixels", "batch", "`kernels`", "kernels", "GB", "least ms (estimate)"]
-    head += ["MFU at that time (estimate)", "of Spikformer's", "temporary GB"]
+    head = [*HEAD, "MFU at that time (estimate)", "of Spikformer's", "temporary GB"]
     counted = [row for row in rows if row["mode"] == "train" and "error" not in row]
-    mfu = {
-        (row["image_size"], row["procedure_kernels"]): row["mfu_at_roofline"]
+    spikformers = {
+        (row["image_size"], row["procedure_kernels"]): mfu(row)
         for row in counted
         if row["model"].startswith("spikformer")
     }
-    return markdown.table(
-        head,
-        [
-            [
-                *names(row),
-                *counts(row),
-                f"{row['mfu_at_roofline']:.3f}",
-                f"{row['mfu_at_roofline'] / mfu[row['image_size'], row['procedure_kernels']]:.2f}",
-                f"{row['temp_size_in_bytes'] / 1e9:.2f}",
-            ]
-            for row in counted
-        ],
-    )
+    lines = []
+    for row in counted:
+        low, high = spikformers[row["image_size"], row["procedure_kernels"]]
+        one = row["model"].startswith("spikformer")
+        share = (1, 1) if one else (mfu(row)[0] / high, mfu(row)[1] / low)
+        memory = f"{row['temp_size_in_bytes'] / 1e9:.2f}"
+        lines.append([*counts(row), span(mfu(row), 3), span(share, 2), memory])
+    return markdown.table(head, lines)
 
 
 def evaluation_table(rows):
     """Returns the table of evaluations."""
-    head = ["", "pixels", "batch", "`kernels`", "kernels", "GB", "least ms (estimate)"]
     counted = [row for row in rows if row["mode"] == "eval" and "error" not in row]
-    return markdown.table(head, [[*names(row), *counts(row)] for row in counted])
-
-
-def names(row):
-    kernels = row["procedure_kernels"] or "none"
-    return row["model"].removesuffix("_imagenet"), row["image_size"], row["batch_size"], kernels
+    return markdown.table(HEAD, [counts(row) for row in counted])
 
 
 def counts(row):
-    milliseconds = f"{row['roofline_seconds'] * 1e3:.1f}"
-    return f"{row['kernels']:,}", f"{row['bytes'] / 1e9:.1f}", milliseconds
+    """Returns the cells below `HEAD`."""
+    name, kernels = row["model"].removesuffix("_imagenet"), row["procedure_kernels"] or "none"
+    milliseconds = span([seconds * 1e3 for seconds in least(row)], 1)
+    numbers = [f"{row['kernels']:,}", f"{row['bytes'] / 1e9:.1f}", milliseconds]
+    return [name, row["image_size"], row["batch_size"], kernels, *numbers]
 
 
 def main():
     argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    known = {key(row) for row in rows}
-    for program in tqdm([each for each in programs() if each not in known]):
-        rows.append(count(*program))
-        RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
-    print(training_table(rows), evaluation_table(rows), sep="\n")
-    for row in rows:
+    found = {key(row): row for row in rows}
+    left = [each for each in programs() if each not in found or "note" in found[each]]
+    for program in tqdm(left):
+        found[program] = count(*program)
+        RESULTS.write_text(json.dumps([*found.values()], indent=1) + "\n")
+    print(training_table(found.values()), evaluation_table(found.values()), sep="\n")
+    for program, row in found.items():
         if "error" in row:
-            print(f"{key(row)} does not compile: {row['error']}")
+            print(f"{program} does not compile: {row['error']}")
 
 
 if __name__ == "__main__":
