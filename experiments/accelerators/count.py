@@ -97,7 +97,9 @@ def _kind(one, inner):
         return "collective"
     if target:
         word = target.group(1)
-        return "convolution" if "conv" in word else "product" if "gemm" in word else word
+        if "conv" in word:
+            return "convolution"
+        return "product" if _is_product(word) else word
     if products:
         named = {_product_kind(each.op_name) for each in products}
         return min(named)
@@ -110,6 +112,11 @@ def _kind(one, inner):
     if "reduce" in kinds:
         return "reduction"
     return one.opcode if one.opcode in ("scatter", "sort", "select-and-scatter") else "elementwise"
+
+
+def _is_product(target):
+    """Whether a library's call is a matrix product: `__cublas$gemm` or `__cublas$lt$matmul`."""
+    return "gemm" in target or "matmul" in target
 
 
 def _product_kind(name):
@@ -176,7 +183,7 @@ def _library_flops(program, one):
         labels = re.search(r"dim_labels=\w+_(\w+)->(\w+)", one.attributes)
         features = kernel.dims[labels.group(1).index("o")]
         return 2 * math.prod(images.dims) * math.prod(kernel.dims) // features
-    if "gemm" in target:
+    if _is_product(target):
         axes = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', one.attributes).group(1)
         left = first.results[0].dims
         inner = math.prod(left[int(axis.strip('" '))] for axis in axes.split(",") if axis)

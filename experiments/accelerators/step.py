@@ -119,6 +119,16 @@ def traced(mode, state, batch, step):
     return jax.jit(logits).trace(state.variables, batch["image"])
 
 
+def compile_traced(program, platform):
+    """Returns (text of a traced program, compiled for a platform; its compilation and memory)."""
+    start = time.time()
+    compiled = program.lower(lowering_platforms=(platform,)).compile()
+    memory = compiled.memory_analysis()
+    names = ("argument_size_in_bytes", "temp_size_in_bytes", "peak_memory_in_bytes")
+    facts = {"jax": jax.__version__, "compile_seconds": time.time() - start}
+    return compiled.as_text(), facts | {name: getattr(memory, name) for name in names}
+
+
 def compile_step(target, model, image_size, batch_size, mode="train", kernels=None, **sizes):
     """Returns (text of the compiled program, facts about it).
 
@@ -136,19 +146,14 @@ def compile_step(target, model, image_size, batch_size, mode="train", kernels=No
     step = procedure(model, image_size, total, mesh, kernels, **sizes)
     program = traced(mode, *step_shapes(step, total, mesh), step)
     one = traced("eval", *step_shapes(step, batch_size), step)  # a device's part of the arithmetic
-    start = time.time()
-    compiled = program.lower(lowering_platforms=(TARGETS[target].platform,)).compile()
-    memory = compiled.memory_analysis()
-    names = ("argument_size_in_bytes", "temp_size_in_bytes", "peak_memory_in_bytes")
+    text, compilation = compile_traced(program, TARGETS[target].platform)
     facts = {
         **{"target": target, "model": model, "image_size": image_size, "mode": mode},
-        **{"batch_size": batch_size, "devices": mesh.size, "jax": jax.__version__},
+        **{"batch_size": batch_size, "devices": mesh.size},
         # Of a forward pass once, backward twice: the convention of model FLOPs utilisation.
         "model_flops": traced_flops(one) * (3 if mode == "train" else 1),
-        "compile_seconds": time.time() - start,
-        **{name: getattr(memory, name) for name in names},
     }
-    return compiled.as_text(), facts
+    return text, facts | compilation
 
 
 def main():
