@@ -93,19 +93,17 @@ def test_rows_are_written_with_a_failure_and_after_the_end_of_the_budget(scripts
     assert len({line.count("|") for line in lines[4:]}) == 1
 
 
-def test_kernels_that_give_something_else_are_found_out(scripts, monkeypatch):
+def test_kernels_that_give_something_else_are_found_out(scripts, tmp_path):
     row = tiny(scripts, kind="agreement", kernels="interpret", dtype="float32")
     assert row.name.endswith('agreement, kernels="interpret", float32')
     found = scripts.kinds.measured(row)
     assert found["agrees"] and found["gradient_apart"] < 1e-4
-    monkeypatch.setattr(scripts.kinds, "distance", lambda one, other: 0.06)
-    found = scripts.kinds.measured(row)
-    assert found["agrees"] is False
-    remarks = scripts.table.page(
-        {"dry_run": False, "device": DEVICE, "spent_seconds": 1, "minutes": 8}
-        | {"peak_flops": None, "rows": [{"name": row.name, **found}]}
-    )
-    assert "DOES NOT AGREE: logits 0.06, gradient 0.06 apart" in remarks
+    page = page_of(scripts, tmp_path, scripts.main.Budget(1.0))
+    for gradient in (1.06, float("nan")):
+        other = scripts.kinds.compared(([1.0], [1.0]), ([gradient], [1.0]), 0.05)
+        assert other["logits_apart"] == 0 and other["agrees"] is False
+        page.add(row, found | other)
+    assert "DOES NOT AGREE: logits 0, gradient 0.06 apart" in page.text()
 
 
 def test_a_distance_is_relative_and_sees_what_is_not_finite(scripts):

@@ -184,6 +184,7 @@ def check_device(device, dry_run):
 
 def main():
     options, parser = parse(sys.argv[1:])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and not without ending the worker
     if options.dry_run:
         os.environ["JAX_PLATFORMS"] = "cpu"  # of the worker, and of peers.py
         print(f"{measure_table.DRY.upper()} on the CPU: its times say nothing", file=sys.stderr)

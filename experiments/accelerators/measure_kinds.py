@@ -86,10 +86,10 @@ def training_step(row, found):
     lowered = functools.partial(training.train_step.lower, state, batch, procedure=procedure)
     program = _compiled(row, lowered, found)
     state, metrics = _timed(row, lambda last: program(last[0], batch), (state,), found)
-    # Of a forward pass once, backward twice: the convention of model FLOPs utilisation.
-    found["flops"] = 3 * _forward_flops(row, model, batch["image"])
     found["loss"] = float(metrics["loss"][0] / metrics["loss"][1])
     found["steps_taken_back"] = int(state.skipped)
+    # Of a forward pass once, backward twice: the convention of model FLOPs utilisation.
+    found["flops"] = 3 * _forward_flops(row, model, batch["image"])
 
 
 def evaluation(row, found):
@@ -157,11 +157,23 @@ def agreement(row, found):
             )(variables["params"])
             for mode in (None, row.kernels)
         ]
-    (gradient, logits), (other_gradient, other_logits) = runs
-    found["logits_apart"] = distance(other_logits, logits)
-    found["gradient_apart"] = distance(other_gradient, gradient)
-    found["tolerance"] = TOLERANCE[row.dtype]
-    found["agrees"] = max(found["logits_apart"], found["gradient_apart"]) <= found["tolerance"]
+    found |= compared(*runs, TOLERANCE[row.dtype])
+
+
+def compared(one, other, tolerance):
+    """Returns how far two programs are apart, and whether that counts as agreement.
+
+    Args:
+      one: (gradient, logits) without kernels.
+      other: the same with them.
+      tolerance: largest distance of either; what is not finite does not agree.
+    """
+    found = {
+        "gradient_apart": distance(other[0], one[0]),
+        "logits_apart": distance(other[1], one[1]),
+    }
+    agrees = all(apart <= tolerance for apart in found.values())
+    return found | {"tolerance": tolerance, "agrees": agrees}
 
 
 def distance(one, other):
