@@ -137,12 +137,12 @@ class ReLUNeuron(Neuron):
 
 @dataclasses.dataclass(frozen=True)
 class QuantizedNeuron(ReLUNeuron):
-    """No spikes but the firing rate that an `IFNeuron` with soft reset has under a constant current.
+    """No spikes but the firing rate of an `IFNeuron` with soft reset under a constant current.
 
-    Over L = levels time steps at threshold θ that is floor(L x / θ) / L, from 0 to 1. The network is
-    trained in one pass, and is then close to the spiking one of T = L, which starts from its weights
-    (Bu et al., "Optimal ANN-SNN Conversion for High-accuracy and Ultra-low-latency Spiking Neural
-    Networks", ICLR 2022, equation 15; the normalisation before the neuron learns the shift there).
+    Over L = levels time steps at threshold θ that is floor(L x / θ) / L, from 0 to 1. The network
+    is trained in one pass, and is then close to the spiking one of T = L, which starts from its
+    weights (Bu et al., "Optimal ANN-SNN Conversion for High-accuracy and Ultra-low-latency Spiking
+    Neural Networks", ICLR 2022, "clip-floor-shift"; the normalisation before learns the shift).
     The gradient is that of x / θ wherever the rate is between its ends or half a level beyond.
 
     Attributes:
@@ -263,7 +263,8 @@ def create_neuron(kind="lif", **settings):
     Args:
       kind: a key of `KINDS`.
       **settings: fields of its class; "tau", "reset", "surrogate", "alpha", "detach_reset",
-        "estimator" and "levels" may be given for every kind and are left out where a kind has no use for them.
+        "estimator" and "levels" may be given for every kind and are left out where a kind has no
+        use for them.
 
     Raises:
       ValueError: for an unknown kind or setting, or a value that does not fit, each by name.
