@@ -28,6 +28,7 @@ VARIANTS = {
         "time_steps": 1,
     },
     "relu": {"neuron": {"kind": "relu"}, "time_steps": 2},
+    "quantized": {"neuron": {"kind": "quantized", "levels": 3}, "time_steps": 2},
     "psn": {"neuron": {"kind": "psn"}},
 }
 # Many small programs, each run once: what counts is how fast they compile.

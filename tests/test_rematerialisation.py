@@ -41,7 +41,7 @@ def emission(kind, normalized):
 
 
 @pytest.mark.parametrize("normalized", [False, True])
-@pytest.mark.parametrize("kind", ["lif", "if", "plif", "relu", "psn"])
+@pytest.mark.parametrize("kind", ["lif", "if", "plif", "relu", "quantized", "psn"])
 def test_what_is_computed_again_has_the_same_value_and_gradient(kind, normalized):
     pending = emission(kind, normalized)
     assert callable(pending)
