@@ -233,7 +233,7 @@ WHOLE = (
     *("seed", "batch_size", "accumulate", "mesh.data", "mesh.model", "min_time_steps"),
     *("model.time_steps", "model.embed_dim", "model.num_heads", "model.depth"),
     *("data.image_size", "data.crop_padding", "data.randaugment.num_ops", "data.repeats"),
-    *("data.workers", "log_every_steps", "keep_checkpoints"),
+    *("data.workers", "log_every_steps", "keep_checkpoints", "model.neuron.levels"),
     *("data.events.height", "data.events.width", "data.events.roll"),
 )
 FLAGS = (
@@ -243,7 +243,7 @@ FLAGS = (
 AT_LEAST_ONE = (
     *("batch_size", "accumulate", "mesh.data", "model.time_steps", "model.embed_dim"),
     *("model.num_heads", "model.depth", "data.image_size", "data.repeats", "log_every_steps"),
-    *("keep_checkpoints", "data.events.height", "data.events.width"),
+    *("keep_checkpoints", "data.events.height", "data.events.width", "model.neuron.levels"),
 )
 ABOVE_ZERO = (
     *("epochs", "target_time_steps", "model.mlp_ratio", "model.neuron.alpha"),

@@ -211,10 +211,11 @@ def test_quantized_has_the_gradient_of_its_mean_line_until_half_a_level_beyond_i
     np.testing.assert_allclose(slopes, np.array([0, 1, 1, 1, 0]) / THRESHOLD, rtol=1e-6)
 
 
-@pytest.mark.parametrize("levels", [0, -1, 2.0, "4", True])
+@pytest.mark.parametrize("levels", [0, -1, 129, 2.0, "4", True])
 def test_quantized_needs_a_whole_number_of_levels(levels):
-    with pytest.raises(ValueError, match=f"levels={levels!r} must be a whole number"):
-        create_neuron("quantized", levels=levels)
+    for kind in ("quantized", "lif"):  # a kind that has no use for it reads it all the same
+        with pytest.raises(ValueError, match=f"levels={levels!r} must be a whole number"):
+            create_neuron(kind, levels=levels)
 
 
 @pytest.mark.parametrize(("largest", "fires"), [(0.0, False), (0.24, False), (0.26, True)])

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from snnvit_jax.common import markdown
 
 FOLDER = pathlib.Path(__file__).parent
+OPEN = {"note", "error"}  # what a row has that is to be counted again
 RESULTS = FOLDER / "families.json"
 TARGET = "h100"
 
@@ -72,7 +73,10 @@ def run(command, flags):
         capture_output=True,
         text=True,
     )
-    return done.stderr.strip().splitlines()[-1] if done.returncode else None
+    if not done.returncode:
+        return None
+    said = done.stderr.strip().splitlines()
+    return said[-1] if said else f"exit code {done.returncode}"
 
 
 def key(row):
@@ -134,9 +138,11 @@ def main():
     argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     found = {key(row): row for row in rows}
-    left = [each for each in programs() if each not in found or "note" in found[each]]
+    left = [each for each in programs() if each not in found or found[each].keys() & OPEN]
     for program in tqdm(left):
-        found[program] = count(*program)
+        row = count(*program)
+        if "error" not in row or program not in found:  # a failure does not replace a count
+            found[program] = row
         RESULTS.write_text(json.dumps([*found.values()], indent=1) + "\n")
     print(training_table(found.values()), evaluation_table(found.values()), sep="\n")
     for program, row in found.items():

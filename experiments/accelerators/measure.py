@@ -66,8 +66,10 @@ class Page:
     def add(self, row, found):
         """Adds what was found of a row, and writes everything."""
         one = {"name": row.name, **dataclasses.asdict(row), **found}
-        ones = measure_table.of_peers(one["cases"]) if one.get("cases") else []
-        for each in [*ones, one] if one.keys() & {"error", "skipped"} or not ones else ones:
+        ones = measure_table.of_peers(one.pop("cases", None) or [])
+        if not ones or one.keys() & {"error", "skipped"}:
+            ones.append(one)
+        for each in ones:
             estimate = self._estimates.get(each["name"])
             self.rows.append(
                 each | measure_table.derived(each, self._about["peak_flops"], estimate)
@@ -151,7 +153,10 @@ def beside_peers(options, seconds):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)  # its sides with it
             process.wait()
-    return found | {"cases": json.loads(out.read_text()) if out.exists() else []}
+    try:
+        return found | {"cases": json.loads(out.read_text()) if out.exists() else []}
+    except ValueError:  # it was ended as it wrote
+        return {"error": f"{out.name} was not written to its end"} | found
 
 
 def parse(arguments):
@@ -168,8 +173,10 @@ def parse(arguments):
     options = parser.parse_args(arguments)
     if not options.out.parent.is_dir():
         parser.error(f"there is no folder {options.out.parent}")
-    if options.minutes <= 0 or options.row_seconds <= 0:
-        parser.error("--minutes and --row-seconds must be greater than 0")
+    for name in ("minutes", "row_seconds", "peak_tflops"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            parser.error(f"--{name.replace('_', '-')}={value} must be greater than 0")
     return options, parser
 
 

@@ -22,7 +22,7 @@ def read_estimates(paths):
 
     Args:
       paths: of files with such a dictionary, of what count.py writes of one program, or of what
-        families.py writes of many, of which those with a note are left out: their time is open.
+        families.py writes of many; of these, those with a note or an error are left out.
 
     Raises:
       ValueError: naming a file that is neither.
@@ -34,7 +34,8 @@ def read_estimates(paths):
             content = json.loads(path.read_text())
             found |= _estimates(content)
             for one in found.values():
-                float(one["ms"])
+                if not one["ms"] > 0:
+                    raise ValueError(f"ms={one['ms']!r} must be above 0")
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} holds no estimates, which are {{name of a row: "
@@ -46,7 +47,12 @@ def read_estimates(paths):
 
 def _estimates(content):
     if isinstance(content, list):
-        return {k: v for one in content if "note" not in one for k, v in _counted(one).items()}
+        return {
+            k: v
+            for one in content
+            if not one.keys() & {"note", "error"}
+            for k, v in _counted(one).items()
+        }
     return _counted(content) if "target" in content else content
 
 

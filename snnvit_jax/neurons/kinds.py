@@ -8,16 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnvit_jax.common import values
 from snnvit_jax.common.nearest import did_you_mean
 from snnvit_jax.neurons.dynamics import check_dynamics, leaky_charge
-from snnvit_jax.neurons.neuron import MembraneNeuron, Neuron, Update
+from snnvit_jax.neurons.neuron import SAFE_CURRENT, MembraneNeuron, Neuron, Update
 from snnvit_jax.neurons.surrogates import fire
+from snnvit_jax.neurons.without_spikes import QuantizedNeuron, ReLUNeuron, check_levels
 from snnvit_jax.xla.reductions import spread
 
-# A current up to this part of the threshold cannot make a leaky neuron fire, rounding included
-# (in bfloat16 the next number below 1 is 0.996).
-SAFE_CURRENT = 0.99
 # With a shorter time constant a membrane far below rest comes back within one step, so that its
 # rounding, that of a large number, may carry it beyond the current (bfloat16: 0.4 percent of it).
 SAFE_TAU = 1.02
@@ -112,68 +109,6 @@ class PLIFNeuron(MembraneNeuron):
 
 
 @dataclasses.dataclass(frozen=True)
-class ReLUNeuron(Neuron):
-    """No spikes but max(x, 0) at each time step by itself: the same network as an ANN."""
-
-    kind: ClassVar[str] = "relu"
-    spiking: ClassVar[bool] = False
-
-    def run(self, current, threshold, parameters, axis=0):
-        """See `Neuron.run`."""
-        return jax.nn.relu(current)
-
-    def run_at(self, current_at, steps, shape, time_steps, threshold, parameters):
-        """See `Neuron.run_at`."""
-        return jnp.stack([jax.nn.relu(jnp.broadcast_to(current_at(t), shape)) for t in steps], 1)
-
-    def may_emit(self, arriving, constant, threshold, parameters):
-        """See `Neuron.may_emit`."""
-        return arriving | bool(np.max(constant) > 0)
-
-    def steps_read(self, wanted):
-        """See `Neuron.steps_read`: it has no memory."""
-        return wanted
-
-
-@dataclasses.dataclass(frozen=True)
-class QuantizedNeuron(ReLUNeuron):
-    """No spikes but the firing rate of an `IFNeuron` with soft reset under a constant current.
-
-    Over L = levels time steps at threshold θ that is floor(L x / θ) / L, from 0 to 1. The network
-    is trained in one pass, and is then close to the spiking one of T = L, which starts from its
-    weights (Bu et al., "Optimal ANN-SNN Conversion for High-accuracy and Ultra-low-latency Spiking
-    Neural Networks", ICLR 2022, "clip-floor-shift"; the normalisation before learns the shift).
-    The gradient is that of x / θ wherever the rate is between its ends or half a level beyond.
-
-    Attributes:
-      levels: L, the rates above 0; a whole number >= 1.
-    """
-
-    kind: ClassVar[str] = "quantized"
-    levels: int = 4
-
-    def __post_init__(self):
-        super().__post_init__()
-        values.whole(1).check("levels", self.levels)
-
-    def run(self, current, threshold, parameters, axis=0):
-        """See `Neuron.run`: each time step by itself."""
-        L, x = self.levels, current / jnp.asarray(threshold, current.dtype)
-        rate = jnp.clip(jnp.floor(L * x), 0, L) / L
-        smooth = jnp.clip(x, 0, 1 + 1 / L)  # the steps' mean line is half a level below
-        return smooth + jax.lax.stop_gradient(rate - smooth)
-
-    def run_at(self, current_at, steps, shape, time_steps, threshold, parameters):
-        """See `Neuron.run_at`."""
-        currents = [jnp.broadcast_to(current_at(t), shape) for t in steps]
-        return self.run(jnp.stack(currents, 1), threshold, parameters, axis=1)
-
-    def may_emit(self, arriving, constant, threshold, parameters):
-        """See `Neuron.may_emit`."""
-        return arriving | bool(np.max(constant) > SAFE_CURRENT * threshold / self.levels)
-
-
-@dataclasses.dataclass(frozen=True)
 class ParallelNeuron(Neuron):
     """The parallel spiking neuron: h = W x over all time steps at once, fires where h + b >= 0.
 
@@ -242,7 +177,8 @@ def register_neuron(cls):
     """Adds a kind of neuron, so that `model.neuron.kind` of a configuration finds it.
 
     Args:
-      cls: a frozen dataclass derived from `Neuron`, with a class attribute `kind`.
+      cls: a frozen dataclass derived from `Neuron`, with a class attribute `kind`. Fields that
+        other kinds have too ("tau", "levels", ...) are set by the same keys of a configuration.
 
     Returns:
       The class, so that this can be a decorator.
@@ -280,6 +216,8 @@ def create_neuron(kind="lif", **settings):
     # A setting that is of no use to this kind is checked all the same.
     if "reset" in settings or "tau" in settings:
         check_dynamics(settings.get("tau"), reset=settings.get("reset", "hard"))
+    if "levels" in settings:
+        check_levels(settings["levels"])
     return KINDS[kind](**{name: settings[name] for name in fields if name in settings})
 
 

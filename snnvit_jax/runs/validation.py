@@ -14,6 +14,7 @@ from snnvit_jax.data.augment import pipeline, recording_pipeline
 from snnvit_jax.data.loader import ON_DAMAGED
 from snnvit_jax.data.sources.events import settings
 from snnvit_jax.distributed import sharding
+from snnvit_jax.neurons.without_spikes import MOST_LEVELS
 from snnvit_jax.time_steps import masks
 from snnvit_jax.training import distillation, mixing, nonfinite, step
 
@@ -94,6 +95,7 @@ RULES = {
     "model.neuron.surrogate": text(),
     "model.neuron.alpha": optional(number(above=0)),
     "model.neuron.detach_reset": flag(),
+    "model.neuron.levels": whole(1, MOST_LEVELS),
     "model.neuron.estimator": text(),
     "data.name": text(),
     "data.dir": optional(text()),
