@@ -203,6 +203,7 @@ REFUSED = {
     "model.neuron.surrogate": "arctan",
     "model.neuron.alpha": 2.0,
     "model.neuron.detach_reset": False,
+    "model.neuron.levels": 5,
     "model.neuron.estimator": "clipped",
 }
 
