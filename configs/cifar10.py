@@ -45,8 +45,6 @@ PUBLISHED = (
     *("qkformer_4_384", "spikingresformer_cifar"),
 )
 CHANGES = ("smoke", "finetune_time_steps")  # of a published size: sdt_2_512:smoke
-ON_TWO_CORES = ("small", "twin", "quantized", "converted", "learned")
-VARIANTS = (*PUBLISHED, "finetune_time_steps", *ON_TWO_CORES, "smoke")
 
 
 def get_config(variant="spikformer_4_384"):
@@ -76,7 +74,7 @@ def get_config(variant="spikformer_4_384"):
         config.data.train_split = "train[:1024]"
         config.data.eval_split = "train[90%:91%]"
     elif change in ON_TWO_CORES:
-        _ON_TWO_CORES[change](config)
+        ON_TWO_CORES[change](config)
     return config
 
 
@@ -170,10 +168,11 @@ def _learned(config):
     config.time_step_freeze = 0.33
 
 
-_ON_TWO_CORES = {
+ON_TWO_CORES = {
     "small": _small,
     "twin": _twin,
     "quantized": _quantized,
     "converted": _converted,
     "learned": _learned,
 }
+VARIANTS = (*PUBLISHED, "finetune_time_steps", *ON_TWO_CORES, "smoke")

@@ -148,7 +148,12 @@ def test_estimates_are_for_rows_that_there_are(scripts, tmp_path):
     }
     counted = {
         **{"target": "h100", "model": "spikformer_4_384", "image_size": 32, "batch_size": 256},
-        **{"mode": "train", "kernels_mode": "gpu", "roofline_seconds": 0.0196, "bytes": 59.7e9},
+        **{
+            "mode": "train",
+            "procedure_kernels": "gpu",
+            "roofline_seconds": 0.0196,
+            "bytes": 59.7e9,
+        },
     }
     (tmp_path / "one.counts.json").write_text(json.dumps(counted))
     found = scripts.table.read_estimates([tmp_path / "one.counts.json"])

@@ -160,12 +160,16 @@ def expected_table(rows):
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.parse_args()
+    flags = os.environ.get("XLA_FLAGS", "")
+    if families.LARGE_FLAGS not in flags:
+        parser.error(f"XLA_FLAGS={flags!r}: it must hold {families.LARGE_FLAGS}")
     rows = [calibrate(name, case) for name, case in cases().items()]
     steps = json.loads(families.RESULTS.read_text())
     result = {
         "command": "python experiments/accelerators/calibrate.py",
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "xla_flags": flags,
         "versions": {name: metadata.version(name) for name in PACKAGES},
         "programs": rows,
         "expected": expected(rows, steps),

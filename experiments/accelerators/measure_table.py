@@ -47,23 +47,14 @@ def read_estimates(paths):
 
 def _estimates(content):
     if isinstance(content, list):
-        return {
-            k: v
-            for one in content
-            if not one.keys() & {"note", "error"}
-            for k, v in _counted(one).items()
-        }
+        counted = [_counted(one) for one in content if not one.keys() & {"note", "error"}]
+        return {name: estimate for one in counted for name, estimate in one.items()}
     return _counted(content) if "target" in content else content
 
 
 def _counted(facts):
-    names = ("model", "image_size", "batch_size")
-    kind = _KINDS[facts["mode"]]
-    name = model_name(
-        *(facts[key] for key in names),
-        kind,
-        facts.get("kernels_mode", facts.get("procedure_kernels")),
-    )
+    form = [facts[key] for key in ("model", "image_size", "batch_size")]
+    name = model_name(*form, _KINDS[facts["mode"]], facts.get("procedure_kernels"))
     return {name: {"ms": facts["roofline_seconds"] * 1e3, "bytes": facts["bytes"]}}
 
 

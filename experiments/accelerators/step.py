@@ -150,7 +150,7 @@ def compile_step(target, model, image_size, batch_size, mode="train", kernels=No
     facts = {
         **{"target": target, "model": model, "image_size": image_size, "mode": mode},
         **{"batch_size": batch_size, "devices": mesh.size},
-        "kernels_mode": kernels,
+        "procedure_kernels": kernels,
         # Of a forward pass once, backward twice: the convention of model FLOPs utilisation.
         "model_flops": traced_flops(one) * (3 if mode == "train" else 1),
     }

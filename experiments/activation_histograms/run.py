@@ -96,7 +96,7 @@ def check_twins(spiking, relu):
       relu: configuration of the one with ReLU.
     """
     kinds = tuple(describe(config.neuron)["kind"] for config in (spiking, relu))
-    if not spiking.neuron.spiking or relu.neuron.spiking:
+    if not spiking.neuron.spiking or kinds[1] != "relu":
         raise ValueError(f"the first run must spike and the second use ReLU, got {kinds=}")
     if type(spiking) is not type(relu):
         names = tuple(type(config).__name__ for config in (spiking, relu))
