@@ -12,13 +12,11 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+import step
 
 import snnvit_jax as snn
 from snnvit_jax import training
 from snnvit_jax.time_steps.schedule import TimeStepSchedule
-from snnvit_jax.training.mixing import Mixing
-from snnvit_jax.training.objective import Objective
 from snnvit_jax.xla import backends, kernels
 from snnvit_jax.xla.traced import traced_flops
 
@@ -72,15 +70,11 @@ def _peak_bytes():
 
 
 def training_step(row, found):
-    """Spikformer's objective and mixing, AdamW, on one batch again and again."""
-    model, large = _model(row), row.image_size >= 128
-    procedure = training.Procedure(
-        model=model,
-        optimizer=optax.adamw(5e-4, weight_decay=0.06),
-        objective=Objective(0.1, 1.0, 2.0, start_step=1000, freeze_step=10_000),
-        mixing=Mixing(0.8, 1.0) if large else Mixing(0.5, 0.0),
-        kernels=row.kernels,
-    )
+    """Spikformer's recipe, on one batch again and again."""
+    sizes = {"time_steps": row.time_steps, "dtype": jnp.dtype(row.dtype), **dict(row.overrides)}
+    form = (row.model, row.image_size, row.batch_size)
+    procedure = step.procedure(*form, kernels=row.kernels, **sizes)
+    model = procedure.model
     create = functools.partial(training.state_from_variables, procedure)
     state, batch = jax.jit(create)(_variables(row, model)), _batch(row)
     lowered = functools.partial(training.train_step.lower, state, batch, procedure=procedure)

@@ -73,8 +73,8 @@ def devices(target):
     return topologies.get_topology_desc("h100", "cuda", **options).devices
 
 
-def procedure(model, image_size, batch_size, mesh=None, kernels=None, **sizes):
-    """Returns Spikformer's published recipe for a model, computed in bfloat16.
+def procedure(model, image_size, batch_size, mesh=None, kernels=None, time_steps=4, **sizes):
+    """Returns Spikformer's published recipe for a model.
 
     Args:
       model: its name.
@@ -82,7 +82,8 @@ def procedure(model, image_size, batch_size, mesh=None, kernels=None, **sizes):
       batch_size: over all devices; the recipe's durations are epochs.
       mesh: the devices; None leaves the placement open.
       kernels: see `training.Procedure`.
-      **sizes: that differ from the published ones.
+      time_steps: T.
+      **sizes: that differ from the published ones, or from bfloat16.
     """
     large = image_size >= 128
     config = config_lib.default_config()
@@ -92,9 +93,9 @@ def procedure(model, image_size, batch_size, mesh=None, kernels=None, **sizes):
         recipes.published_cifar(config, "spikformer_4_384")
     steps_per_epoch = (1_281_167 if large else 50_000) / batch_size
     rate = optimizer.learning_rate_schedule(config.optimizer, config.epochs, steps_per_epoch)
-    sizes = {"dtype": jnp.bfloat16, **sizes}
+    classes, sizes = 1000 if large else 10, {"dtype": jnp.bfloat16, **sizes}
     return training.Procedure(
-        model=snn.create_model(model, 1000 if large else 10, image_size, 4, **sizes),
+        model=snn.create_model(model, classes, image_size, time_steps, **sizes),
         optimizer=optimizer.create_optimizer(config.optimizer, rate),
         objective=Objective(0.1, 1.0, 2.0, start_step=1000, freeze_step=10_000),
         mixing=Mixing(config.mixing.mixup_alpha, config.mixing.cutmix_alpha),
