@@ -18,6 +18,8 @@ from typing import NamedTuple
 import hlo
 from step import TARGETS
 
+from snnvit_jax.common import markdown
+
 # They compute nothing, or what they compute is counted where it runs.
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all")
 _FREE += ("partition-id", "opt-barrier")
@@ -222,7 +224,7 @@ def totals(found, facts):
 
 
 def table(found, target, key, limit=30):
-    """Returns lines of Markdown: kernels in groups, the longest first.
+    """Returns a Markdown table: kernels in groups, the longest first.
 
     Args:
       found: kernels.
@@ -238,16 +240,15 @@ def table(found, target, key, limit=30):
         return sum(k.times * (k.cycles if target.clock else seconds(k, target)) for k in group)
 
     whole = cost(found)
-    lines = ["| | kernels | GB | TFLOP | share of time |", "|---|---:|---:|---:|---:|"]
+    rows = []
     for name, group in sorted(groups.items(), key=lambda item: -cost(item[1]))[:limit]:
         size, flops = (
             sum(k.times * x for k, x in zip(group, part, strict=True))
             for part in ([k.bytes for k in group], [k.flops for k in group])
         )
-        count = sum(k.times for k in group)
-        line = f"{count:,} | {size / 1e9:.2f} | {flops / 1e12:.3f} | {cost(group) / whole:.1%}"
-        lines.append(f"| {name} | {line} |")
-    return lines
+        numbers = f"{sum(k.times for k in group):,}", f"{size / 1e9:.2f}", f"{flops / 1e12:.3f}"
+        rows.append([name, *numbers, f"{cost(group) / whole:.1%}"])
+    return markdown.table(["", "kernels", "GB", "TFLOP", "share of time"], rows)
 
 
 def largest(program, found, limit):
@@ -282,7 +283,7 @@ def main():
         lambda k: f"{k.part}, {k.phase}",
         lambda k: f"{k.kind}, {k.phase}",
     ):
-        print("", *table(found, target, key), sep="\n")
+        print("\n" + table(found, target, key), end="")
     print("", *largest(program, found, options.top), sep="\n")
 
 

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 
 import snnvit_jax as snn
 from snnvit_jax import training
+from snnvit_jax.common import markdown
 from snnvit_jax.report import figures
 
 VARIED = {
@@ -100,15 +101,13 @@ def line(found, what, value):
 
 
 def table(found):
-    """Returns the result as lines of Markdown."""
-    lines = ["| what varies | | step | memory | compile |", "|---|---|---|---|---|"]
+    """Returns the result as a Markdown table."""
+    rows = []
     for what, values in found.items():
         for x, y in sorted(values.items(), key=lambda item: int(item[0])):
-            lines.append(
-                f"| {TITLES[what]} | {x} | {y['seconds']:.2f} s | {y['megabytes']:.0f} MB | "
-                f"{y['seconds_compile']:.0f} s |"
-            )
-    return lines
+            cost = f"{y['seconds']:.2f} s", f"{y['megabytes']:.0f} MB"
+            rows.append([TITLES[what], x, *cost, f"{y['seconds_compile']:.0f} s"])
+    return markdown.table(["what varies", "", "step", "memory", "compile"], rows)
 
 
 def draw(found):
@@ -143,7 +142,7 @@ def main():
         compiled = tqdm.tqdm(VARIED[what], unit="program", desc=what)
         found[what] = compare({x: Step(options.model, **usual | {what: x}) for x in compiled})
         path.write_text(json.dumps(found, indent=1) + "\n")
-    print("\n".join(table(found)))
+    print(table(found), end="")
     for value in ("seconds", "megabytes"):
         slope, _ = line(found, "time_steps", value)
         at_four = found["time_steps"]["4"][value]

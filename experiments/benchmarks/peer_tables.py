@@ -4,6 +4,8 @@ import statistics
 
 from peer_cases import OURS, PEER
 
+from snnvit_jax.common import markdown
+
 TASKS = {"evaluation": "forward pass in inference mode", "training": "forward, backward, AdamW"}
 
 
@@ -13,30 +15,30 @@ def ratios(sides, side):
 
 
 def of_case(result):
-    """Returns a case's result as lines of a table, a row for each task and side."""
-    lines = ["| | side | a call | images/s | TFLOP/s | peak memory | of ours | pair by pair |"]
-    lines.append("|---|---|---|---|---|---|---|---|")
+    """Returns a case's result as Markdown: a row for each task and side, then what failed."""
+    head = ["", "side", "a call", "images/s", "TFLOP/s", "peak memory", "of ours", "pair by pair"]
+    rows = []
     for task, sides in result["seconds"].items():
         for side, times in sides.items():
             median, found = statistics.median(times), ratios(sides, side)
             pairs = f"{min(found):.2f} to {max(found):.2f}" if found else ""
             ratio = f"{statistics.median(found):.2f}" if found else ""
-            lines.append(
-                f"| {task} ({TASKS[task]}) | {side} | {median:.4g} s | "
-                f"{result['case']['batch_size'] / median:.4g} | "
-                f"{result['flops'].get(task, 0) / median / 1e12:.3g} | "
-                f"{result['megabytes'][task].get(side, 0):.0f} MB | {ratio} | {pairs} |"
-            )
-    return lines + [f"\n{side} failed: {error}" for side, error in result["errors"].items()]
+            cells = [f"{task} ({TASKS[task]})", side, f"{median:.4g} s"]
+            cells.append(f"{result['case']['batch_size'] / median:.4g}")
+            cells.append(f"{result['flops'].get(task, 0) / median / 1e12:.3g}")
+            cells.append(f"{result['megabytes'][task].get(side, 0):.0f} MB")
+            rows.append([*cells, ratio, pairs])
+    failed = [f"\n{side} failed: {error}\n" for side, error in result["errors"].items()]
+    return "".join([markdown.table(head, rows, left=2), *failed])
 
 
 def of_all(results):
-    """Returns all cases as lines of a table, a row for each: this project / SpikingJelly."""
+    """Returns all cases as a Markdown table, a row for each: this project / SpikingJelly."""
     titles = ["", "pixels", "parameters"]
     for task in TASKS:
         titles += [f"{task}, s", "SpikingJelly / this", "pair by pair"]
     titles.append("peak memory, GB")
-    lines = [_row(titles), _row(["---"] * len(titles))]
+    rows = []
     for result in results:
         case, both = result["case"], [OURS, PEER]
         cells = [f"`{case['model']}`", case["image_size"]]
@@ -49,12 +51,8 @@ def of_all(results):
             cells.append(f"{statistics.median(found):.2f}" if found else "")
             cells.append(f"{min(found):.2f} to {max(found):.2f}" if found else "")
         memory = {side: mb / 1000 for side, mb in result["megabytes"].get("training", {}).items()}
-        lines.append(_row([*cells, _both(memory, both, "{:.2f}")]))
-    return lines
-
-
-def _row(cells):
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+        rows.append([*cells, _both(memory, both, "{:.2f}")])
+    return markdown.table(titles, rows)
 
 
 def _both(values, sides, form):

@@ -143,7 +143,7 @@ def show(case, result):
     print(f"\n{case.name}")
     for side, text in result["about"].items():
         print(f"{side}: {text}; {result['parameters'][side]:,} parameters")
-    print("\n".join(peer_tables.of_case(result)), flush=True)
+    print(peer_tables.of_case(result), end="", flush=True)
 
 
 def main():
@@ -163,7 +163,7 @@ def main():
         show(case, found[-1])
         if options.out:
             options.out.write_text(json.dumps(found, indent=1) + "\n")
-    print("\n" + "\n".join(peer_tables.of_all(found)))
+    print("\n" + peer_tables.of_all(found), end="")
 
 
 if __name__ == "__main__":

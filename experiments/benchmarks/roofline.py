@@ -24,6 +24,7 @@ from peers import CASES
 
 import snnvit_jax as snn
 from snnvit_jax import training
+from snnvit_jax.common import markdown
 from snnvit_jax.layers import BatchNorm, max_pool
 from snnvit_jax.neurons import LIF
 from snnvit_jax.signals import Signal
@@ -128,28 +129,24 @@ def least_times(case, copy_rate, matrix_rate):
 
 
 def table(result):
-    """Returns the result as lines of Markdown."""
+    """Returns the result as Markdown: the two rates, and tables of kernels and training steps."""
     copy = result["copy_rate"]
-    lines = [
-        f"{result['device']}, {result['dtype']}: copies {copy / 1e9:.4g} GB/s, "
-        f"multiplies {result['matrix_rate'] / 1e12:.3g} TFLOP/s",
-        "",
-        "| | least moved | time | GB/s | of copying |",
-        "|---|---|---|---|---|",
-    ]
+    rates = f"{result['device']}, {result['dtype']}: copies {copy / 1e9:.4g} GB/s, "
+    rates += f"multiplies {result['matrix_rate'] / 1e12:.3g} TFLOP/s\n"
+    kernels, steps = [], []
     for name, one in result["kernels"].items():
         rate = one["bytes"] / one["seconds"]
-        lines.append(
-            f"| {name} | {one['bytes'] / 1e6:.0f} MB | {one['seconds'] * 1e3:.3g} ms | "
-            f"{rate / 1e9:.4g} | {rate / copy:.2f} |"
-        )
-    lines += ["", "| training step | TFLOP | least moved | arithmetic | memory |"]
-    lines.append("|---|---|---|---|---|")
+        cells = [name, f"{one['bytes'] / 1e6:.0f} MB", f"{one['seconds'] * 1e3:.3g} ms"]
+        kernels.append([*cells, f"{rate / 1e9:.4g}", f"{rate / copy:.2f}"])
     for one in result["steps"]:
-        times = " | ".join(f"{value * 1e3:.3g} ms" for value in one["seconds"].values())
+        times = [f"{value * 1e3:.3g} ms" for value in one["seconds"].values()]
         moved = f"{one['least_bytes'] / 1e9:.3g} GB"
-        lines.append(f"| {one['case']} | {one['flops'] / 1e12:.3g} | {moved} | {times} |")
-    return lines
+        steps.append([one["case"], f"{one['flops'] / 1e12:.3g}", moved, *times])
+    tables = (
+        markdown.table(["", "least moved", "time", "GB/s", "of copying"], kernels),
+        markdown.table(["training step", "TFLOP", "least moved", "arithmetic", "memory"], steps),
+    )
+    return "\n".join([rates, *tables])
 
 
 def main():
@@ -170,7 +167,7 @@ def main():
         **{"rates_of_steps": rates, "steps": [least_times(case, *rates) for case in CASES["gpu"]]},
     }
     options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print("\n".join(table(result)))
+    print(table(result), end="")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import numpy as np
 import tqdm
 from matplotlib.figure import Figure
 
-from snnvit_jax.common import files
+from snnvit_jax.common import files, markdown
 from snnvit_jax.report import figures
 from snnvit_jax.runs import apart
 from snnvit_jax.runs.workdir import Workdir
@@ -174,19 +174,16 @@ def spread(found):
 
 
 def spread_table(means):
-    """Returns the result of `spread` as lines of Markdown."""
-    lines = [
-        "| | seeds | average time steps | accuracy in %, mean ± sd | energy in µJ, mean ± sd |"
-    ]
-    lines.append("|---|---|---|---|---|")
+    """Returns the result of `spread` as a Markdown table."""
+    head = ["", "seeds", "average time steps"]
+    head += ["accuracy in %, mean ± sd", "energy in µJ, mean ± sd"]
+    rows = []
     for one in means:
         accuracy = _with_spread(100 * one["accuracy"], one["accuracy_sd"], 100)
-        lines.append(
-            f"| {_called(one)} | {', '.join(map(str, one['seeds']))} | "
-            f"{one['average_time_steps']:.2f} | {accuracy} | "
-            f"{_with_spread(one['energy_uj'], one['energy_uj_sd'], 1)} |"
-        )
-    return lines
+        energy = _with_spread(one["energy_uj"], one["energy_uj_sd"], 1)
+        seeds, steps = ", ".join(map(str, one["seeds"])), f"{one['average_time_steps']:.2f}"
+        rows.append([_called(one), seeds, steps, accuracy, energy])
+    return markdown.table(head, rows)
 
 
 def _with_spread(mean, deviation, factor):
@@ -201,20 +198,17 @@ def _called(one):
 
 
 def table(found):
-    """Returns the result as lines of Markdown, fewest time steps first."""
-    lines = [
-        "| | spike penalty | seed | average time steps | accuracy | energy of an image | training |"
-    ]
-    lines.append("|---|---|---|---|---|---|---|")
+    """Returns the result as a Markdown table, fewest time steps first."""
+    head = ["", "spike penalty", "seed", "average time steps", "accuracy"]
+    head += ["energy of an image", "training"]
+    rows = []
     for one in sorted(found.values(), key=lambda one: (one["average_time_steps"], one["kind"])):
         learned = f"learned, out of {one['time_steps']}"
         what = learned if one["kind"] == "learned" else f"T = {one['time_steps']}, all steps"
-        lines.append(
-            f"| {what} | {one['spike_penalty']:g} | {one['seed']} | "
-            f"{one['average_time_steps']:.2f} | {one['accuracy']:.4f} | "
-            f"{one['energy_uj']:.3g} µJ | {one['seconds'] / 60:.0f} min |"
-        )
-    return lines
+        cells = [what, f"{one['spike_penalty']:g}", one["seed"]]
+        cells += [f"{one['average_time_steps']:.2f}", f"{one['accuracy']:.4f}"]
+        rows.append([*cells, f"{one['energy_uj']:.3g} µJ", f"{one['seconds'] / 60:.0f} min"])
+    return markdown.table(head, rows)
 
 
 def series(means):
@@ -329,7 +323,7 @@ def main():
     options = parse(sys.argv[1:])
     options.out.mkdir(parents=True, exist_ok=True)
     found = read_results(options.results) if options.results else train_wanted(options)
-    print("\n".join([*table(found), "", *spread_table(spread(found))]))
+    print(table(found), spread_table(spread(found)), sep="\n", end="")
     with figures.style():
         (options.out / "frontier.png").write_bytes(figures.as_png(draw(found)))
 

@@ -21,6 +21,7 @@ import time
 import psutil
 from throughput import recipe
 
+from snnvit_jax.common import markdown
 from snnvit_jax.data import loader, sources
 from snnvit_jax.data.augment.pipeline import create_augment
 from snnvit_jax.data.order import TrainingOrder
@@ -84,17 +85,15 @@ def measure(name, options):
 
 
 def table(seconds):
-    """Returns the lines of a Markdown table of medians."""
+    """Returns a Markdown table of medians."""
     base = statistics.median(cpu for cpu, _ in seconds["transforms alone"])
-    lines = [
-        "| | processor time for an image | overhead | images/s of a core | images/s |",
-        "|---|---:|---:|---:|---:|",
-    ]
+    head = ["", "processor time for an image", "overhead", "images/s of a core", "images/s"]
+    rows = []
     for way, values in seconds.items():
         cpu, wall = (statistics.median(column) for column in zip(*values, strict=True))
-        cost = f"{cpu * 1e3:.3f} ms | {100 * (cpu / base - 1):.0f} % | {1 / cpu:,.0f}"
-        lines.append(f"| {way} | {cost} | {1 / wall:,.0f} |")
-    return lines
+        cost = f"{cpu * 1e3:.3f} ms", f"{100 * (cpu / base - 1):.0f} %"
+        rows.append([way, *cost, f"{1 / cpu:,.0f}", f"{1 / wall:,.0f}"])
+    return markdown.table(head, rows)
 
 
 def main():
@@ -108,7 +107,7 @@ def main():
     for name in options.sets:
         results[name], size = measure(name, options)
         heading = f"{name}, batches of {SETS[name][0]}, {size / 1e6:.2f} MB each"
-        print("\n".join(["", heading, "", *table(results[name])]), flush=True)
+        print(f"\n{heading}\n\n{table(results[name])}", end="", flush=True)
     if options.out:
         pathlib.Path(options.out).write_text(json.dumps(results, indent=1) + "\n")
 

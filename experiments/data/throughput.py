@@ -24,6 +24,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from ml_collections import config_dict
 from PIL import Image
 
+from snnvit_jax.common import markdown
 from snnvit_jax.data import sources
 from snnvit_jax.data.augment import randaugment, transforms
 from snnvit_jax.data.augment.pipeline import create_augment, create_preprocess
@@ -87,13 +88,13 @@ def measure(tasks, count, repetitions):
 
 
 def table(seconds, reference):
-    """Returns lines of a Markdown table: shortest times, and their ratio to a reference task's."""
+    """Returns a Markdown table: shortest times, and their ratio to a reference task's."""
     base = min(seconds[reference])
-    lines = ["| | time for an image | images per second | ratio |", "|---|---|---|---|"]
+    rows = []
     for name, values in seconds.items():
         best = min(values)
-        lines.append(f"| {name} | {best * 1e3:.3f} ms | {1 / best:,.0f} | {best / base:.2f} |")
-    return lines
+        rows.append([name, f"{best * 1e3:.3f} ms", f"{1 / best:,.0f}", f"{best / base:.2f}"])
+    return markdown.table(["", "time for an image", "images per second", "ratio"], rows)
 
 
 def pillow_load(data):
@@ -226,7 +227,7 @@ def main():
     results = {}
     for section in options.sections:
         for title, (seconds, reference) in SECTIONS[section](options).items():
-            print("\n".join(["", title, "", *table(seconds, reference)]), flush=True)
+            print(f"\n{title}\n\n{table(seconds, reference)}", end="", flush=True)
             results[title] = seconds
     if options.out:
         pathlib.Path(options.out).write_text(json.dumps(results, indent=1) + "\n")

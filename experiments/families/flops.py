@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 import snnvit_jax as snn
+from snnvit_jax.common import markdown as tables
 from snnvit_jax.xla.flops import model_flops
 
 # Of each family: (model, classes, side of the images); the CIFAR form where there is one.
@@ -59,13 +60,13 @@ def markdown(rows):
     Args:
       rows: from `measure`.
     """
-    head = "| model | parameters | GFLOPs, masked | deployed, all steps | deployed, 2 of 4 |"
-    lines = [head, "|---|---:|---:|---:|---:|"]
+    head = ["model", "parameters", "GFLOPs, masked", "deployed, all steps", "deployed, 2 of 4"]
+    lines = []
     for row in rows:
         shares = [f"{row[f'deployed_{key}'] / row['masked']:.3f}" for key in STEPS]
-        cells = f"{row['parameters']:,}", f"{row['masked'] / 1e9:.3g}", *shares
-        lines.append(f"| `{row['model']}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        counts = f"{row['parameters']:,}", f"{row['masked'] / 1e9:.3g}"
+        lines.append([f"`{row['model']}`", *counts, *shares])
+    return tables.table(head, lines)
 
 
 def main():
@@ -76,7 +77,7 @@ def main():
     for form in tqdm(FORMS.values()):
         rows.append(measure(*form))
         (out / "flops.json").write_text(json.dumps(rows, indent=1) + "\n")
-    print(markdown(rows))
+    print(markdown(rows), end="")
 
 
 if __name__ == "__main__":

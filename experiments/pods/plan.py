@@ -15,6 +15,8 @@ import jax
 import program
 from machines import MACHINES, all_reduce_seconds
 
+from snnvit_jax.common import markdown as tables
+
 TRAIN_IMAGES = 1_281_167
 EPOCHS = 310
 
@@ -106,14 +108,14 @@ def markdown(rows):
     """Returns rows as a Markdown table."""
     columns = ("pod", "devices", "batch", "on a device", "memory of a device", "TFLOP")
     columns += ("moved", "sent", "arithmetic", "HBM", "network", "step", "310 epochs")
-    lines = [columns, ["---"] + ["---:"] * (len(columns) - 1)]
+    lines = []
     for one in rows:
         parts = f"{one['accumulate']} x " if one["accumulate"] > 1 else ""
         times = [f"{seconds * 1e3:.3g} ms" for seconds in one["seconds"].values()]
         low, high = one["step_seconds"]
         lines.append(
             [
-                *(one["machine"], str(one["devices"]), f"{one['batch_size']:,}"),
+                *(one["machine"], one["devices"], f"{one['batch_size']:,}"),
                 f"{parts}{one['images_per_device']}",
                 f"{one['memory_bytes'] / 1e9:.1f} of {one['memory_of'] / 1e9:.0f} GB",
                 f"{one['flops'] / 1e12:.3g}",
@@ -124,7 +126,7 @@ def markdown(rows):
                 "{:.3g} to {:.3g} h".format(*one["hours"]),
             ]
         )
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return tables.table(columns, lines)
 
 
 def main():

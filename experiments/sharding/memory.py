@@ -20,6 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import snnvit_jax as snn
 from snnvit_jax import training
+from snnvit_jax.common import markdown
 from snnvit_jax.distributed.mesh import create_mesh
 from snnvit_jax.distributed.sharding import SHARDINGS, Placement
 from snnvit_jax.models import family_of
@@ -80,10 +81,9 @@ def _placed(leaf, sharding):
 
 def main():
     found = {sharding: measure(sharding) for sharding in SHARDINGS}
-    columns = list(next(iter(found.values())))
-    print(f"| MB of one device | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
-    for name, values in found.items():
-        print(f"| {name} | {' | '.join(map(str, values.values()))} |")
+    head = ["MB of one device", *next(iter(found.values()))]
+    rows = [[name, *values.values()] for name, values in found.items()]
+    print(markdown.table(head, rows), end="")
     if len(sys.argv) > 1:
         path = pathlib.Path(sys.argv[1]) / "memory.json"
         path.write_text(json.dumps(found, indent=1) + "\n")
