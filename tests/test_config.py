@@ -198,7 +198,7 @@ ODD = {
     -INF: (),
     -1.5: (),
     "": (),
-    (): ("optimizer.multipliers", "time_step_prefix"),
+    (): ("optimizer.multipliers",),
     (NAN,): (),
     (-1,): (),
     ("",): (),
@@ -276,7 +276,6 @@ BAD = [
     *(("data.crop_ratio", x) for x in ((1.0,), (2.0, 0.5), (0.0, 1.0), (1.0, INF), (1, 2, 3))),
     ("data.randaugment.magnitude", 11.0),
     *(("mixing.mixup_alpha", x) for x in (1e-9, 1e9)),
-    *(("time_step_prefix", x) for x in ("head", ("(",), ("",), ("head", 1), (("head",),))),
     *(
         ("optimizer.multipliers", x)
         for x in (
@@ -391,11 +390,6 @@ def test_unknown_and_missing_keys_are_named():
         ("data.mean", None, "data.mean=None must be a tuple"),
         ("optimizer.multipliers", (("a", "b"),), r"optimizer.multipliers=\(\('a', 'b'\),\)"),
         ("optimizer.multipliers", (("haed", 2.0),), "'haed' is found in none of the 84 names"),
-        (
-            "time_step_prefix",
-            ("patch", "pathc"),
-            "'pathc' is found in none of the 19 names of layers",
-        ),
         ("data.train_split", "train[15:5]", r"unknown split='train\[15:5\]'"),
         ("mixing.probability", 1.5, "mixing.probability=1.5"),
         ("optimizer.multipliers", (("(", 1.0),), "optimizer.multipliers="),

@@ -100,7 +100,6 @@ ALONE = {
     "spike_penalty": 0.1,
     "min_time_steps": {"min_time_steps": 2, "target_time_steps": 2.0},
     "time_step_groups": "module",
-    "time_step_prefix": ("patch_embed",),
     "time_step_start": 0.1,
     "time_step_start_epoch": 0.1,
     "time_step_anneal": 0.25,

@@ -335,11 +335,10 @@ def test_floor_is_not_lost_to_rounding():
 MODULES = ("a/q_lif", "a/k_lif", "b/fc1_lif", "b/fc2_lif", "c/1_lif", "c/2_lif", "c/3_lif", "lif")
 
 
-def project_modules(rows, minimum, floor, groups="module", prefix=()):
+def project_modules(rows, minimum, floor, groups="module"):
     flat = {(*name.split("/"), SCORE): row for name, row in zip(MODULES, rows, strict=True)}
     params = traverse_util.unflatten_dict(flat)
-    projected = masks.project_scores(params, minimum, floor, groups=groups, prefix=prefix)
-    projected = masks.scores(projected)
+    projected = masks.scores(masks.project_scores(params, minimum, floor, groups=groups))
     return np.stack([projected[name] for name in MODULES])
 
 
@@ -372,20 +371,6 @@ def test_a_group_gives_steps_up_as_a_whole_and_less_than_one_too_many(tenths, mi
         assert active.sum() <= count
     assert (active.sum(1) >= minimum).all()
     np.testing.assert_allclose(project_modules(projected, minimum, floor), projected, atol=1e-6)
-
-
-@hypothesis.given(tenths=OF_MODULES, minimum=st.integers(0, 1), floor=FLOORS)
-@hypothesis.settings(max_examples=40)
-def test_a_prefix_keeps_how_many_steps_are_active_and_makes_them_the_first(tenths, minimum, floor):
-    rows, first = np.float32(tenths) / 10, [0, 1, 7]  # module a, and the layer of its own
-    free = project_modules(rows, minimum, None)
-    found = project_modules(rows, minimum, None, prefix=("a/k_lif", "lif"))
-    np.testing.assert_array_equal(found[first], -np.sort(-free[first], axis=1))
-    np.testing.assert_array_equal(found[2:7], free[2:7])
-    held = project_modules(rows, minimum, floor, prefix=("a/k_lif", "lif"))
-    assert (np.diff(held[first], axis=1) <= 0).all()
-    again = project_modules(held, minimum, floor, prefix=("a/k_lif", "lif"))
-    np.testing.assert_allclose(again, held, atol=1e-6)
 
 
 def test_projection_leaves_other_parameters():

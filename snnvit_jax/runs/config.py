@@ -70,9 +70,6 @@ def default_config():
     # Which layers have one schedule: layer (each its own), module (all of an attention, an MLP or
     # the patch embedding the same, so that none waits for spikes when another is silent).
     config.time_step_groups = "layer"
-    # Layers, by regular expressions that are searched in their names, that always give up their
-    # last step first: how many steps they need is learned, and they are the first ones.
-    config.time_step_prefix = ()
     config.time_step_start = 0.0  # until then all steps stay on
     config.time_step_start_epoch = optional(float)
     config.time_step_anneal = 0.0  # over so long the budget comes down from T to the target

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import re
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from snnvit_jax.data import loader, sources
 from snnvit_jax.data.augment import pipeline, recording_pipeline
 from snnvit_jax.distributed.mesh import check_batch, create_mesh
 from snnvit_jax.distributed.sharding import Placement, check_model, replicate
-from snnvit_jax.models import create_model, family_of, layer_names, variable_shapes
+from snnvit_jax.models import create_model, family_of, variable_shapes
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs import initial, start, teachers, validation
 from snnvit_jax.runs.plan import plan
@@ -260,10 +259,7 @@ def build(config, to_train=True, workdir=None):
         model=model,
         optimizer=_create_optimizer(config, rate),
         objective=_create_objective(
-            config,
-            steps_per_epoch,
-            prefix=_prefix(config, model, image_shape),
-            spike_prices=_spike_prices(config, model, image_shape) if to_train else (),
+            config, steps_per_epoch, _spike_prices(config, model, image_shape) if to_train else ()
         ),
         normalization=preprocess.normalization,
         erasing_fill=data.erasing_fill,
@@ -416,18 +412,8 @@ def model_of(settings, num_classes, image_size):
 def _check_multipliers(multipliers, model, image_shape):
     if not multipliers:
         return
-    names = list(traverse_util.flatten_dict(variable_shapes(model, image_shape)["params"], sep="/"))
-    patterns = [pattern for pattern, _ in multipliers]
-    validation.check_patterns("optimizer.multipliers", multipliers, patterns, names, "parameters")
-
-
-def _prefix(config, model, image_shape):
-    patterns = tuple(config.time_step_prefix)
-    if not patterns:
-        return ()
-    names = layer_names(model, image_shape[-1])
-    validation.check_patterns("time_step_prefix", patterns, patterns, names, "layers")
-    return tuple(n for n in names if any(re.search(pattern, n) for pattern in patterns))
+    params = variable_shapes(model, image_shape)["params"]
+    validation.check_patterns(multipliers, list(traverse_util.flatten_dict(params, sep="/")))
 
 
 def _spike_prices(config, model, image_shape):
@@ -437,7 +423,7 @@ def _spike_prices(config, model, image_shape):
     return tuple((name, config.spike_penalty * price) for name, price in prices.items())
 
 
-def _create_objective(config, steps_per_epoch, **of_layers):
+def _create_objective(config, steps_per_epoch, spike_prices):
     return Objective(
         label_smoothing=config.optimizer.label_smoothing,
         step_losses=_step_losses(config.step_losses),
@@ -446,7 +432,7 @@ def _create_objective(config, steps_per_epoch, **of_layers):
         min_time_steps=config.min_time_steps,
         groups=config.time_step_groups,
         estimator=config.model.neuron.estimator,
-        **of_layers,
+        spike_prices=spike_prices,
         **_phases(config, steps_per_epoch),
     )
 

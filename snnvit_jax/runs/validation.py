@@ -51,13 +51,6 @@ def _is_pattern(pattern):
     return True
 
 
-def _are_patterns(value):
-    return isinstance(value, (tuple, list)) and all(
-        text().fits(one) and _is_pattern(one) for one in value
-    )
-
-
-_PATTERNS = values.Rule("(regular expression, ...)", _are_patterns)
 _MULTIPLIERS = values.Rule("((regular expression, number, at least 0), ...)", _are_multipliers)
 
 RULES = {
@@ -77,7 +70,6 @@ RULES = {
     "spike_penalty": number(0),
     "min_time_steps": whole(0),
     "time_step_groups": one_of(masks.GROUPS),
-    "time_step_prefix": _PATTERNS,
     "extend": one_of(EXTEND),
     "schedule_start_epoch": number(0),
     "schedule_epochs": optional(number(above=0)),
@@ -156,21 +148,18 @@ def check(config):
             RULES[key].check(key, value)
 
 
-def check_patterns(key, value, patterns, names, what):
-    """Raises ValueError naming the first pattern that is found in no name.
+def check_patterns(multipliers, names):
+    """Raises ValueError naming the first pattern in which no parameter's name is found.
 
     Args:
-      key: of the configuration.
-      value: of that key, for the message.
-      patterns: regular expressions.
-      names: in which each is to be found at least once, such as "block_0/attn/q_linear/kernel".
-      what: they are names of, for the message.
+      multipliers: `config.optimizer.multipliers`, checked.
+      names: of all parameters of the model, such as "block_0/attn/q_linear/kernel".
     """
-    for pattern in patterns:
+    for pattern, _ in multipliers:
         if not any(re.search(pattern, name) for name in names):
             raise ValueError(
-                f"{key}={value!r}: {pattern!r} is found in none of the {len(names)} names of "
-                f"{what}, such as {', '.join(sorted(names)[:3])}"
+                f"optimizer.multipliers={multipliers!r}: {pattern!r} is found in none of the "
+                f"{len(names)} names of parameters, such as {', '.join(sorted(names)[:3])}"
             )
 
 

@@ -180,9 +180,7 @@ def module_of(name):
     return name.rpartition("/")[0] or name
 
 
-def project_scores(
-    params, min_time_steps=1, floor=None, estimator="identity", groups="layer", prefix=()
-):
+def project_scores(params, min_time_steps=1, floor=None, estimator="identity", groups="layer"):
     """Brings the scores back into their allowed set after an update.
 
     Scores are clipped to the estimator's reach, so that none is stuck, and each layer's
@@ -194,9 +192,6 @@ def project_scores(
     The layers of a group get the mean of their scores, and so the same steps. A group gives a step
     up as a whole; the model may then end below `floor`, by less than a step of its largest group.
 
-    A layer of `prefix` has its scores put in descending order: how many of its steps are active is
-    learned, which ones is not. They are the first.
-
     Args:
       params: the "params" of a model.
       min_time_steps: steps that every layer keeps, in [0, T].
@@ -204,8 +199,6 @@ def project_scores(
         steps in all; a number or a traced scalar, or None for no floor.
       estimator: a key of `ESTIMATORS`.
       groups: one of `GROUPS`.
-      prefix: names of layers whose active steps are their first ones; with them the whole groups
-        that they are in.
 
     Returns:
       The parameter tree with projected scores.
@@ -216,9 +209,6 @@ def project_scores(
     rows = jnp.clip(jnp.stack(list(old.values())), -reach, reach)  # L T
     if groups != "layer":
         rows = jnp.zeros((len(sizes), rows.shape[1])).at[group].add(rows) / sizes[:, None]  # G T
-    if prefix:
-        ordered = np.isin(np.arange(len(sizes)), [group[list(old).index(name)] for name in prefix])
-        rows = jnp.where(ordered[:, None], -jnp.sort(-rows, axis=1), rows)
     kept = jax.vmap(_rank)(rows) < min_time_steps
     if floor is not None:
         count = jnp.floor(jnp.asarray(floor) * len(old) + 1e-4).astype(int)

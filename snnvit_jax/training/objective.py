@@ -45,7 +45,6 @@ class Objective:
       target_time_steps: average to end at, a budget; None to let the penalty alone decide.
       min_time_steps: steps every layer keeps.
       groups: which layers have one schedule, one of `masks.GROUPS`.
-      prefix: names of layers whose active steps are their first ones.
       start_step: training step from which the scores learn.
       anneal_steps: over so many steps from there on, the budget comes down from T to the target.
       freeze_step: training step from which they stay as they are; None for never.
@@ -61,7 +60,6 @@ class Objective:
     target_time_steps: float | None = None
     min_time_steps: int = 1
     groups: str = "layer"
-    prefix: tuple[str, ...] = ()
     start_step: int = 0
     anneal_steps: int = 0
     freeze_step: int | None = None

@@ -328,9 +328,7 @@ def _settle_scores(old_params, params, step, objective):
     old = masks.scores(old_params)
     floor = objective.floor(old_params, step)
     projected = masks.project_scores(
-        params,
-        *(objective.min_time_steps, floor),
-        *(objective.estimator, objective.groups, objective.prefix),
+        params, objective.min_time_steps, floor, objective.estimator, objective.groups
     )
     new = masks.scores(projected)
     learning = objective.scores_learn(step)
