@@ -1,7 +1,9 @@
 """The file of a deployed model, and what its program costs."""
 
+import copy
 import itertools
 import json
+import pickle
 import re
 import types
 import zipfile
@@ -47,6 +49,18 @@ def saved(deployed, tmp_path_factory):
 @pytest.fixture(scope="module")
 def loaded(saved):
     return snn.load_deployed(str(saved))
+
+
+def test_a_pickled_model_is_the_saved_one(loaded, saved, tiny, tmp_path):
+    unpickled = pickle.loads(pickle.dumps(loaded))
+    np.testing.assert_array_equal(unpickled(tiny.images), loaded(tiny.images))
+    unpickled.save(tmp_path / "again.snn")
+    assert (tmp_path / "again.snn").read_bytes() == saved.read_bytes()
+
+
+def test_a_copy_is_the_same_model_with_all_that_it_can_do(deployed):
+    assert copy.copy(deployed) is deployed
+    assert copy.deepcopy({"model": deployed})["model"] is deployed
 
 
 def test_a_loaded_model_is_the_saved_one(loaded, deployed, tiny):

@@ -117,19 +117,36 @@ class Deployed:
           ValueError: for an ONNX model of another dtype than float32, or of one from a file.
         """
         _check_ending(path, ".snn", ".onnx")
-        masks = {name: mask.astype(int).tolist() for name, mask in self.schedule.masks.items()}
         if str(path).endswith(".onnx"):
-            container.write_bytes(path, self._as_onnx(masks))
-            return
-        parts = {
+            container.write_bytes(path, self._as_onnx())
+        else:
+            container.write(path, self._parts())
+
+    def __reduce__(self):
+        """Pickled is what `save` writes; what comes out is as `load_deployed` reads it."""
+        return _from_parts, (self._parts(), "what was pickled")
+
+    def __copy__(self):
+        """Itself: nothing of it changes."""
+        return self
+
+    def __deepcopy__(self, memo):
+        """Itself, as `copy.copy`."""
+        return self
+
+    def _parts(self):
+        """{name: bytes} of its file."""
+        return {
             "about.json": container.pack_json(self.about),
-            "schedule.json": container.pack_json({"masks": masks}),
+            "schedule.json": container.pack_json({"masks": self._masks()}),
             "weights.safetensors": container.pack_weights(self.weights),
             "program.jax": self._program or self._export(),
         }
-        container.write(path, parts)
 
-    def _as_onnx(self, masks):
+    def _masks(self):
+        return {name: mask.astype(int).tolist() for name, mask in self.schedule.masks.items()}
+
+    def _as_onnx(self):
         if self._program is not None:
             raise ValueError(
                 "a model that was loaded from a file cannot be written as ONNX: deploy it again "
@@ -137,7 +154,7 @@ class Deployed:
             )
         with needed("onnx"):
             from snnvit_jax.deployment import onnx  # late: deployment itself does not need it
-        return onnx.model_bytes(self._function, self.weights, self.about, masks)
+        return onnx.model_bytes(self._function, self.weights, self.about, self._masks())
 
     def save_weights(self, path):
         """Writes the weights as safetensors: "module/kernel" and "module/bias", as in `weights`.
@@ -204,13 +221,16 @@ def load_deployed(path):
       ValueError: naming the file, if it is no deployed model, of another format, damaged, or
         written by a version of JAX that this one cannot read.
     """
-    parts = container.read(path)
+    return _from_parts(container.read(path), repr(str(path)))
+
+
+def _from_parts(parts, source):
     about = json.loads(parts["about.json"])
     try:
         exported = jax.export.deserialize(bytearray(parts["program.jax"]))
     except Exception as error:  # whatever JAX's reader stumbles over
         raise ValueError(
-            f"{str(path)!r} was written with jax {about['jax']}; jax {jax.__version__} cannot read "
+            f"{source} was written with jax {about['jax']}; jax {jax.__version__} cannot read "
             f"it ({error}): export the model again"
         ) from error
     checked_dtype(about["dtype"])
