@@ -105,25 +105,34 @@ def _backward(function, time_steps, residuals, gradient):
         of_steps, of_small = _written_out(pull_back, _steps(x_ref), _numbers(small_refs), _steps(g))
         for t, value in enumerate(of_steps):
             dx[0, t] = value.astype(dx.dtype)
-        for out, value in zip(refs[len(small) + 2 :], of_small, strict=True):
-            out[(0, 0) if value.ndim else (0, 0, 0)] = value
+        for out, values in zip(refs[len(small) + 2 :], _by_kind(of_small), strict=True):
+            for i, value in enumerate(values):
+                out[0, 0, i] = jnp.broadcast_to(value, out.shape[-1:])
 
     flat = gradient.reshape(*gradient.shape[:2], *blocks.flat.shape[2:])
-    sums = [blocks.sums(number) for number in small]
-    specs, shapes = [spec for spec, _ in sums], [shape for _, shape in sums]
+    specs, shapes = zip(*map(blocks.sums, _by_kind(small)), strict=True)
     dx, *partial = blocks.call(
         kernel,
         (blocks.flat, *small, flat),
         [*blocks.specs(), blocks.spec(time_steps)],
         [blocks.spec(x.shape[1]), *specs],
         [blocks.flat.shape, *shapes],
-        [x.dtype, *[jnp.float32] * len(small)],
+        [x.dtype, *[jnp.float32] * len(shapes)],
     )
-    totals = [
-        jnp.sum(total, (0, 1) if number.ndim else None).astype(number.dtype)
-        for total, number in zip(partial, small, strict=True)
-    ]
-    return dx.reshape(x.shape), totals
+    return dx.reshape(x.shape), _totals(partial, small)
+
+
+def _by_kind(numbers):
+    """Those of each channel, and scalars: each kind has its sums in one array."""
+    kinds = [n for n in numbers if n.ndim], [n for n in numbers if not n.ndim]
+    return [kind for kind in kinds if kind]
+
+
+def _totals(partial, small):
+    """Returns the gradients of the numbers, from what each program adds to them."""
+    axes = [(0, 1) if kind[0].ndim else (0, 1, 3) for kind in _by_kind(small)]
+    sums = [iter(jnp.sum(array, axis)) for array, axis in zip(partial, axes, strict=True)]
+    return [next(sums[0 if n.ndim else -1]).astype(n.dtype) for n in small]
 
 
 over_steps.defvjp(_forward, _backward)
@@ -154,13 +163,12 @@ class _Blocks:
             *(of_channels if number.ndim else scalar for number in self.small),
         ]
 
-    def sums(self, number):
-        """Of what each program adds to a number's gradient, and the shape of all of it."""
+    def sums(self, numbers):
+        """Of what each program adds to the gradients of one kind, and the shape of all of it."""
         images, rows, columns = self.grid
-        if number.ndim:
-            spec = _pallas().BlockSpec((1, 1, self.columns), lambda b, n, c: (b, n, c))
-            return spec, (images, rows, self.flat.shape[-1])
-        return _pallas().BlockSpec((1, 1, 1), lambda b, n, c: (b, n, c)), (images, rows, columns)
+        width, whole = (self.columns, self.flat.shape[-1]) if numbers[0].ndim else (1, columns)
+        block, shape = (1, 1, len(numbers), width), (images, rows, len(numbers), whole)
+        return _pallas().BlockSpec(block, lambda b, n, c: (b, n, 0, c)), shape
 
     def call(self, kernel, operands, in_specs, out_specs, shapes, dtypes):
         """Runs a kernel over the grid."""
