@@ -12,15 +12,18 @@ import jax.numpy as jnp
 ON_NONFINITE = ("stop", "skip")
 
 
-def leaf_flags(gradients, batch_stats):
+def leaf_flags(squares, batch_stats):
     """Returns which arrays hold a number that is not finite, bool [P], as `describe` reads it.
 
+    A gradient whose square is not finite counts too: no second moment of an optimiser holds it.
+
     Args:
-      gradients: of the parameters, a pytree of P1 arrays.
+      squares: sum of the squares of each parameter's gradient, P1 scalars, as a list.
       batch_stats: new running statistics, a pytree of P - P1 arrays.
     """
-    leaves = jax.tree.leaves((gradients, batch_stats))
-    return jnp.stack([~jnp.all(jnp.isfinite(leaf)) for leaf in leaves])
+    finite = [jnp.isfinite(square) for square in squares]
+    finite += [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(batch_stats)]
+    return ~jnp.stack(finite)
 
 
 def any_flag(flags):

@@ -229,14 +229,15 @@ def train_step(state, batch, teacher=None, *, procedure):
     with kernels.kernels(procedure.kernels):
         gradients, batch_stats, metrics = _gradients(state, batch, drop_key, procedure)
     metrics["damaged_images"] = (jnp.sum(damaged), 1.0)
-    flags = nonfinite.leaf_flags(gradients, batch_stats)
+    squares = _squares(gradients)
+    flags = nonfinite.leaf_flags(squares, batch_stats)
     metrics["not_finite"] = (flags.astype(jnp.float32), 1.0)
     # One clock: the learning rate is that of `state.step`, which steps taken back count in too.
     updates, opt_state = optax.with_extra_args_support(procedure.optimizer).update(
         gradients, state.opt_state, state.params, step=state.step
     )
-    metrics["gradient_norm"] = (_norm(gradients), 1.0)
-    metrics["update_norm"] = (_norm(updates), 1.0)
+    metrics["gradient_norm"] = (jnp.sqrt(sum(squares)), 1.0)
+    metrics["update_norm"] = (jnp.sqrt(sum(_squares(updates))), 1.0)
     params = optax.apply_updates(state.params, updates)
     params = _settle_scores(state.params, params, state.step, objective)
     new = TrainState(
@@ -254,10 +255,9 @@ def train_step(state, batch, teacher=None, *, procedure):
     return procedure.placement.keep(new), metrics
 
 
-def _norm(tree):
-    """The Euclidean norm over all leaves."""
-    squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
-    return jnp.sqrt(sum(squares))
+def _squares(tree):
+    """The sum of squares of each leaf."""
+    return [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
 
 
 def _step_key(seed, step):
