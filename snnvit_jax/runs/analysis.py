@@ -43,7 +43,7 @@ class First(collections.abc.Sequence):
         return self.examples[index % len(self)]
 
 
-def open_run(place, examples=None, data_dir=None):
+def open_run(place, examples=None, data_dir=None, split=None):
     """Opens a finished run, or a trained network together with the data that it was trained on.
 
     Args:
@@ -51,6 +51,8 @@ def open_run(place, examples=None, data_dir=None):
       examples: how many held-out examples to look at, >= 1; None for all.
       data_dir: folder of the data set (`config.data.dir`); None for what the run says. A trained
         network says none.
+      split: of the data to look at in place of the held-out one, for example "train[:90%]"; None
+        for that.
 
     Returns:
       (`Experiment` whose held-out split has at most that many examples, variables of the newest
@@ -59,12 +61,13 @@ def open_run(place, examples=None, data_dir=None):
     Raises:
       FileNotFoundError: if there is neither a run nor a network.
       ValueError: if it holds no checkpoint, or does not say how it was trained, the data have other
-        classes than it was trained on, or `examples` is less than 1.
+        classes than it was trained on or no such split, or `examples` is less than 1.
     """
     if examples is not None and examples < 1:
         raise ValueError(f"{examples=} must be at least 1")
     config, names = opening.settings_of(place)
     config.data.dir = config.data.dir if data_dir is None else str(data_dir)
+    config.data.eval_split = config.data.eval_split if split is None else split
     experiment = build(config, to_train=False)
     classes.check_names(place, names, experiment.eval_source.class_names)
     if examples is not None:

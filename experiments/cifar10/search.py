@@ -1,0 +1,154 @@
+"""A schedule that is measured: time steps are given up, the least useful first.
+
+    python experiments/cifar10/search.py pretrained:cifar10_t4 OUT --target=2.0 --data_dir=DIR
+
+A unit is a layer of the patch embedding, an attention or an MLP. Round after round one step of one
+unit is given up: that without which the loss on training images grows least, for each layer of the
+unit. Every unit keeps a step. In a round only the --width steps that looked best when they were
+measured last are measured again. OUT becomes a trained network with the weights that were there and
+the schedule that was found, for --config.init_from, and OUT/search.json says what every round
+measured.
+"""
+
+import argparse
+import functools
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import optax
+from tqdm import tqdm
+
+import snnvit_jax as snn
+from snnvit_jax.common import files
+from snnvit_jax.pretrained import folder
+from snnvit_jax.runs import analysis
+from snnvit_jax.time_steps.masks import module_of
+from snnvit_jax.time_steps.schedule import TimeStepSchedule, with_schedule
+
+STEM = "patch_embed"
+
+
+def units(names):
+    """Returns {unit: its layers}.
+
+    Args:
+      names: of all layers.
+    """
+    found = {}
+    for name in names:
+        module = module_of(name)
+        found.setdefault(name if module == STEM else module, []).append(name)
+    return found
+
+
+def without(schedule, layers, step):
+    """Returns a schedule in which some layers are silent at one step more.
+
+    Args:
+      schedule: a `TimeStepSchedule`.
+      layers: names.
+      step: from 0 to T - 1.
+    """
+    masks = {name: mask.copy() for name, mask in schedule.masks.items()}
+    for name in layers:
+        masks[name][step] = False
+    return TimeStepSchedule(masks)
+
+
+def search(loss_of, schedule, target, width):
+    """Yields what each round measured, until the average number of steps is at the target.
+
+    Args:
+      loss_of: function of a schedule.
+      schedule: to start from.
+      target: average number of time steps, at least 1.
+      width: steps that are measured in a round.
+
+    Yields:
+      {"unit", "step", "loss", "average", "schedule"} after it was given up.
+    """
+    members, T = units(schedule.masks), schedule.time_steps
+    harm = dict.fromkeys(((unit, step) for unit in members for step in range(T)), -jnp.inf)
+    loss = loss_of(schedule)
+    while schedule.average > target:
+        left = {
+            (unit, step): value
+            for (unit, step), value in harm.items()
+            if schedule.masks[members[unit][0]][step] and schedule.layers[members[unit][0]] > 1
+        }
+        if not left:
+            return
+        best = sorted(left, key=left.get)
+        fresh = [one for one in best if left[one] == -jnp.inf] or best[:width]
+        losses = {}
+        for unit, step in fresh:
+            losses[unit, step] = loss_of(without(schedule, members[unit], step))
+            harm[unit, step] = (losses[unit, step] - loss) / len(members[unit])
+        unit, step = min(fresh, key=harm.get)
+        schedule, loss = without(schedule, members[unit], step), losses[unit, step]
+        average = schedule.average
+        yield {"unit": unit, "step": step, "loss": loss, "average": average, "schedule": schedule}
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _loss(variables, batch, model):
+    logits = model.apply(variables, batch["image"])
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+    return jnp.sum(losses * batch["mask"]), jnp.sum(batch["mask"])
+
+
+def loss_function(experiment, variables):
+    """Returns the mean loss as a function of the schedule; the images stay in memory.
+
+    Args:
+      experiment: from `analysis.open_run`.
+      variables: of its model.
+    """
+    batches = [batch for batch, _ in analysis.batches(experiment, "reading")]
+
+    def loss_of(schedule):
+        changed = with_schedule(variables, schedule)
+        found = [_loss(changed, batch, experiment.model) for batch in batches]
+        total, count = (sum(map(float, part)) for part in zip(*found, strict=True))
+        return total / count
+
+    return loss_of
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("network", help="pretrained:NAME, or the folder of a trained network")
+    parser.add_argument("out", type=pathlib.Path, help="folder to write")
+    parser.add_argument("--target", type=float, default=2.0, help="average number of time steps")
+    parser.add_argument("--examples", type=int, default=512, help="training images to look at")
+    parser.add_argument("--width", type=int, default=8, help="steps measured in a round")
+    parser.add_argument("--data_dir", help="folder of the data set")
+    options = parser.parse_args()
+    if options.target < 1 or options.width < 1:
+        parser.error(f"--target={options.target} and --width={options.width} must be at least 1")
+    network = snn.load_pretrained(options.network.removeprefix("pretrained:"))
+    split = network.about["trained"]["config"]["data"]["train_split"]
+    try:
+        opened = (options.network, options.examples, options.data_dir, split)
+        experiment, variables = analysis.open_run(*opened)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    rounds, schedule = [], network.schedule
+    with tqdm(unit="round") as bar:
+        for one in search(
+            loss_function(experiment, variables), schedule, options.target, options.width
+        ):
+            schedule = one.pop("schedule")
+            rounds.append(one)
+            bar.set_postfix(one)
+            bar.update()
+    folder.write(options.out, network.about, with_schedule(network.variables, schedule))
+    masks = {name: mask.astype(int).tolist() for name, mask in schedule.masks.items()}
+    found = {"split": split, "examples": options.examples, "rounds": rounds, "masks": masks}
+    files.write_text(options.out / "search.json", json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
