@@ -29,6 +29,23 @@ def test_it_is_kept_where_nothing_varies(constant, dtype):
     np.testing.assert_array_equal(found, KEPT)
 
 
+@pytest.mark.parametrize("constant", [0.0, 0.3])
+@pytest.mark.parametrize("spread", [0.1, 5.0])
+def test_it_is_kept_where_the_running_mean_of_a_narrow_type_lags_behind(constant, spread):
+    """The mean and the square about another number than the constant cancel but for rounding."""
+    variables = {
+        "params": {"scale": jnp.ones(64), "bias": jnp.zeros(64)},
+        "batch_stats": {"mean": jnp.float32(RNG.normal(0, spread, 64)), "var": jnp.full(64, 2.0)},
+    }
+    x = Signal.of(jnp.full((16, 4, 49, 64), constant, jnp.bfloat16))
+    update = jax.jit(
+        lambda variables: layers.BatchNorm().apply(variables, x, True, mutable=["batch_stats"])[1]
+    )
+    for _ in range(5):
+        variables |= update(variables)
+    np.testing.assert_array_equal(variables["batch_stats"]["var"], np.full(64, 2.0))
+
+
 def test_one_channel_that_varies_is_enough():
     """As in PyTorch the others go to zero: the layer does receive something."""
     mean, variance = jnp.asarray([0.0, 1.0, 2.0]), jnp.asarray([0.0, 0.0, 0.01])

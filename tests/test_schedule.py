@@ -6,6 +6,7 @@ import json
 import hypothesis
 import hypothesis.strategies as st
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis.extra import numpy as hnp
@@ -283,6 +284,16 @@ def test_a_layer_that_becomes_silent_is_named(tiny, names):
         schedule.resized(2)
     with pytest.warns(UserWarning, match=message):
         snn.with_time_steps(snn.with_schedule(tiny.variables, schedule), 2)
+
+
+def test_parallel_neurons_stay_with_their_time_steps():
+    sizes = {"depth": 1, "embed_dim": 32, "num_heads": 1, "neuron": {"kind": "psn"}}
+    model = snn.create_model("spikformer_4_256", 3, 16, 4, **sizes)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    with pytest.raises(ValueError, match=r"cannot make 2 of 4 time steps: .*time_\w+ is \[4"):
+        snn.with_time_steps(variables, 2)
+    jax.tree.map(np.testing.assert_array_equal, snn.with_time_steps(variables, 4), variables)
 
 
 @pytest.mark.parametrize("time_steps", [0, -1, 2.0, "3", None])

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +10,11 @@ import optax
 import pytest
 
 import snnvit_jax as snn
-from snnvit_jax import energy, training
+from snnvit_jax import energy, layers, training
+from snnvit_jax.layers.head import STEP_LOGITS
 from snnvit_jax.layers.pooling import max_pool
+from snnvit_jax.neurons import LIF, create_neuron
+from snnvit_jax.signals import Signal
 from snnvit_jax.time_steps import masks, spike_price
 from snnvit_jax.training.objective import Objective
 
@@ -44,15 +48,15 @@ def test_bfloat16_spikes_stay_bfloat16():
 
 
 def test_one_spike_of_each_value_at_each_step_costs_one(tiny, prices):
-    layers = energy.driven(tiny.model, tiny.images.shape[1:])
-    values = {name: layer.values * layer.time_steps for name, layer in layers.items()}
+    counted = energy.driven(tiny.model, tiny.images.shape[1:])
+    values = {name: layer.values * layer.time_steps for name, layer in counted.items()}
     assert sum(price * values[name] for name, price in prices.items()) == pytest.approx(1)
 
 
 def test_prices_are_those_of_the_counted_accumulates(tiny, tiny_energy, prices):
     """But for spikes near the padding, and for attention, which needs keys where values are."""
-    layers = energy.driven(tiny.model, tiny.images.shape[1:])
-    full = sum(layer.accumulates * layer.time_steps for layer in layers.values())
+    counted = energy.driven(tiny.model, tiny.images.shape[1:])
+    full = sum(layer.accumulates * layer.time_steps for layer in counted.values())
     _, seen = tiny.model.apply(tiny.variables, tiny.images, mutable=["spikes"])
     emitted = passed_on(tiny.model, snn.spikes(seen)).items()
     priced = full * sum(prices[name] * s.sum() for name, s in emitted) / len(tiny.images)
@@ -91,6 +95,49 @@ def gradient_of_recorded_spikes(tiny, prices):
         return jnp.mean(losses) + sum(prices[name] * s.sum() for name, s in emitted) / 3
 
     return jax.jit(jax.grad(loss))(tiny.variables["params"])
+
+
+def test_spikes_of_a_model_of_recordings_have_their_prices():
+    sizes = {"depth": 1, "embed_dim": 16, "num_heads": 1}
+    model = snn.create_model("spikformer_2_256_dvs", 3, 16, 2, **sizes)
+    shape = (2, 16, 16, 2)
+    prices = energy.spike_prices(model, shape)
+    assert list(prices) == snn.layer_names(model, 2)
+    counted = energy.driven(model, shape)
+    values = {name: layer.values * layer.time_steps for name, layer in counted.items()}
+    assert sum(price * values[name] for name, price in prices.items()) == pytest.approx(1)
+
+
+class Bare(nn.Module):
+    """Neurons and, right behind them, the head."""
+
+    @nn.compact
+    def __call__(self, x):
+        return layers.Head(3, name="head")(LIF(neuron=create_neuron(), name="lif")(Signal.of(x)))
+
+
+def test_spikes_that_the_head_reads_twice_pay_once():
+    model, price = Bare(), 0.25
+    x = jax.random.normal(jax.random.key(0), (4, 2, 5)) * 3 + 1
+    variables = model.init(jax.random.key(1), x)
+    charged = spike_price.as_variables({"lif": price}, 1)
+
+    def total(params, prices, mutable):
+        y = model.apply({"params": params, **prices}, x, mutable=mutable)
+        return sum(leaf.sum() for leaf in jax.tree.leaves(y))
+
+    def added(mutable):
+        one, other = (
+            jax.grad(total)(variables["params"], prices, mutable)["lif"][masks.SCORE]
+            for prices in (charged, {})
+        )
+        return one - other
+
+    _, seen = model.apply(variables, x, mutable=["spikes"])
+    expected = price * snn.spikes(seen)["lif"].sum((1, 2))
+    assert expected.all()
+    np.testing.assert_allclose(added([]), expected, rtol=1e-5)
+    np.testing.assert_allclose(added([STEP_LOGITS]), expected, rtol=1e-5)
 
 
 def test_the_gradient_is_that_of_the_recorded_spikes(tiny, prices):

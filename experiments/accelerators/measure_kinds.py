@@ -133,22 +133,19 @@ def agreement(row, found):
     variables = _variables(row, model)
     weights = jax.random.normal(jax.random.key(1), (row.batch_size, model.config.num_classes))
 
-    def total(params, mode):
-        with kernels.kernels(mode):
+    def lowered(mode):
+        def total(params):
             logits, _ = model.apply(
                 variables | {"params": params}, images, train=True, mutable=["batch_stats"]
             )
-        return jnp.vdot(logits, weights), logits
+            return jnp.vdot(logits, weights), logits
+
+        with kernels.kernels(mode):  # around the gradient too, as in a training step
+            return jax.jit(jax.grad(total, has_aux=True)).lower(variables["params"])
 
     with jax.default_matmul_precision("highest"):
         runs = [
-            _compiled(
-                row,
-                lambda mode=mode: jax.jit(
-                    jax.grad(functools.partial(total, mode=mode), has_aux=True)
-                ).lower(variables["params"]),
-                found,
-            )(variables["params"])
+            _compiled(row, functools.partial(lowered, mode), found)(variables["params"])
             for mode in (None, row.kernels)
         ]
     found |= compared(*runs, TOLERANCE[row.dtype])

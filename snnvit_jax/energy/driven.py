@@ -110,12 +110,14 @@ def _silence_each(model, image_shape, names):
 
 def _passed_on(model, variables, image_shape):
     """{layer: number of values that it passes on, after pooling if they are pooled}."""
-    tracer = Tracer()
+    tracer, is_recording = Tracer(), len(image_shape) == 4
+    static = None if is_recording else model.config.time_steps
+    shape = (1, *image_shape) if is_recording else (1, 1, *image_shape)
 
     def forward(images):
-        model.apply(variables, Signal.of(images[:, None], model.config.time_steps, tracer=tracer))
+        model.apply(variables, Signal.of(images, static, tracer=tracer))
 
-    jax.eval_shape(forward, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+    jax.eval_shape(forward, jax.ShapeDtypeStruct(shape, jnp.float32))
     values = {}
     for number, node in enumerate(tracer.nodes):
         if node.operation == "neuron":

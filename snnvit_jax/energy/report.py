@@ -232,5 +232,5 @@ def needed_steps(model, variables, image_shape, masks):
     return {
         node.path: np.isin(np.arange(T), effects.computed(number))
         for number, node in enumerate(tracer.nodes)
-        if node.operation in ("linear", "product")
+        if node.operation in ("linear", "product") or (node.operation == "map" and node.path)
     }

@@ -33,6 +33,8 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x):
         """Returns [B, classes] of a signal [B, K, ..., C]."""
+        if not x.plan and x.price is not None:
+            x = x.keep()  # read twice, where its logits at each step are asked for
         shape = (x.features, self.num_classes)
         kernel = parameter(self, "kernel", self.kernel_init, shape)
         weights = {"kernel": kernel}

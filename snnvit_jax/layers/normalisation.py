@@ -14,6 +14,16 @@ from snnvit_jax.xla.rematerialisation import pointwise, value
 EPSILON = 1e-5
 MOMENTUM = 0.9  # of the running statistics; PyTorch calls the same thing 0.1
 CONSTANT = 1e-3  # a standard deviation up to this share of the mean is taken for rounding
+ROUNDING = 4e-3  # and of a narrow type's, up to this share of how far off it was taken about
+
+
+def is_narrow(dtype):
+    """Returns whether a type is narrower than float32.
+
+    Args:
+      dtype: of floating-point numbers.
+    """
+    return jnp.promote_types(dtype, jnp.float32) != dtype
 
 
 @jax.custom_vjp
@@ -33,11 +43,11 @@ def batch_statistics(values, about=0.0):
       (mean [C], variance [C]), float32 (float64 for a float64 input).
     """
     x = value(values)
-    axes, wide = tuple(range(x.ndim - 1)), jnp.promote_types(x.dtype, jnp.float32)
-    if x.dtype == wide:
+    axes = tuple(range(x.ndim - 1))
+    if not is_narrow(x.dtype):
         mean = jnp.mean(x, axes)
         return mean, jnp.mean(jnp.square(x - mean), axes)
-    x = x.astype(wide) - about
+    x = x.astype(jnp.float32) - about
     first, second = jnp.mean(x, axes), jnp.mean(jnp.square(x), axes)
     return about + first, jnp.maximum(second - jnp.square(first), 0)
 
@@ -119,7 +129,7 @@ def running(old, batch):
     return MOMENTUM * old + (1 - MOMENTUM) * batch
 
 
-def running_variance(old, mean, variance, count):
+def running_variance(old, mean, variance, count, about=None):
     """Returns the running variance after one more batch: PyTorch's, with one exception.
 
     A layer that receives nothing, because no neuron before it fires at a step that is left, sees a
@@ -132,8 +142,11 @@ def running_variance(old, mean, variance, count):
       mean: [C], of the batch.
       variance: [C], of the batch, biased.
       count: values of a channel in the batch, >= 1.
+      about: [C], what a narrow type's mean and square were taken about, whose rounding the variance
+        of a constant is; None for float32 and wider.
     """
-    is_constant = jnp.all(variance <= jnp.square(CONSTANT * mean))
+    rounding = 0 if about is None else jnp.square(ROUNDING * (mean - about))
+    is_constant = jnp.all(variance <= jnp.square(CONSTANT * mean) + rounding)
     return jnp.where(is_constant, old, running(old, variance * (count / max(count - 1, 1))))
 
 
@@ -182,8 +195,9 @@ class BatchNorm(nn.Module):
         if not self.is_initializing():
             repeats = x.time_steps if x.static else 1
             count = math.prod(x.shape[:-1]) * repeats
+            about = mean.value if is_narrow(x.dtype) else None
+            var.value = running_variance(var.value, batch_mean, batch_var, count, about)
             mean.value = running(mean.value, batch_mean)
-            var.value = running_variance(var.value, batch_mean, batch_var, count)
         result = x.then(normalize, batch_mean, batch_var, scale, bias)
         return self._framed(result, _of_zero(mean.value, var.value, scale, bias))
 

@@ -88,6 +88,11 @@ class Signal(flax.struct.PyTreeNode):
         return jax.eval_shape(value, self.pending).shape
 
     @property
+    def dtype(self):
+        """That of the values, without computing them."""
+        return jax.eval_shape(value, self.pending).dtype
+
+    @property
     def features(self):
         """Number of channels."""
         return self.shape[-1]

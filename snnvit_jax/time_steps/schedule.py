@@ -163,7 +163,8 @@ def with_time_steps(variables, time_steps):
     active, with the score that a new model has. Nothing else of a model depends on T: neurons carry
     what came before a step, never what comes after it, so that a layer does at the steps kept what
     it did, and the head takes the mean over T steps. A layer that was active at dropped steps only
-    becomes silent; a warning names it.
+    becomes silent; a warning names it. Only parallel neurons (psn) have learned how each step
+    depends on each other one, and stay with their T.
 
     Args:
       variables: {"params": ..., ...} of a model, trained with any T.
@@ -173,12 +174,25 @@ def with_time_steps(variables, time_steps):
       The variables with scores of [time_steps], in their own type.
 
     Raises:
-      ValueError: for another number, or parameters without scores.
+      ValueError: for another number, parameters without scores, or neurons whose other parameters
+        are of a number of time steps.
     """
     masks.check_time_steps(time_steps)
+    _check_no_other_depends_on_time_steps(variables["params"], time_steps)
     old = {name: np.asarray(score) for name, score in masks.scores(variables["params"]).items()}
     new = _resized(old, time_steps, masks.INITIAL_SCORE, lambda score: np.any(score > 0))
     return {**variables, "params": masks.replace_scores(variables["params"], new)}
+
+
+def _check_no_other_depends_on_time_steps(params, time_steps):
+    flat = traverse_util.flatten_dict(dict(params))
+    for (*layer, name), leaf in flat.items():
+        T, shape = np.size(flat.get((*layer, masks.SCORE), ())), np.shape(leaf)
+        if name != masks.SCORE and shape and set(shape) == {T} != {time_steps}:
+            raise ValueError(
+                f"cannot make {time_steps} of {T} time steps: {'/'.join((*layer, name))} is "
+                f"{list(shape)}, a number for each step; train a model of {time_steps}"
+            )
 
 
 def check_time_steps_of(variables, time_steps):

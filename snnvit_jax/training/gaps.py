@@ -3,7 +3,7 @@
 Batches of `loader.train_batches` have none; those of a program of your own may be filled up with
 them. A gap takes part in nothing: a copy of a real example comes in its place before anything is
 computed, so that neither mixing nor batch statistics see what was there, and the copy has no
-weight in the loss. (The statistics see that example twice.)
+weight in the loss. (The statistics see that example twice, and its spikes pay their price twice.)
 """
 
 import jax
