@@ -1,0 +1,56 @@
+"""What experiments/cifar10/search.py gives up, where every step's use is known."""
+
+import importlib.util
+import pathlib
+
+import numpy as np
+import pytest
+
+import snnvit_jax as snn
+
+FILE = pathlib.Path(__file__).parents[1] / "experiments" / "cifar10" / "search.py"
+NAMES = ("patch_embed/proj_lif", "patch_embed/rpe_lif", "block_0/attn/q_lif", "block_0/attn/k_lif")
+UNITS = {NAMES[0]: [NAMES[0]], NAMES[1]: [NAMES[1]], "block_0/attn": list(NAMES[2:])}
+USE = {
+    NAMES[0]: [3.0, 4.0, 2.0, 1.0],
+    NAMES[1]: [0.0, -1.0, 5.0, 6.0],
+    "block_0/attn": [0.5, 9.0, 1.9, 9.0],  # of both layers: half for each
+}
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("schedule_search", FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def loss_of(schedule):
+    return -sum(np.dot(USE[unit], schedule.masks[layers[0]]) for unit, layers in UNITS.items())
+
+
+def everything():
+    return snn.TimeStepSchedule({name: [1, 1, 1, 1] for name in NAMES})
+
+
+def test_units_are_layers_of_the_patch_embedding_and_modules(script):
+    assert script.units(NAMES) == UNITS
+
+
+@pytest.mark.parametrize("width", [1, 3, 12])
+def test_the_least_useful_step_goes_first_for_each_layer_that_it_saves(script, width):
+    rounds = list(script.search(loss_of, everything(), 2.25, width))
+    given_up = [(one["unit"], one["step"]) for one in rounds]
+    expected = [(NAMES[1], 1), (NAMES[1], 0), ("block_0/attn", 0), ("block_0/attn", 2)]
+    assert given_up == [*expected, (NAMES[0], 3)]
+    last = rounds[-1]
+    assert last["average"] == last["schedule"].average == 2.25
+    assert last["loss"] == pytest.approx(loss_of(last["schedule"]))
+
+
+def test_every_unit_keeps_a_step(script):
+    rounds = list(script.search(loss_of, everything(), 1.0, 4))
+    assert set(rounds[-1]["schedule"].layers.values()) == {1}
+    assert len({(one["unit"], one["step"]) for one in rounds}) == len(rounds) == 9
+    assert list(script.search(loss_of, rounds[-1]["schedule"], 1.0, 4)) == []
