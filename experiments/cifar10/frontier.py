@@ -33,6 +33,11 @@ from snnvit_jax.runs.workdir import Workdir
 ROOT = pathlib.Path(__file__).parents[2]
 LOOK = {
     "learned": {"color": figures.ACCENT, "markers": "o^v", "label": "learned, out of T = {}"},
+    "measured": {
+        "color": figures.INK,
+        "markers": "D",
+        "label": "measured by search.py, out of T = {}",
+    },
     "fixed": {"color": figures.SECOND, "markers": "s", "label": "all T steps"},
 }
 LINES = (":", "-", "--", "-.")  # of the penalties on spikes, in turn
@@ -43,7 +48,7 @@ class Point:
     """One network to train.
 
     Attributes:
-      kind: "learned" or "fixed".
+      kind: "learned" or "fixed"; results of others may be shown beside them, "measured".
       time_steps: T.
       target: average time steps to end at; T for "fixed", which leaves nothing to give up.
       seed: of the run.
@@ -194,7 +199,7 @@ def _called(one):
     price = f", spike penalty {one['spike_penalty']:g}" if one["spike_penalty"] else ""
     if one["kind"] == "fixed":
         return f"T = {one['time_steps']}, all steps{price}"
-    return f"learned, target {one['target']:g} of {one['time_steps']}{price}"
+    return f"{one['kind']}, target {one['target']:g} of {one['time_steps']}{price}"
 
 
 def table(found):
@@ -203,8 +208,8 @@ def table(found):
     head += ["energy of an image", "training"]
     rows = []
     for one in sorted(found.values(), key=lambda one: (one["average_time_steps"], one["kind"])):
-        learned = f"learned, out of {one['time_steps']}"
-        what = learned if one["kind"] == "learned" else f"T = {one['time_steps']}, all steps"
+        some = f"{one['kind']}, out of {one['time_steps']}"
+        what = f"T = {one['time_steps']}, all steps" if one["kind"] == "fixed" else some
         cells = [what, f"{one['spike_penalty']:g}", one["seed"]]
         cells += [f"{one['average_time_steps']:.2f}", f"{one['accuracy']:.4f}"]
         rows.append([*cells, f"{one['energy_uj']:.3g} µJ", f"{one['seconds'] / 60:.0f} min"])
@@ -214,9 +219,10 @@ def table(found):
 def series(means):
     """Yields (networks of a kind, T and price, by average time steps; how to draw them)."""
     prices = sorted({one["spike_penalty"] for one in means})
-    depths = sorted({one["time_steps"] for one in means if one["kind"] == "learned"}, reverse=True)
-    for T, price in itertools.product([*depths, None], prices):  # None: fixed, each with its own
-        kind = "learned" if T else "fixed"
+    depths = sorted({one["time_steps"] for one in means if one["kind"] != "fixed"}, reverse=True)
+    some = itertools.product([kind for kind in LOOK if kind != "fixed"], depths, prices)
+    # None: fixed, each with its own
+    for kind, T, price in (*some, *itertools.product(["fixed"], [None], prices)):
         ones = [o for o in means if (o["kind"], o["spike_penalty"]) == (kind, price)]
         ones = [o for o in ones if T in (None, o["time_steps"])]
         if not ones:

@@ -3,8 +3,9 @@
     python experiments/cifar10/search.py pretrained:cifar10_t4 OUT --target=2.0 --data_dir=DIR
 
 A unit is a layer of the patch embedding, an attention or an MLP. Round after round one step of one
-unit is given up: that without which the loss on training images grows least, for each layer of the
-unit. Every unit keeps a step. In a round only the --width steps that looked best when they were
+unit is given up: that without which the answers on training images change least, for each layer of
+the unit. Every unit keeps a step. A change is the Kullback-Leibler divergence from what the network
+says with all of its steps; its labels are not asked (--criterion=loss asks them). In a round only the --width steps that looked best when they were
 measured last are measured again. OUT becomes a trained network with the weights that were there and
 the schedule that was found, for --config.init_from, and OUT/search.json says what every round
 measured.
@@ -93,25 +94,37 @@ def search(loss_of, schedule, target, width):
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _loss(variables, batch, model):
-    logits = model.apply(variables, batch["image"])
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
-    return jnp.sum(losses * batch["mask"]), jnp.sum(batch["mask"])
+def _logits(variables, images, model):
+    return model.apply(variables, images)
 
 
-def loss_function(experiment, variables):
+@jax.jit
+def _loss(logits, targets, mask):
+    return jnp.sum(optax.losses.kl_divergence(jax.nn.log_softmax(logits), targets) * mask)
+
+
+def loss_function(experiment, variables, criterion):
     """Returns the mean loss as a function of the schedule; the images stay in memory.
 
     Args:
       experiment: from `analysis.open_run`.
       variables: of its model.
+      criterion: "change" from what these variables say, or "loss" by the labels.
     """
     batches = [batch for batch, _ in analysis.batches(experiment, "reading")]
+    if criterion == "change":
+        logits = [_logits(variables, batch["image"], experiment.model) for batch in batches]
+        targets = list(map(jax.nn.softmax, logits))
+    else:
+        classes = experiment.model.config.num_classes
+        targets = [jax.nn.one_hot(batch["label"], classes) for batch in batches]
+    count = sum(float(jnp.sum(batch["mask"])) for batch in batches)
 
     def loss_of(schedule):
-        changed = with_schedule(variables, schedule)
-        found = [_loss(changed, batch, experiment.model) for batch in batches]
-        total, count = (sum(map(float, part)) for part in zip(*found, strict=True))
+        changed, total = with_schedule(variables, schedule), 0.0
+        for batch, wanted in zip(batches, targets, strict=True):
+            logits = _logits(changed, batch["image"], experiment.model)
+            total += float(_loss(logits, wanted, batch["mask"]))
         return total / count
 
     return loss_of
@@ -123,6 +136,7 @@ def main():
     parser.add_argument("out", type=pathlib.Path, help="folder to write")
     parser.add_argument("--target", type=float, default=2.0, help="average number of time steps")
     parser.add_argument("--examples", type=int, default=512, help="training images to look at")
+    parser.add_argument("--criterion", choices=("change", "loss"), default="change")
     parser.add_argument("--width", type=int, default=8, help="steps measured in a round")
     parser.add_argument("--data_dir", help="folder of the data set")
     options = parser.parse_args()
@@ -137,16 +151,16 @@ def main():
         parser.error(str(error))
     rounds, schedule = [], network.schedule
     with tqdm(unit="round") as bar:
-        for one in search(
-            loss_function(experiment, variables), schedule, options.target, options.width
-        ):
+        loss_of = loss_function(experiment, variables, options.criterion)
+        for one in search(loss_of, schedule, options.target, options.width):
             schedule = one.pop("schedule")
             rounds.append(one)
             bar.set_postfix(one)
             bar.update()
     folder.write(options.out, network.about, with_schedule(network.variables, schedule))
     masks = {name: mask.astype(int).tolist() for name, mask in schedule.masks.items()}
-    found = {"split": split, "examples": options.examples, "rounds": rounds, "masks": masks}
+    found = {"split": split, "examples": options.examples, "criterion": options.criterion}
+    found |= {"rounds": rounds, "masks": masks}
     files.write_text(options.out / "search.json", json.dumps(found, indent=1) + "\n")
 
 
