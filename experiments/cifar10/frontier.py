@@ -36,7 +36,7 @@ LOOK = {
     "measured": {
         "color": figures.INK,
         "markers": "D",
-        "label": "measured by search.py, out of T = {}",
+        "label": "measured, out of T = {}",
     },
     "fixed": {"color": figures.SECOND, "markers": "s", "label": "all T steps"},
 }

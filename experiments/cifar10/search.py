@@ -5,10 +5,10 @@
 A unit is a layer of the patch embedding, an attention or an MLP. Round after round one step of one
 unit is given up: that without which the answers on training images change least, for each layer of
 the unit. Every unit keeps a step. A change is the Kullback-Leibler divergence from what the network
-says with all of its steps; its labels are not asked (--criterion=loss asks them). In a round only the --width steps that looked best when they were
-measured last are measured again. OUT becomes a trained network with the weights that were there and
-the schedule that was found, for --config.init_from, and OUT/search.json says what every round
-measured.
+says with all of its steps; its labels are not asked (--criterion=loss asks them). In a round only
+the --width steps that looked best when they were measured last are measured again. OUT becomes a
+trained network with the weights that were there and the schedule that was found, for
+--config.init_from, and OUT/search.json says what every round measured.
 """
 
 import argparse
