@@ -153,7 +153,7 @@ def test_a_loaded_model_and_bfloat16_are_refused(digits_model, tiny, tmp_path):
     with pytest.raises(ValueError, match="dtype='bfloat16'"):
         narrow.save(tmp_path / "model.onnx")
     with pytest.raises(ValueError, match="loaded from a file"):
-        type(digits_model)._as_onnx(loaded, {})
+        type(digits_model)._as_onnx(loaded)
 
 
 def test_an_unknown_primitive_is_refused_by_name(digits_model):
