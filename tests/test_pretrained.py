@@ -231,6 +231,14 @@ def test_a_run_becomes_a_network_measured_as_it_is_loaded(run, published):
     assert f"**{100 * about['measured']['accuracy']:.2f} %** on\n360 examples of `test`" in text
 
 
+def test_another_network_is_not_lost_to_a_split_that_there_is_not(run, published):
+    target, _ = published
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    with pytest.raises(ValueError, match="unknown split='nonsense'"):
+        publishing.publish(run, target, HISTORY, split="nonsense")
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+
+
 def test_what_cannot_be_published_is_named(run, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="holds no run"):
         publishing.publish(tmp_path, tmp_path / "x", HISTORY)
@@ -238,6 +246,8 @@ def test_what_cannot_be_published_is_named(run, tmp_path, monkeypatch):
     (unfinished / "summary.json").unlink()
     with pytest.raises(ValueError, match="the training in .* has not ended"):
         publishing.publish(unfinished, tmp_path / "x", HISTORY)
+    with pytest.raises(ValueError, match="unfinished holds a run, which would be lost"):
+        publishing.publish(run, unfinished, HISTORY)
     monkeypatch.setattr(publishing, "MOST_BYTES", 10)
     monkeypatch.setattr(catalogue, "NETWORKS", tmp_path)
     with pytest.raises(ValueError, match="more than the 10 that a network of the package may"):

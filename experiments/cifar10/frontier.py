@@ -319,10 +319,9 @@ def train_wanted(options):
     wanted = points(options)
     if not options.no_training:
         train_all(wanted, options)
-    found = write(wanted, options)
-    if not found:
+    if not any(read(point, options) for point in wanted):
         sys.exit(f"error: none of the {len(wanted)} networks in {options.out} is finished")
-    return found
+    return write(wanted, options)
 
 
 def main():

@@ -35,10 +35,13 @@ def publish(workdir, target, history, which=LAST, split=None):
 
     Raises:
       FileNotFoundError: if the folder holds no run.
-      ValueError: if the training has not ended, there is no such checkpoint, its classes are not
-        those of the data, or the weights are too large for a network inside the package.
+      ValueError: if the training has not ended, there is no such checkpoint or split, its classes
+        are not those of the data, the target holds a run, or the weights are too large for a
+        network inside the package.
     """
     folder, target = Workdir(workdir), pathlib.Path(target)
+    if Workdir(target).checkpoints.exists():
+        raise ValueError(f"{target} holds a run, which would be lost: choose another name")
     settings = folder.read_config()
     if settings is None:
         raise FileNotFoundError(f"{folder.path} holds no run: there is no config.json in it")
@@ -46,12 +49,13 @@ def publish(workdir, target, history, which=LAST, split=None):
         raise ValueError(f"the training in {folder.path} has not ended; run it to its end first")
     run = build(settings, to_train=False)
     classes.check(folder, run.train_source.class_names)
+    source = _source(run, split)
     about = _about(target.name, run) | {"trained": _trained(folder, run, history, which)}
     variables = jax.device_get(load_variables(folder.checkpoints, which))
     if target.absolute().parent == catalogue.NETWORKS:
         _check_size(target, pretrained.packed(variables))
     pretrained.write(target, about, variables)
-    about |= {"measured": _measure(pretrained.load_pretrained(target), run, split)}
+    about |= {"measured": _measure(pretrained.load_pretrained(target), run, source)}
     pretrained.write(target, about, variables)
     return about
 
@@ -119,13 +123,17 @@ def _version(name):
     return importlib.metadata.version(name)
 
 
-def _measure(network, run, split):
+def _source(run, split):
+    """The examples of a split, by default the run's held-out ones."""
+    if split is None:
+        return run.eval_source
+    own = run.config.copy_and_resolve_references()
+    own.data.eval_split = split
+    return build(own, to_train=False).eval_source
+
+
+def _measure(network, run, source):
     """What the network reaches, computed with the model and the weights as they are loaded."""
-    source = run.eval_source
-    if split is not None:
-        own = run.config.copy_and_resolve_references()
-        own.data.eval_split = split
-        source = build(own, to_train=False).eval_source
     found = evaluation.evaluate(
         network.model,
         network.variables,
