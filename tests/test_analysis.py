@@ -1,10 +1,10 @@
 """Looking into finished runs, and the experiments built on it, on two that hardly trained."""
 
-import importlib.util
 import json
 import pathlib
 import shutil
 
+import by_path
 import jax
 import numpy as np
 import pytest
@@ -27,10 +27,7 @@ EXAMPLES = 200  # one full batch and a part of another
 
 
 def script(name, file="run.py"):
-    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / name / file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return by_path.module(EXPERIMENTS / name / file)
 
 
 def create_run(folder, lively, steps=0, **settings):

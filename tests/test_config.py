@@ -1,7 +1,7 @@
 import functools
-import importlib
 import pathlib
 
+import by_path
 import hypothesis
 import numpy as np
 import pytest
@@ -18,10 +18,7 @@ CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
 
 def load(name, *args):
-    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(*args)
+    return by_path.module(CONFIGS / f"{name}.py").get_config(*args)
 
 
 def changed(key, value):

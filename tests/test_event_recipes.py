@@ -1,8 +1,8 @@
 """The published recipes for event cameras, and the loss at each time step that one of them has."""
 
-import importlib.util
 import pathlib
 
+import by_path
 import golden_files
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,7 @@ CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
 
 def module_of(name):
-    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return by_path.module(CONFIGS / f"{name}.py")
 
 
 # (file, family) -> (model, T, target, side; epochs, of warm-up and cool-down, batch, seed;

@@ -2,12 +2,13 @@
 
 import ast
 import functools
-import importlib.util
 import json
 import pathlib
 import re
 import sys
 from unittest import mock
+
+import by_path
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "faults.md").read_text()
@@ -37,10 +38,7 @@ def campaign(monkeypatch):
     """The module experiments/faults/run.py, without what it runs trials with."""
     for name in ("damage", "pair", "trial"):
         monkeypatch.setitem(sys.modules, name, mock.MagicMock())
-    spec = importlib.util.spec_from_file_location("faults_run", CAMPAIGN / "run.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return by_path.module(CAMPAIGN / "run.py")
 
 
 def test_the_table_of_the_campaign_is_what_was_recorded(monkeypatch):

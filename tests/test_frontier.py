@@ -1,10 +1,10 @@
 """The frontier of CIFAR-10, from runs that are finished already."""
 
-import importlib.util
 import json
 import pathlib
 import re
 
+import by_path
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,10 +17,7 @@ PATH = pathlib.Path(__file__).parents[1] / "experiments" / "cifar10" / "frontier
 
 @pytest.fixture(scope="module")
 def frontier():
-    spec = importlib.util.spec_from_file_location("frontier", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return by_path.module(PATH)
 
 
 def finish(folder, steps, time_steps, accuracy):

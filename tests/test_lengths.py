@@ -1,9 +1,9 @@
 """Lengths of a training: shares that follow it, epochs where they are given."""
 
-import importlib.util
 import pathlib
 import sys
 
+import by_path
 import hypothesis
 import pytest
 from absl import flags
@@ -19,10 +19,7 @@ CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
 
 def module(name):
-    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    return by_path.module(CONFIGS / f"{name}.py")
 
 
 ALL = [

@@ -1,9 +1,9 @@
 """The published recipes from their configuration files to the end of a short run."""
 
-import importlib.util
 import io
 import pathlib
 
+import by_path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -245,10 +245,7 @@ def test_every_published_size_has_a_recipe():
 
 
 def module_of(name):
-    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return by_path.module(CONFIGS / f"{name}.py")
 
 
 @pytest.mark.parametrize("file", ["cifar10", "cifar100", "imagenet"])

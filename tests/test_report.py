@@ -2,13 +2,13 @@
 
 import dataclasses
 import html
-import importlib.util
 import json
 import pathlib
 import re
 import shutil
 import sys
 
+import by_path
 import matplotlib
 import numpy as np
 import pytest
@@ -170,10 +170,7 @@ def test_the_page_shows_every_recorded_experiment(tmp_path, result, path, name):
 
 @pytest.fixture
 def script():
-    spec = importlib.util.spec_from_file_location("measure", EXPERIMENTS / "deploy/measure.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return by_path.module(EXPERIMENTS / "deploy/measure.py")
 
 
 def test_the_page_shows_what_the_deployment_script_writes(tmp_path, monkeypatch, script):

@@ -1,8 +1,8 @@
 """What experiments/cifar10/search.py gives up, where every step's use is known."""
 
-import importlib.util
 import pathlib
 
+import by_path
 import numpy as np
 import pytest
 
@@ -20,10 +20,7 @@ USE = {
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("schedule_search", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return by_path.module(FILE)
 
 
 def loss_of(schedule):

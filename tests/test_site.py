@@ -1,11 +1,11 @@
 """What the site and the package are made of; `make docs` itself checks links and docstrings."""
 
 import configparser
-import importlib.util
 import pathlib
 import re
 import tomllib
 
+import by_path
 import pytest
 import yaml
 
@@ -18,10 +18,7 @@ API = (ROOT / "docs" / "api.md").read_text()
 
 @pytest.fixture(scope="module")
 def pages():
-    spec = importlib.util.spec_from_file_location("pages", ROOT / "docs/pages.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return by_path.module(ROOT / "docs/pages.py")
 
 
 @pytest.mark.parametrize(

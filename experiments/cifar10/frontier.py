@@ -145,10 +145,11 @@ def read(point, options):
 
 
 def write(wanted, options):
-    """Writes what is known so far; returns it."""
+    """Writes what is known so far, unless that is nothing; returns it."""
     found = {point.name: read(point, options) for point in wanted}
     found = {name: values for name, values in found.items() if values}
-    files.write_text(options.out / "frontier.json", json.dumps(found, indent=1) + "\n")
+    if found:
+        files.write_text(options.out / "frontier.json", json.dumps(found, indent=1) + "\n")
     return found
 
 
@@ -319,9 +320,10 @@ def train_wanted(options):
     wanted = points(options)
     if not options.no_training:
         train_all(wanted, options)
-    if not any(read(point, options) for point in wanted):
+    found = write(wanted, options)
+    if not found:
         sys.exit(f"error: none of the {len(wanted)} networks in {options.out} is finished")
-    return write(wanted, options)
+    return found
 
 
 def main():

@@ -24,7 +24,7 @@ from tqdm import tqdm
 import snnvit_jax as snn
 from snnvit_jax.common import files
 from snnvit_jax.pretrained import folder
-from snnvit_jax.runs import analysis
+from snnvit_jax.runs import analysis, opening
 from snnvit_jax.time_steps.masks import module_of
 from snnvit_jax.time_steps.schedule import TimeStepSchedule, with_schedule
 
@@ -142,9 +142,10 @@ def main():
     options = parser.parse_args()
     if options.target < 1 or options.width < 1:
         parser.error(f"--target={options.target} and --width={options.width} must be at least 1")
-    network = snn.load_pretrained(options.network.removeprefix("pretrained:"))
-    split = network.about["trained"]["config"]["data"]["train_split"]
     try:
+        folder.check_free(options.out)
+        network = snn.load_pretrained(options.network.removeprefix("pretrained:"))
+        split = opening.settings_of(options.network)[0].data.train_split
         opened = (options.network, options.examples, options.data_dir, split)
         experiment, variables = analysis.open_run(*opened)
     except (ValueError, OSError) as error:
@@ -158,9 +159,8 @@ def main():
             bar.set_postfix(one)
             bar.update()
     folder.write(options.out, network.about, with_schedule(network.variables, schedule))
-    masks = {name: mask.astype(int).tolist() for name, mask in schedule.masks.items()}
     found = {"split": split, "examples": options.examples, "criterion": options.criterion}
-    found |= {"rounds": rounds, "masks": masks}
+    found |= {"rounds": rounds, "masks": schedule.as_lists()}
     files.write_text(options.out / "search.json", json.dumps(found, indent=1) + "\n")
 
 

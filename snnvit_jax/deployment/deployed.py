@@ -138,13 +138,10 @@ class Deployed:
         """{name: bytes} of its file."""
         return {
             "about.json": container.pack_json(self.about),
-            "schedule.json": container.pack_json({"masks": self._masks()}),
+            "schedule.json": container.pack_json({"masks": self.schedule.as_lists()}),
             "weights.safetensors": container.pack_weights(self.weights),
             "program.jax": self._program or self._export(),
         }
-
-    def _masks(self):
-        return {name: mask.astype(int).tolist() for name, mask in self.schedule.masks.items()}
 
     def _as_onnx(self):
         if self._program is not None:
@@ -154,7 +151,8 @@ class Deployed:
             )
         with needed("onnx"):
             from snnvit_jax.deployment import onnx  # late: deployment itself does not need it
-        return onnx.model_bytes(self._function, self.weights, self.about, self._masks())
+        masks = self.schedule.as_lists()
+        return onnx.model_bytes(self._function, self.weights, self.about, masks)
 
     def save_weights(self, path):
         """Writes the weights as safetensors: "module/kernel" and "module/bias", as in `weights`.

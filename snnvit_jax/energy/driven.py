@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from snnvit_jax.deployment import planning
 from snnvit_jax.energy import operations
 from snnvit_jax.energy.observation import interceptor, model_shapes
 from snnvit_jax.models import variable_shapes
-from snnvit_jax.signals import Signal, Tracer
 from snnvit_jax.xla import backends
 
 
@@ -110,15 +110,7 @@ def _silence_each(model, image_shape, names):
 
 def _passed_on(model, variables, image_shape):
     """{layer: number of values that it passes on, after pooling if they are pooled}."""
-    tracer, is_recording = Tracer(), len(image_shape) == 4
-    static = None if is_recording else model.config.time_steps
-    shape = (1, *image_shape) if is_recording else (1, 1, *image_shape)
-
-    def forward(images):
-        model.apply(variables, Signal.of(images, static, tracer=tracer))
-
-    jax.eval_shape(forward, jax.ShapeDtypeStruct(shape, jnp.float32))
-    values = {}
+    tracer, values = planning.trace(model, variables, image_shape), {}
     for number, node in enumerate(tracer.nodes):
         if node.operation == "neuron":
             readers = [tracer.nodes[i] for i in tracer.consumers(number)]

@@ -36,6 +36,19 @@ def is_network(path):
     return (pathlib.Path(path) / WEIGHTS).is_file() and (pathlib.Path(path) / CONFIG).is_file()
 
 
+def check_free(path):
+    """Raises ValueError for a path at which a network cannot be written without a loss.
+
+    Args:
+      path: of the folder that is to hold it; there may be none yet, or an earlier network.
+    """
+    path = pathlib.Path(path)
+    if (path / "checkpoints").exists():
+        raise ValueError(f"{path} holds a run, which would be lost: choose another name")
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is no folder: choose another name")
+
+
 def write(path, about, variables):
     """Writes a network, and the card for people.
 

@@ -40,8 +40,7 @@ def publish(workdir, target, history, which=LAST, split=None):
         network inside the package.
     """
     folder, target = Workdir(workdir), pathlib.Path(target)
-    if Workdir(target).checkpoints.exists():
-        raise ValueError(f"{target} holds a run, which would be lost: choose another name")
+    pretrained.check_free(target)
     settings = folder.read_config()
     if settings is None:
         raise FileNotFoundError(f"{folder.path} holds no run: there is no config.json in it")
@@ -152,7 +151,7 @@ def _measure(network, run, source):
         "loss": found.loss,
         "average_time_steps": found.schedule.average,
         "modules": found.schedule.modules,
-        "masks": {n: mask.astype(int).tolist() for n, mask in found.schedule.masks.items()},
+        "masks": found.schedule.as_lists(),
         "firing_rate": found.firing_rate,
         "parameters": sum(x.size for x in jax.tree.leaves(network.variables["params"])),
         "energy_uj": energy

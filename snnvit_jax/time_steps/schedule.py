@@ -91,6 +91,10 @@ class TimeStepSchedule:
         masks.check_time_steps(time_steps)
         return TimeStepSchedule(_resized(self.masks, time_steps, added=True, active=np.any))
 
+    def as_lists(self):
+        """Returns {layer name: [0 or 1 for each step]}, as JSON can hold it."""
+        return {name: mask.astype(int).tolist() for name, mask in self.masks.items()}
+
     def save(self, path):
         """Writes the schedule as JSON.
 
@@ -101,7 +105,7 @@ class TimeStepSchedule:
             "time_steps": self.time_steps,
             "average": self.average,
             "modules": self.modules,
-            "masks": {name: mask.astype(int).tolist() for name, mask in self.masks.items()},
+            "masks": self.as_lists(),
         }
         files.write_text(path, json.dumps(content, indent=1) + "\n")
 

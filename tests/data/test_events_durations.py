@@ -1,9 +1,9 @@
 """How much of a recording an answer needs, in real time, and what early exit says of it."""
 
-import importlib.util
 import json
 import pathlib
 
+import by_path
 import event_files
 import numpy as np
 import pytest
@@ -85,10 +85,7 @@ def test_digits_dvs_is_as_long_as_was_published():
 @pytest.fixture(scope="module")
 def measure():
     path = EXPERIMENTS / "early_exit/measure.py"
-    spec = importlib.util.spec_from_file_location("early_exit_measure", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return by_path.module(path)
 
 
 def running(confident_after):
