@@ -27,6 +27,10 @@ def loss_of(schedule):
     return -sum(np.dot(USE[unit], schedule.masks[layers[0]]) for unit, layers in UNITS.items())
 
 
+def steps_of(schedule):
+    return schedule.average
+
+
 def everything():
     return snn.TimeStepSchedule({name: [1, 1, 1, 1] for name in NAMES})
 
@@ -37,17 +41,42 @@ def test_units_are_layers_of_the_patch_embedding_and_modules(script):
 
 @pytest.mark.parametrize("width", [1, 3, 12])
 def test_the_least_useful_step_goes_first_for_each_layer_that_it_saves(script, width):
-    rounds = list(script.search(loss_of, everything(), 2.25, width))
+    rounds = list(script.search(loss_of, steps_of, everything(), 2.25, width))
     given_up = [(one["unit"], one["step"]) for one in rounds]
     expected = [(NAMES[1], 1), (NAMES[1], 0), ("block_0/attn", 0), ("block_0/attn", 2)]
     assert given_up == [*expected, (NAMES[0], 3)]
     last = rounds[-1]
-    assert last["average"] == last["schedule"].average == 2.25
+    assert last["cost"] == last["schedule"].average == 2.25
     assert last["loss"] == pytest.approx(loss_of(last["schedule"]))
 
 
 def test_every_unit_keeps_a_step(script):
-    rounds = list(script.search(loss_of, everything(), 1.0, 4))
+    rounds = list(script.search(loss_of, steps_of, everything(), 1.0, 4))
     assert set(rounds[-1]["schedule"].layers.values()) == {1}
     assert len({(one["unit"], one["step"]) for one in rounds}) == len(rounds) == 9
-    assert list(script.search(loss_of, rounds[-1]["schedule"], 1.0, 4)) == []
+    assert list(script.search(loss_of, steps_of, rounds[-1]["schedule"], 1.0, 4)) == []
+
+
+def test_what_saves_most_for_its_use_goes_first(script):
+    dear = NAMES[0]  # ten times the energy: a step of use 3 or 4 is worth less than 0.5 elsewhere
+
+    def energy_of(schedule):
+        return sum((10 if n == dear else 1) * steps for n, steps in schedule.layers.items())
+
+    rounds = list(script.search(loss_of, energy_of, everything(), 30.0, 12))
+    assert [(one["unit"], one["step"]) for one in rounds][:3] == [
+        (NAMES[1], 1),
+        (NAMES[1], 0),
+        (dear, 3),
+    ]
+    assert rounds[-1]["cost"] <= 30 < rounds[-2]["cost"]
+
+
+def test_a_step_that_saves_nothing_is_given_up_last(script):
+    free = "block_0/attn"
+
+    def energy_of(schedule):
+        return sum(steps for n, steps in schedule.layers.items() if not n.startswith(free))
+
+    rounds = list(script.search(loss_of, energy_of, everything(), 2.0, 12))
+    assert {one["unit"] for one in rounds} == set(NAMES[:2])

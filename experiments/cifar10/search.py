@@ -5,10 +5,12 @@
 A unit is a layer of the patch embedding, an attention or an MLP. Round after round one step of one
 unit is given up: that without which the answers on training images change least, for each layer of
 the unit. Every unit keeps a step. A change is the Kullback-Leibler divergence from what the network
-says with all of its steps; its labels are not asked (--criterion=loss asks them). In a round only
-the --width steps that looked best when they were measured last are measured again. OUT becomes a
-trained network with the weights that were there and the schedule that was found, for
---config.init_from, and OUT/search.json says what every round measured.
+says with all of its steps; its labels are not asked (--criterion=loss asks them). With
+--energy=MICROJOULE in place of --target, it is the change for each microjoule that an image costs
+less, until it costs no more than that. In a round only the --width steps that looked best when they
+were measured last are measured again. OUT becomes a trained network with the weights that were
+there and the schedule that was found, for --config.init_from, and OUT/search.json says what every
+round measured.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from snnvit_jax.time_steps.masks import module_of
 from snnvit_jax.time_steps.schedule import TimeStepSchedule, with_schedule
 
 STEM = "patch_embed"
+COUNTED = 64  # images whose operations are counted
 
 
 def units(names):
@@ -58,22 +61,24 @@ def without(schedule, layers, step):
     return TimeStepSchedule(masks)
 
 
-def search(loss_of, schedule, target, width):
-    """Yields what each round measured, until the average number of steps is at the target.
+def search(loss_of, cost_of, schedule, target, width):
+    """Yields what each round measured, until the cost is at the target.
 
     Args:
       loss_of: function of a schedule.
+      cost_of: function of a schedule, less when a step is given up: its average number of steps, or
+        the energy of an image.
       schedule: to start from.
-      target: average number of time steps, at least 1.
+      target: cost to reach.
       width: steps that are measured in a round.
 
     Yields:
-      {"unit", "step", "loss", "average", "schedule"} after it was given up.
+      {"unit", "step", "loss", "average", "cost", "schedule"} after it was given up.
     """
     members, T = units(schedule.masks), schedule.time_steps
     harm = dict.fromkeys(((unit, step) for unit in members for step in range(T)), -jnp.inf)
-    loss = loss_of(schedule)
-    while schedule.average > target:
+    loss, cost = loss_of(schedule), cost_of(schedule)
+    while cost > target:
         left = {
             (unit, step): value
             for (unit, step), value in harm.items()
@@ -83,14 +88,20 @@ def search(loss_of, schedule, target, width):
             return
         best = sorted(left, key=left.get)
         fresh = [one for one in best if left[one] == -jnp.inf] or best[:width]
-        losses = {}
+        tried = {}
         for unit, step in fresh:
-            losses[unit, step] = loss_of(without(schedule, members[unit], step))
-            harm[unit, step] = (losses[unit, step] - loss) / len(members[unit])
+            other = without(schedule, members[unit], step)
+            tried[unit, step] = (loss_of(other), cost_of(other), other)
+            harm[unit, step] = _harm(tried[unit, step][0] - loss, cost - tried[unit, step][1])
         unit, step = min(fresh, key=harm.get)
-        schedule, loss = without(schedule, members[unit], step), losses[unit, step]
-        average = schedule.average
-        yield {"unit": unit, "step": step, "loss": loss, "average": average, "schedule": schedule}
+        loss, cost, schedule = tried[unit, step]
+        found = {"unit": unit, "step": step, "loss": loss, "average": schedule.average}
+        yield found | {"cost": cost, "schedule": schedule}
+
+
+def _harm(loss, saved):
+    """The loss for each unit of cost that is saved; nothing saved is worth no loss."""
+    return loss / saved if saved > 0 else jnp.inf
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -130,11 +141,29 @@ def loss_function(experiment, variables, criterion):
     return loss_of
 
 
+def energy_function(experiment, variables):
+    """Returns the energy of an image in microjoules as a function of the schedule.
+
+    Args:
+      experiment: from `analysis.open_run`; its first `COUNTED` images are counted.
+      variables: of its model.
+    """
+    images = next(iter(analysis.batches(experiment, "counting")))[0]["image"][:COUNTED]
+
+    def cost_of(schedule):
+        changed = with_schedule(variables, schedule)
+        return snn.energy_report(experiment.model, changed, images).microjoule
+
+    return cost_of
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("network", help="pretrained:NAME, or the folder of a trained network")
     parser.add_argument("out", type=pathlib.Path, help="folder to write")
-    parser.add_argument("--target", type=float, default=2.0, help="average number of time steps")
+    goal = parser.add_mutually_exclusive_group()
+    goal.add_argument("--target", type=float, default=2.0, help="average number of time steps")
+    goal.add_argument("--energy", type=float, help="of an image in microjoules, in place of it")
     parser.add_argument("--examples", type=int, default=512, help="training images to look at")
     parser.add_argument("--criterion", choices=("change", "loss"), default="change")
     parser.add_argument("--width", type=int, default=8, help="steps measured in a round")
@@ -142,6 +171,8 @@ def main():
     options = parser.parse_args()
     if options.target < 1 or options.width < 1:
         parser.error(f"--target={options.target} and --width={options.width} must be at least 1")
+    if options.energy is not None and not options.energy > 0:
+        parser.error(f"--energy={options.energy} must be a number of microjoules above 0")
     try:
         folder.check_free(options.out)
         network = snn.load_pretrained(options.network.removeprefix("pretrained:"))
@@ -153,13 +184,17 @@ def main():
     rounds, schedule = [], network.schedule
     with tqdm(unit="round") as bar:
         loss_of = loss_function(experiment, variables, options.criterion)
-        for one in search(loss_of, schedule, options.target, options.width):
+        goal, cost_of = options.target, lambda schedule: schedule.average
+        if options.energy is not None:
+            goal, cost_of = options.energy, energy_function(experiment, variables)
+        for one in search(loss_of, cost_of, schedule, goal, options.width):
             schedule = one.pop("schedule")
             rounds.append(one)
             bar.set_postfix(one)
             bar.update()
     folder.write(options.out, network.about, with_schedule(network.variables, schedule))
     found = {"split": split, "examples": options.examples, "criterion": options.criterion}
+    found |= {"cost": "time steps" if options.energy is None else "microjoule", "target": goal}
     found |= {"rounds": rounds, "masks": schedule.as_lists()}
     files.write_text(options.out / "search.json", json.dumps(found, indent=1) + "\n")
 
