@@ -16,6 +16,7 @@ import safetensors.numpy
 
 import snnvit_jax as snn
 from snnvit_jax import main
+from snnvit_jax.common import tensors
 from snnvit_jax.deployment import container, program
 from snnvit_jax.distributed.mesh import create_mesh
 from snnvit_jax.models import registry
@@ -130,7 +131,7 @@ def test_weights_are_written_as_safetensors(deployed, tiny, tmp_path):
 
 def test_bfloat16_weights_survive_the_file(tiny):
     weights = snn.deploy(tiny.model, tiny.variables, dtype="bfloat16").weights
-    again = container.unpack_weights(container.pack_weights(weights))
+    again = tensors.unpack(tensors.pack(weights), "it")
     assert {str(array.dtype) for array in again.values()} == {"bfloat16", "float32"}
     for name, array in weights.items():
         np.testing.assert_array_equal(again[name], array, err_msg=name)
@@ -138,14 +139,14 @@ def test_bfloat16_weights_survive_the_file(tiny):
 
 def test_weights_are_written_by_their_shape_not_by_their_memory():
     transposed = np.arange(6, dtype=np.float32).reshape(2, 3).T
-    again = container.unpack_weights(container.pack_weights({"a": transposed}))
+    again = tensors.unpack(tensors.pack({"a": transposed}), "it")
     np.testing.assert_array_equal(again["a"], transposed)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (0, 3), (2, 0), (2, 3)])
 def test_weights_keep_their_shape_numbers_and_empty_ones_too(shape):
     weights = {"a": np.zeros(shape, np.float32)}
-    assert container.unpack_weights(container.pack_weights(weights))["a"].shape == shape
+    assert tensors.unpack(tensors.pack(weights), "it")["a"].shape == shape
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "lif"])
@@ -200,7 +201,7 @@ def test_another_format_is_named(saved, tmp_path):
 
 def test_a_file_of_another_kind_is_named(tmp_path):
     path = tmp_path / "weights.safetensors"
-    path.write_bytes(container.pack_weights({"a": np.zeros(3, np.float32)}))
+    path.write_bytes(tensors.pack({"a": np.zeros(3, np.float32)}))
     with pytest.raises(ValueError, match=r"weights\.safetensors' is not a deployed model"):
         snn.load_deployed(path)
 

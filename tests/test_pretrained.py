@@ -1,6 +1,8 @@
 """Trained networks: those of the package, folders like them, and how such a folder is made."""
 
 import configparser
+import functools
+import hashlib
 import json
 import pathlib
 import re
@@ -16,6 +18,7 @@ from tiny_run import tiny_config
 
 import snnvit_jax as snn
 from snnvit_jax.checkpoints import Checkpoints, Measured, load_variables
+from snnvit_jax.common import tensors
 from snnvit_jax.data import sources
 from snnvit_jax.pretrained import card, catalogue, folder
 from snnvit_jax.runs import classes, experiment, initial, networks, publishing, start
@@ -23,6 +26,7 @@ from snnvit_jax.runs.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = snn.list_pretrained()
+FORMS = ("spikformer_4_384", "spikformer_2_256_dvs")  # the same names and shapes of weights
 HISTORY = {"commit": "abc", "command": "train it", "hardware": "a computer", "note": ""}
 
 
@@ -34,6 +38,15 @@ def learned():
 @pytest.fixture
 def copy(tmp_path):
     return pathlib.Path(shutil.copytree(catalogue.NETWORKS / "digits_relu", tmp_path / "copy"))
+
+
+def described(model, reading):
+    """What config.json needs to say of a small Spikformer."""
+    sizes = {"embed_dim": 16, "num_heads": 2, "depth": 1}
+    form = next(n for n in FORMS if snn.create_model(n, 10, 16, 4, **sizes).config == model.config)
+    shape = {"num_classes": 10, "image_size": [16, 16], "time_steps": 4}
+    model = {"name": form, **shape, "settings": sizes}
+    return {"name": "x", "model": model, "classes": list("0123456789"), "reading": reading}
 
 
 def change(path, **values):
@@ -100,6 +113,43 @@ def test_images_of_another_range_or_type_are_refused(learned):
         learned.normalise(np.linspace(0, 16, 64).reshape(1, 8, 8, 1))
     with pytest.raises(ValueError, match="type int64 must be uint8"):
         learned.normalise(digits.astype(np.int64))
+    for wrong in (digits[0], digits[None], digits[:0], np.zeros((1, 8, 8, 3), np.uint8)):
+        with pytest.raises(ValueError, match=r"must be \[B, 8, 8, 1\] with B >= 1, got"):
+            learned(wrong)
+    half = jnp.full((1, 8, 8, 1), 0.5, jnp.bfloat16)
+    np.testing.assert_array_equal(learned(half), learned(np.asarray(half, np.float32)))
+
+
+def test_where_jax_traces_it_says_what_to_call(learned):
+    images = np.zeros((1, 8, 8, 1), np.float32)
+    for change in (jax.jit, jax.vmap, lambda f: jax.grad(lambda x: f(x).sum())):
+        with pytest.raises(TypeError, match="call network.model.apply"):
+            change(lambda x: learned(x))(images)
+    traced = jax.jit(learned.model.apply)(learned.variables, learned.normalise(images))
+    np.testing.assert_allclose(traced, learned(images), rtol=1e-5)
+
+
+def test_a_network_is_shown_in_one_line(learned):
+    assert repr(learned).startswith("<Pretrained digits_learned: Spikformer with ")
+    assert repr(learned).endswith(", reads 8 x 8 x 1>")
+
+
+def test_a_network_of_recordings_takes_counts(tmp_path):
+    model = snn.create_model("spikformer_2_256_dvs", 10, 16, 4, embed_dim=16, num_heads=2, depth=1)
+    frames = np.random.default_rng(0).integers(0, 4, (2, 4, 16, 16, 2)).astype(np.uint8)
+    own = model.init(jax.random.key(0), frames.astype(np.float32))
+    frame_settings = {"time_steps": 4, "sensor": [16, 16]}
+    reading = {"kind": "recordings", "preprocess": {"size": [16, 16], "sum_channel": False}}
+    about = described(model, reading | {"frames": frame_settings})
+    folder.write(tmp_path / "x", about, own)
+    network = snn.load_pretrained(tmp_path / "x")
+    assert network.image_shape == (4, 16, 16, 2)
+    stored = network.variables
+    expected = model.apply(stored, frames.astype(np.float32))
+    np.testing.assert_allclose(network(frames), expected, rtol=1e-5, atol=1e-6)
+    assert networks.open_network(tmp_path / "x")(frames.astype(np.float32)).shape == (2, 10)
+    with pytest.raises(ValueError, match="counts of events, at least 0; one is -1"):
+        network(-np.ones(frames.shape))
 
 
 # By name and by path.
@@ -142,13 +192,102 @@ def test_a_description_of_another_model_or_format_is_refused(copy):
     with pytest.raises(ValueError, match="has format 2, this version reads 1"):
         snn.load_pretrained(copy)
     for key, value, message in (
-        ("num_classes", 7, "holds another model .* 'params/head/bias' is .10,., not .7,."),
+        ("num_classes", 7, "config.json': classes holds 10 names, model.num_classes is 7"),
         ("name", "spikformer_x", "describes no model: .*unknown model name='spikformer_x'"),
         ("settings", None, "describes no model"),
     ):
         change(copy, format=1, model=about["model"] | {key: value})
         with pytest.raises(ValueError, match=message):
             snn.load_pretrained(copy)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [
+        ("reading.preprocess.std", [0.0], r"std=\[0.0\] must be .* above 0"),
+        ("reading.preprocess.mean", [float("nan")], r"mean=\[nan\] must be .* finite"),
+        ("reading.preprocess.mean", [0.1, 0.2], "mean holds 2 numbers for 1 channels"),
+        ("reading.preprocess.size", [8, -8], r"size=\[8, -8\] must be"),
+        ("reading.preprocess.crop_fraction", 3, "crop_fraction=3 must be None or"),
+        ("reading.kind", "sounds", "kind='sounds' must be one of images, recordings"),
+        ("reading.kind", {}, "kind={} must be one of"),
+        ("reading.channels", "3", "channels='3' must be a whole number"),
+        ("reading", {}, "lacks reading.kind, which must be one of"),
+        ("reading", None, "lacks reading.kind"),
+        ("classes", "0123456789", "classes='0123456789' must be a tuple"),
+        ("classes", [*"012345678", 9], "classes=.* must be"),
+        ("classes", [*"01234567"], "classes holds 8 names, model.num_classes is 10"),
+        ("model", [], "lacks model.name"),
+        ("model.time_steps", True, "time_steps=True must be a whole number"),
+        ("model.num_classes", 10.0, "num_classes=10.0 must be a whole number"),
+    ],
+)
+def test_an_entry_that_does_not_fit_is_named_before_any_weights_are_read(
+    copy, entry, value, message
+):
+    about = json.loads((copy / "config.json").read_text())
+    *path, last = entry.split(".")
+    functools.reduce(dict.__getitem__, path, about)[last] = value
+    (copy / "config.json").write_text(json.dumps(about))
+    (copy / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=f"config.json'.* ?{message}"):
+        snn.load_pretrained(copy)
+
+
+def rewrite(copy, change_tensors):
+    """Writes the weights of a network anew, with their SHA-256."""
+    tensors_there = safetensors.numpy.load_file(copy / "model.safetensors")
+    content = tensors.pack(change_tensors(tensors_there))
+    (copy / "model.safetensors").write_bytes(content)
+    change(copy, sha256=hashlib.sha256(content).hexdigest())
+
+
+def test_weights_may_be_bfloat16_but_no_whole_numbers(copy):
+    own = snn.load_pretrained("digits_relu").variables
+    rewrite(copy, lambda given: {n: x.astype(jnp.bfloat16) for n, x in given.items()})
+    found = snn.load_pretrained(copy).variables
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=4e-3), found, own)
+    rewrite(copy, lambda given: given | {"params/head/bias": np.zeros(10, np.int32)})
+    with pytest.raises(ValueError, match="model.safetensors' .*'params/head/bias' holds int32 num"):
+        snn.load_pretrained(copy)
+    content = b"no tensors"
+    (copy / "model.safetensors").write_bytes(content)
+    change(copy, sha256=hashlib.sha256(content).hexdigest())
+    with pytest.raises(ValueError, match="model.safetensors' is not a safetensors file"):
+        snn.load_pretrained(copy)
+
+
+@pytest.mark.parametrize("lost", ["config.json", "model.safetensors"])
+def test_a_folder_that_lacks_a_file_says_which(copy, lost):
+    (copy / lost).unlink()
+    zeros = snn.load_pretrained("digits_relu").variables
+    for load in (
+        snn.load_pretrained,
+        networks.open_network,
+        lambda path: initial.load(str(path), snn.load_pretrained("digits_relu").model, zeros),
+    ):
+        with pytest.raises(FileNotFoundError, match=f"copy/{lost}'.* is missing: copy"):
+            load(copy)
+
+
+def test_a_network_is_no_run(copy):
+    with pytest.raises(ValueError, match=f"holds a trained network and no run: .*init_from={copy}"):
+        Workdir(copy).read_config()
+
+
+def test_a_network_of_another_form_is_refused_though_its_shapes_fit(tmp_path):
+    sizes = {"embed_dim": 16, "num_heads": 2, "depth": 1}
+    model, other = (snn.create_model(name, 10, 16, 4, **sizes) for name in FORMS)
+    own = model.init(jax.random.key(0), np.zeros((1, 16, 16, 3)))
+    reading = {
+        **{"kind": "images", "channels": 3},
+        "preprocess": {"size": [16, 16], "mean": [0.5], "std": [0.5], "crop_fraction": None},
+    }
+    about = described(model, reading)
+    folder.write(tmp_path / "x", about, own)
+    initial.load(str(tmp_path / "x"), model, own)
+    with pytest.raises(ValueError, match="init_from=.*/x' was trained with form="):
+        initial.load(str(tmp_path / "x"), other, own)
 
 
 def test_a_training_may_start_from_a_network_by_name_or_path(copy):
@@ -172,7 +311,11 @@ def test_a_network_can_predict_files_by_its_name(place):
 
 
 def test_a_card_without_history_says_so():
-    assert "Nothing is said" in card.render({"name": "x"})
+    text = card.render({"name": "x", "trained": {"epochs": 2.0, "hours": "two"}})
+    assert text.startswith("# x\n")
+    assert "config.json does not say: description, " in text
+    assert "trained.hours" in text
+    assert "trained.epochs" not in text
 
 
 # From a run.

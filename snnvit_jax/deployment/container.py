@@ -11,16 +11,11 @@ import pathlib
 import re
 import zipfile
 
-import jax.numpy as jnp
-import numpy as np
-
 from snnvit_jax.common import files
 
 FORMAT = 1
 _HEADER = re.compile(rb"snnvit_jax deployed model, format (\d+), sha256 ([0-9a-f]{64})\n")
 _HEADER_LIMIT = 200  # bytes
-# safetensors.numpy writes bfloat16 but does not read it
-_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
 
 
 def write(path, parts):
@@ -90,30 +85,3 @@ def pack_json(value):
       value: of dictionaries, lists, strings and numbers.
     """
     return (json.dumps(value, indent=1) + "\n").encode()
-
-
-def pack_weights(weights):
-    """Returns weights in the safetensors format.
-
-    Args:
-      weights: {name: array}.
-    """
-    from safetensors import numpy as safetensors  # late: importing this package must not need it
-
-    # The writer copies memory as it lies, so strides must be those of the shape. (Not
-    # np.ascontiguousarray, which makes a vector of a number.)
-    return safetensors.save({n: np.asarray(w, order="C") for n, w in weights.items()})
-
-
-def unpack_weights(content):
-    """Returns {name: array} from the safetensors format.
-
-    Args:
-      content: bytes from `pack_weights`.
-    """
-    import safetensors
-
-    return {
-        name: jnp.asarray(np.frombuffer(t["data"], _DTYPES[t["dtype"]]).reshape(t["shape"]))
-        for name, t in safetensors.deserialize(content)
-    }

@@ -9,6 +9,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
+from snnvit_jax.common import tensors
 from snnvit_jax.deployment import container
 from snnvit_jax.extras import needed
 from snnvit_jax.signals import check_images
@@ -139,7 +140,7 @@ class Deployed:
         return {
             "about.json": container.pack_json(self.about),
             "schedule.json": container.pack_json({"masks": self.schedule.as_lists()}),
-            "weights.safetensors": container.pack_weights(self.weights),
+            "weights.safetensors": tensors.pack(self.weights),
             "program.jax": self._program or self._export(),
         }
 
@@ -164,7 +165,7 @@ class Deployed:
           ValueError: for the name of any other kind of file.
         """
         _check_ending(path, ".safetensors")
-        container.write_bytes(path, container.pack_weights(self.weights))
+        container.write_bytes(path, tensors.pack(self.weights))
 
     @property
     def _image_dtype(self):
@@ -233,5 +234,6 @@ def _from_parts(parts, source):
         ) from error
     checked_dtype(about["dtype"])
     schedule = TimeStepSchedule(json.loads(parts["schedule.json"])["masks"])
-    weights = container.unpack_weights(parts["weights.safetensors"])
+    stored = tensors.unpack(parts["weights.safetensors"], f"the weights of {source}")
+    weights = {name: jnp.asarray(tensor) for name, tensor in stored.items()}
     return Deployed(_over_batches(exported.call), weights, schedule, about, parts["program.jax"])

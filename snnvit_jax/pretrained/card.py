@@ -1,5 +1,7 @@
 """The card of a trained network: what it is, how it came about and what it reaches, for people."""
 
+from snnvit_jax.pretrained import description
+
 _TEXT = """\
 # {name}
 
@@ -11,7 +13,7 @@ from this folder, at **{average:.2f}** of {time_steps} time steps.
 import snnvit_jax as snn
 
 network = snn.load_pretrained("{name}")  # or the path of this folder
-logits = network(images)  # [B, {shape}], uint8 or floating-point from 0 to 1
+logits = network({what})  # {shape}
 ```
 
 | energy of an image (45 nm) | µJ |
@@ -39,10 +41,12 @@ def render(about):
 
     Args:
       about: what config.json holds, see `folder.write`; "trained" and "measured" as
-        `runs.publishing` writes them. A folder of others that lacks them gets a line instead.
+        `runs.publishing` writes them. A folder of others that lacks some of it gets a line instead.
     """
-    if "trained" not in about or "measured" not in about:
-        return f"# {about.get('name', 'A network')}\n\nNothing is said of how it was trained.\n"
+    missing = description.missing_for_card(about)
+    if missing:
+        lacks = ", ".join(entry.replace("/", ".") for entry in missing)
+        return f"# {about.get('name', 'A network')}\n\nconfig.json does not say: {lacks}.\n"
     measured, trained = about["measured"], about["trained"]
     energy = measured["energy_uj"] or dict.fromkeys(("add", "multiply", "plain"), float("nan"))
     return _TEXT.format(
@@ -56,13 +60,21 @@ def render(about):
         split=measured["split"],
         average=measured["average_time_steps"],
         time_steps=about["model"]["time_steps"],
-        shape=", ".join(map(str, about["reading"]["preprocess"]["size"])) + ", C",
+        **_call(about),
         microjoule=energy["add"],
         multiply=energy["multiply"],
         plain=energy["plain"],
         rows="\n".join(f"| {name} | {value} |" for name, value in _rows(about).items()),
         modules="\n".join(f"| {n} | {steps:.2f} |" for n, steps in measured["modules"].items()),
     )
+
+
+def _call(about):
+    """What the network is called with, and its shape, in words."""
+    shape = ", ".join(map(str, description.image_shape(about)))
+    if about["reading"]["kind"] == description.RECORDINGS:
+        return {"what": "frames", "shape": f"[B, {shape}], counts of events"}
+    return {"what": "images", "shape": f"[B, {shape}], uint8 or floating-point from 0 to 1"}
 
 
 def _rows(about):

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from snnvit_jax.common import files
-from snnvit_jax.common.variables import check_finite
+from snnvit_jax.common import files, tensors
+from snnvit_jax.common.variables import check_finite, check_floating
 from snnvit_jax.models import create_model, variable_shapes
-from snnvit_jax.pretrained import card
+from snnvit_jax.pretrained import card, description
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -28,12 +28,18 @@ _LFS = b"version https://git-lfs"  # what a clone holds in place of a large file
 
 
 def is_network(path):
-    """Returns whether a folder is meant to hold a network in this format.
+    """Returns whether a folder is meant to hold a network in this format; a file may be missing.
 
     Args:
       path: of the folder.
     """
-    return (pathlib.Path(path) / WEIGHTS).is_file() and (pathlib.Path(path) / CONFIG).is_file()
+    path = pathlib.Path(path)
+    if (path / WEIGHTS).is_file() or not (path / CONFIG).is_file():
+        return (path / WEIGHTS).is_file()
+    try:
+        return set(_KEYS) <= json.loads((path / CONFIG).read_bytes()).keys()
+    except (AttributeError, ValueError):
+        return False
 
 
 def check_free(path):
@@ -81,12 +87,10 @@ def packed(variables):
     Raises:
       ValueError: naming a weight that is not finite, also as it is stored.
     """
-    from safetensors import numpy as safetensors  # late: importing the package must not need it
-
     flat = traverse_util.flatten_dict(dict(variables), sep="/")
     stored = {name: _stored(np.asarray(leaf)) for name, leaf in flat.items()}
     check_finite(stored, f"the weights, some of them as {np.dtype(_STORED)},")
-    return safetensors.save(stored)
+    return tensors.pack(stored)
 
 
 def read_config(path):
@@ -100,6 +104,8 @@ def read_config(path):
       ValueError: naming the file, if it is of another format.
     """
     file = pathlib.Path(path) / CONFIG
+    if not file.is_file():
+        raise FileNotFoundError(f"{str(file)!r} is missing: copy the network's whole folder")
     try:
         about = json.loads(file.read_bytes())
     except ValueError as error:
@@ -115,6 +121,7 @@ def read_config(path):
             f"{str(file)!r} has format {about['format']!r}, this version reads {FORMAT}: use the "
             "version of snnvit_jax that wrote it"
         )
+    description.check(about, str(file))
     return about
 
 
@@ -141,19 +148,6 @@ def create(about, path):
         ) from error
 
 
-def image_shape(about):
-    """Returns (H, W, C) of the images that a network reads, (T, H, W, C) of recordings.
-
-    Args:
-      about: from `read_config`.
-    """
-    reading = about["reading"]
-    if reading["kind"] == "images":
-        return (*reading["preprocess"]["size"], reading["channels"])
-    frames = about["model"]["time_steps"]
-    return (frames, *reading["preprocess"]["size"], reading["preprocess"]["channels"])
-
-
 def read_weights(path, about, model):
     """Returns {"params", "batch_stats"} of a network, float32.
 
@@ -164,11 +158,12 @@ def read_weights(path, about, model):
 
     Raises:
       FileNotFoundError: if there are none.
-      ValueError: naming the file, if its SHA-256 is another, or its tensors are not the model's.
+      ValueError: naming the file, if its SHA-256 is another, it is damaged, or its tensors are not
+        the model's or hold no floating-point numbers.
     """
-    import safetensors.numpy  # late: importing the package must not need it
-
     file = pathlib.Path(path) / WEIGHTS
+    if not file.is_file():
+        raise FileNotFoundError(f"{str(file)!r}, the weights, is missing: copy the whole folder")
     content = file.read_bytes()
     if content.startswith(_LFS):
         raise ValueError(f"{str(file)!r} is only a pointer to the weights: git lfs pull gets them")
@@ -178,8 +173,9 @@ def read_weights(path, about, model):
             f"{str(file)!r} is damaged: its SHA-256 is {found}, config.json says "
             f"{about['sha256']}; copy it again"
         )
-    stored = safetensors.numpy.load(content)
-    _check_shapes(file, stored, variable_shapes(model, image_shape(about)))
+    stored = tensors.unpack(content, repr(str(file)))
+    check_floating(stored, repr(str(file)))
+    _check_shapes(file, stored, variable_shapes(model, description.image_shape(about)))
     arrays = {name: jnp.asarray(leaf, jnp.float32) for name, leaf in stored.items()}
     check_finite(arrays, repr(str(file)))
     return traverse_util.unflatten_dict(arrays, sep="/")

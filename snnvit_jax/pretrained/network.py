@@ -4,16 +4,17 @@ import dataclasses
 import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnvit_jax.models import layer_names
-from snnvit_jax.pretrained import card, folder
+from snnvit_jax.models import describe, layer_names
+from snnvit_jax.pretrained import card, description
 from snnvit_jax.time_steps.schedule import TimeStepSchedule
 from snnvit_jax.xla import backends
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Pretrained:
     """A trained network.
 
@@ -35,7 +36,7 @@ class Pretrained:
     @property
     def image_shape(self):
         """(H, W, C) of an image, (T, H, W, C) of a recording."""
-        return folder.image_shape(self.about)
+        return description.image_shape(self.about)
 
     @property
     def normalisation(self):
@@ -60,37 +61,70 @@ class Pretrained:
         """What is known of it, as Markdown."""
         return card.render(self.about)
 
+    def __repr__(self):
+        size = " x ".join(map(str, self.image_shape))
+        return f"<Pretrained {self.about.get('name', '')}: {describe(self.model)}, reads {size}>"
+
     def normalise(self, images):
-        """Returns images as the model was trained on them, float32 [B, H, W, C].
+        """Returns images as the model was trained on them, float32; recordings as they are.
 
         Args:
-          images: [B, H, W, C], whole numbers from 0 to 255 (uint8) or floating-point numbers from 0
-            to 1.
+          images: [B, *image_shape]; whole numbers from 0 to 255 (uint8) or floating-point numbers
+            from 0 to 1; of recordings, counts of events.
 
         Raises:
-          ValueError: for another type or range, or a network of recordings.
+          ValueError: for another shape, type or range.
+          TypeError: for what JAX traces.
         """
-        images, (mean, std) = np.asarray(images), self.normalisation
-        if images.dtype == np.uint8:
-            images = images.astype(np.float32) / np.float32(255)
-        elif not np.issubdtype(images.dtype, np.floating):
-            raise ValueError(f"images of type {images.dtype} must be uint8 or floating-point")
-        elif images.size and not (images.min() >= 0 and images.max() <= 1):
-            span = f"{images.min():.4g} to {images.max():.4g}"
-            raise ValueError(f"floating-point images must lie between 0 and 1, these: {span}")
-        mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
-        return (images.astype(np.float32) - mean) / std
+        if isinstance(images, jax.core.Tracer):
+            raise TypeError(
+                "the values of images are looked at, which jax.jit, grad and vmap do not allow: in "
+                "there call network.model.apply(network.variables, images), images normalised "
+                "before by network.normalise"
+            )
+        images = np.asarray(images)
+        if images.shape[1:] != self.image_shape or not images.size:
+            sizes = ", ".join(map(str, self.image_shape))
+            raise ValueError(f"images must be [B, {sizes}] with B >= 1, got {images.shape}")
+        if self.about["reading"]["kind"] == description.RECORDINGS:
+            return _counts(images)
+        mean, std = (np.asarray(value, np.float32) for value in self.normalisation)
+        return (_from_0_to_1(images) - mean) / std
 
     def __call__(self, images):
         """Returns the logits [B, K] of images that are not normalised yet.
 
         Args:
-          images: see `normalise`; of the size of `image_shape`.
+          images: see `normalise`.
 
         Raises:
           ValueError: for images of another shape, type or range.
+          TypeError: for what JAX traces.
         """
         return _logits(self.variables, self.normalise(images), model=self.model)
+
+
+def _from_0_to_1(images):
+    if images.dtype == np.uint8:
+        return images.astype(np.float32) / np.float32(255)
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images of type {images.dtype} must be uint8 or floating-point")
+    images = images.astype(np.float32)
+    if not (images.min() >= 0 and images.max() <= 1):
+        span = f"{images.min():.4g} to {images.max():.4g}"
+        raise ValueError(f"floating-point images must lie between 0 and 1, these: {span}")
+    return images
+
+
+def _counts(frames):
+    if frames.dtype.kind not in "ui" and not jnp.issubdtype(frames.dtype, jnp.floating):
+        raise ValueError(f"frames of type {frames.dtype} must be numbers")
+    frames = frames.astype(np.float32)
+    if not (frames.min() >= 0 and np.isfinite(frames).all()):
+        raise ValueError(
+            f"frames must hold counts of events, at least 0; one is {frames.min():.4g}"
+        )
+    return frames
 
 
 @functools.partial(backends.jit, static_argnames="model")

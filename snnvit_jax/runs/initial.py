@@ -1,15 +1,15 @@
 """Weights to start a training from: of another run, a trained network, or a file of weights."""
 
+import contextlib
 import json
 import pathlib
 
 import numpy as np
-import safetensors.numpy
 from flax import traverse_util
 
 from snnvit_jax import pretrained
 from snnvit_jax.checkpoints.checkpoints import load_variables
-from snnvit_jax.common import files
+from snnvit_jax.common import files, tensors
 from snnvit_jax.common.paths import expanded
 from snnvit_jax.common.variables import check_finite, unflatten
 from snnvit_jax.models import create_model, family_of
@@ -45,10 +45,8 @@ def load(path, model, initial):
         another shape, or one that is not finite.
     """
     check_source(path)
-    network = network_at(path)
-    if network is not None:
-        return fit(pretrained.load_pretrained(network).variables, initial)
-    loaded = _load(*_file_and_key(path), model, initial)
+    with _named(path):
+        loaded = _load(path, model, initial)
     check_finite(loaded, f"init_from={str(path)!r}")
     return loaded
 
@@ -68,11 +66,30 @@ def network_at(path):
     return folder if pretrained.is_network(folder) else None
 
 
-def _load(path, key, model, initial):
+@contextlib.contextmanager
+def _named(path):
+    """Puts in front of what is wrong with weights where they are from, if it is not said yet."""
+    try:
+        yield
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"init_from={str(path)!r}: {error}") from error
+
+
+def _load(path, model, initial):
+    network = network_at(path)
+    if network is not None:
+        loaded = pretrained.load_pretrained(network)
+        _check_bound(path, loaded.model, model)
+        return fit(loaded.variables, initial)
+    path, key = _file_and_key(path)
     if path.is_dir():
         return fit(_from_workdir(path, model), initial)
     if path.suffix == ".safetensors":
-        return _from_names(_read_safetensors(path), model, initial)
+        return _from_names(
+            tensors.unpack(path.read_bytes(), f"init_from={str(path)!r}"), model, initial
+        )
     return _from_names(torch_file.read_state_dict(path, key), model, initial)
 
 
@@ -128,39 +145,30 @@ def save(path, variables, class_names=None):
       class_names: of the classes that they are for, in order; None leaves them out.
     """
     flat = traverse_util.flatten_dict(variables, sep="/")
-    # The writer copies memory as it lies, so strides must be those of the shape.
-    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}
     about = None if class_names is None else {"classes": json.dumps(list(class_names))}
-    files.write_bytes(path, safetensors.numpy.save(arrays, about))
+    files.write_bytes(path, tensors.pack(flat, about))
 
 
 def _from_workdir(path, model):
     config = Workdir(path).read_config()
-    _check_bound(path, config, model)
+    settings = family_settings(config.model)
+    name, time_steps = settings.pop("name"), settings.pop("time_steps")
+    _check_bound(path, create_model(name, 2, config.data.image_size, time_steps, **settings), model)
     return load_variables(Workdir(path).checkpoints)
 
 
-def _check_bound(path, config, model):
-    """Raises ValueError for a run of the same family in what weights are trained for unseen."""
-    settings, family = family_settings(config.model), family_of(model)
-    name, time_steps = settings.pop("name"), settings.pop("time_steps")
-    if family_of(name) is not family:
+def _check_bound(path, trained, model):
+    """Raises ValueError for weights that are for another form of the family, which shapes hide."""
+    family = family_of(model)
+    if family_of(trained) is not family:
         return  # other names, which `fit` refuses
-    trained = create_model(name, 2, config.data.image_size, time_steps, **settings).config
     for key in family.bound:
-        old, new = getattr(trained, key), getattr(model.config, key)
+        old, new = getattr(trained.config, key), getattr(model.config, key)
         if old != new:
             raise ValueError(
-                f"init_from={str(path)!r} is a run of {name!r} with {key}={old}: its weights are "
-                f"not for {key}={new}, although their shapes may fit"
+                f"init_from={str(path)!r} was trained with {key}={old}: its weights are not for "
+                f"{key}={new}, although their shapes may fit"
             )
-
-
-def _read_safetensors(path):
-    try:
-        return safetensors.numpy.load_file(path)
-    except Exception as error:  # the library's own error class is not an OSError or ValueError
-        raise ValueError(f"init_from={str(path)!r} is not a safetensors file: {error}") from error
 
 
 def _from_names(tensors, model, initial):

@@ -10,12 +10,11 @@ import operator
 
 import jax
 import jax.numpy as jnp
-import safetensors.numpy
 from flax import traverse_util
 
 from snnvit_jax.checkpoints import checksums
 from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
-from snnvit_jax.common import files
+from snnvit_jax.common import files, tensors
 from snnvit_jax.common.paths import expanded
 from snnvit_jax.common.variables import check_finite
 from snnvit_jax.runs import classes as classes_lib
@@ -100,7 +99,7 @@ def load(path, num_classes):
     """
     folder = expanded(path)
     if (folder / _WEIGHTS).exists():
-        variables = safetensors.numpy.load_file(folder / _WEIGHTS)
+        variables = tensors.unpack((folder / _WEIGHTS).read_bytes(), repr(str(folder / _WEIGHTS)))
         variables = traverse_util.unflatten_dict(variables, sep="/")
     else:
         variables = opening.variables_of(folder)

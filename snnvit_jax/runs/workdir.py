@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 
+from snnvit_jax import pretrained
 from snnvit_jax.common import files
 from snnvit_jax.common.paths import expanded
 from snnvit_jax.runs import config as config_lib
@@ -87,6 +88,11 @@ class Workdir:
         """Returns the configuration of the run that this folder holds, or None if it holds none."""
         if not self.config.exists():
             return None
+        if pretrained.is_network(self.path):
+            raise ValueError(
+                f"{self.path} holds a trained network and no run: --config.init_from={self.path} "
+                "starts from it, in another folder"
+            )
         try:
             return config_lib.from_json(self.config.read_text())
         except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError) as error:

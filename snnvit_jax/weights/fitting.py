@@ -11,6 +11,8 @@ from snnvit_jax.time_steps import masks
 from snnvit_jax.time_steps.schedule import with_time_steps
 
 HEADS = ("head", "classifier")  # what authors call the linear map that gives the logits
+_SHOWN = 4  # names in an error
+_ADVICE = "set config.model as it was when they were trained (name, embed_dim, depth, ...)"
 _OF_HEADS = tuple(f"params/{name}/" for name in HEADS)
 
 
@@ -39,8 +41,8 @@ def fit(variables, initial):
       {"params", "batch_stats"} in the types of `initial`.
 
     Raises:
-      ValueError: naming every variable that is missing, unexpected or of another shape, or one
-        that does not hold floating-point numbers.
+      ValueError: naming the first variables that are missing, unexpected or of another shape and
+        how many there are, or one that does not hold floating-point numbers.
     """
     given, wanted = (
         traverse_util.flatten_dict(dict(v), sep="/")
@@ -49,14 +51,17 @@ def fit(variables, initial):
     given |= _replaced(given, wanted)
     missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
     if missing or unexpected:
-        raise ValueError(f"the weights are for another model: {missing=}, {unexpected=}")
+        raise ValueError(
+            f"the weights are for another model: missing={_first(missing)}, "
+            f"unexpected={_first(unexpected)}; {_ADVICE}"
+        )
     wrong = [
         f"{name} is {given[name].shape}, not {leaf.shape}"
         for name, leaf in wanted.items()
         if given[name].shape != leaf.shape
     ]
     if wrong:
-        raise ValueError(f"weights of another shape: {'; '.join(wrong)}")
+        raise ValueError(f"weights of another shape: {_first(wrong)}; {_ADVICE}")
     check_floating({name: given[name] for name in wanted})
     return traverse_util.unflatten_dict(
         {name: jnp.asarray(given[name], leaf.dtype) for name, leaf in wanted.items()}, sep="/"
@@ -92,6 +97,11 @@ def _replaced(given, wanted):
         warn_of_constants(constants)
         new |= {name: wanted[name] for name in constants}
     return new
+
+
+def _first(names):
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{names[:_SHOWN]}{more}"
 
 
 def learned_constants(paths):

@@ -1,0 +1,136 @@
+"""What config.json of a trained network must say: of its model, its classes and how files are read.
+
+How it was trained and what it reaches may be left out; only the card asks for that.
+"""
+
+from snnvit_jax.common import values
+
+IMAGES, RECORDINGS = "images", "recordings"
+_SIZE = values.several(values.whole(1), 2)
+_FRACTION = values.optional(values.number(0.1, 1))
+_WORDS = values.Rule("a text", lambda value: isinstance(value, str))  # may be empty
+_NUMBERS = values.Rule(
+    "numbers by their names",
+    lambda value: isinstance(value, dict) and all(map(values.number().fits, value.values())),
+)
+_ENERGY = values.Rule(
+    "the numbers add, multiply and plain",
+    lambda value: _NUMBERS.fits(value) and {"add", "multiply", "plain"} <= value.keys(),
+)
+
+_RULES = {
+    "model/name": values.text(),
+    "model/num_classes": values.whole(1),
+    "model/image_size": _SIZE,
+    "model/time_steps": values.whole(1),
+    "classes": values.several(values.text()),
+    "reading/kind": values.one_of((IMAGES, RECORDINGS)),
+    "reading/preprocess/size": _SIZE,
+}
+_RULES_OF = {
+    IMAGES: {
+        "reading/channels": values.whole(1),
+        "reading/preprocess/mean": values.several(values.number()),
+        "reading/preprocess/std": values.several(values.number(above=0)),
+        "reading/preprocess/crop_fraction": _FRACTION,
+    },
+    RECORDINGS: {"reading/preprocess/sum_channel": values.flag()},
+}
+# What the card shows beside that.
+_OF_CARD = {
+    "name": values.text(),
+    "description": values.text(),
+    "trained/config/data/name": values.text(),
+    "trained/config/data/train_split": values.text(),
+    "trained/config/data/eval_split": values.text(),
+    "trained/config/data/mean": values.several(values.number()),
+    "trained/config/data/std": values.several(values.number()),
+    "trained/config/seed": values.whole(0),
+    "trained/epochs": values.number(0),
+    "trained/checkpoint": values.text(),
+    "trained/hours": values.number(0),
+    "trained/versions": values.Rule("texts by their names", lambda value: isinstance(value, dict)),
+    **dict.fromkeys(("trained/hardware", "trained/commit", "trained/command"), _WORDS),
+    "trained/note": _WORDS,
+    "measured/accuracy": values.number(0, 1),
+    "measured/examples": values.whole(1),
+    "measured/correct": values.whole(0),
+    "measured/split": values.text(),
+    "measured/parameters": values.whole(1),
+    "measured/average_time_steps": values.number(0),
+    "measured/modules": _NUMBERS,
+    "measured/energy_uj": values.optional(_ENERGY),
+}
+_NOTHING = object()
+
+
+def check(about, file):
+    """Raises ValueError naming the file, the entry and its value, if a network cannot be built.
+
+    Args:
+      about: what the file holds, a dictionary; also what it says beyond these entries stays.
+      file: path, for the message.
+    """
+    kind = at(about, "reading/kind")
+    for entry, rule in (_RULES | _RULES_OF.get(kind if isinstance(kind, str) else "", {})).items():
+        _check(about, entry, rule, file)
+    names, count = len(about["classes"]), about["model"]["num_classes"]
+    if names != count:
+        raise ValueError(f"{file!r}: classes holds {names} names, model.num_classes is {count}")
+    if kind == IMAGES:
+        _check_channels(about["reading"], file)
+
+
+def image_shape(about):
+    """Returns (H, W, C) of the images that a network reads, (T, H, W, C) of recordings.
+
+    Args:
+      about: that `check` has nothing against.
+    """
+    reading = about["reading"]
+    size = tuple(reading["preprocess"]["size"])
+    if reading["kind"] == IMAGES:
+        return (*size, reading["channels"])
+    polarities = 3 if reading["preprocess"]["sum_channel"] else 2  # and perhaps their sum
+    return (about["model"]["time_steps"], *size, polarities)
+
+
+def at(about, entry):
+    """Returns what a dictionary of dictionaries says at a path; a marker of its own for nothing.
+
+    Args:
+      about: the dictionary.
+      entry: keys with "/" between them.
+    """
+    for key in entry.split("/"):
+        about = about.get(key, _NOTHING) if isinstance(about, dict) else _NOTHING
+    return about
+
+
+def missing_for_card(about):
+    """Returns the names of what a card needs and a description does not say, or says wrongly.
+
+    Args:
+      about: what config.json holds.
+    """
+    return [entry for entry, rule in _OF_CARD.items() if not rule.fits(at(about, entry))]
+
+
+def _check(about, entry, rule, file):
+    value, name = at(about, entry), entry.replace("/", ".")
+    if value is _NOTHING:
+        raise ValueError(f"{file!r} lacks {name}, which must be {rule.must}")
+    try:
+        rule.check(name, value)
+    except ValueError as error:
+        raise ValueError(f"{file!r}: {error}") from error
+
+
+def _check_channels(reading, file):
+    channels = reading["channels"]
+    for key in ("mean", "std"):
+        count = len(reading["preprocess"][key])
+        if count not in (1, channels):
+            raise ValueError(
+                f"{file!r}: reading.preprocess.{key} holds {count} numbers for {channels} channels"
+            )
