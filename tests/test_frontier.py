@@ -181,4 +181,11 @@ def test_a_run_that_fails_tells_why(frontier, tmp_path):
 def test_bad_options_are_refused(frontier, arguments, capsys):
     with pytest.raises(SystemExit):
         frontier.parse(["out", *arguments])
-    assert re.search("must lie between|must be at least", capsys.readouterr().err)
+    assert re.search("number, at least|must be at most", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "3", '{"a": {}}', '{"a": {"kind": "fixed"}}'])
+def test_results_of_another_kind_are_refused(frontier, tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(SystemExit, match="--results: .*a.json: this is no file as frontier.py"):
+        frontier.read_results([tmp_path / "a.json"])

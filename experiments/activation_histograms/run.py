@@ -7,22 +7,18 @@ OUT=SNN_WORKDIR the run's report shows the figure.
 """
 
 import argparse
-import dataclasses
 import json
-import pathlib
 
 import jax
 import numpy as np
 from matplotlib.figure import Figure
 
 from snnvit_jax import layer_names
-from snnvit_jax.neurons import describe
+from snnvit_jax.common.arguments import output_folder, whole
 from snnvit_jax.report import figures
 from snnvit_jax.runs import analysis
 
 BINS = 40
-# Settings in which twins may differ: none changes a weight or the shape of a signal.
-MAY_DIFFER = {"neuron", "time_steps", "drop_path", "remat", "dtype"}
 RANGE_QUANTILE = 0.999  # of the positive activations of the first batch; the last bin is open
 
 
@@ -36,7 +32,7 @@ def measure(snn, ann):
     Raises:
       ValueError: if the runs are not of such models.
     """
-    check_twins(snn[0].model.config, ann[0].model.config)
+    analysis.check_twins(snn[0].model.config, ann[0].model.config)
     return {
         "examples": len(snn[0].eval_source),
         "split": snn[0].eval_source.split,
@@ -86,25 +82,6 @@ def draw(result):
     axes[-1][0].set_xlabel("activation")
     axes[-1][1].set_xlabel("mean spikes over time")
     return figure
-
-
-def check_twins(spiking, relu):
-    """Raises ValueError unless two models are the same but for their neurons.
-
-    Args:
-      spiking: configuration of the one with spikes.
-      relu: configuration of the one with ReLU.
-    """
-    kinds = tuple(describe(config.neuron)["kind"] for config in (spiking, relu))
-    if not spiking.neuron.spiking or kinds[1] != "relu":
-        raise ValueError(f"the first run must spike and the second use ReLU, got {kinds=}")
-    if type(spiking) is not type(relu):
-        names = tuple(type(config).__name__ for config in (spiking, relu))
-        raise ValueError(f"the runs are of different families: {names}")
-    for key in sorted({field.name for field in dataclasses.fields(spiking)} - MAY_DIFFER):
-        values = getattr(spiking, key), getattr(relu, key)
-        if values[0] != values[1]:
-            raise ValueError(f"the runs are of different architectures: {key} {values}")
 
 
 def _by_block(layers, order):
@@ -167,14 +144,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("snn_workdir", "ann_workdir"):
         parser.add_argument(name, help="or a trained network: pretrained:NAME")
-    parser.add_argument("out", type=pathlib.Path)
-    parser.add_argument("--examples", type=int, help="look only at the first N held-out examples")
+    parser.add_argument("out", type=output_folder)
+    parser.add_argument(
+        "--examples", type=whole(1), help="look only at the first N held-out examples"
+    )
     parser.add_argument("--data_dir", help="folder of the data set, which a trained network needs")
     args = parser.parse_args()
     try:
         places, which = (args.snn_workdir, args.ann_workdir), (args.examples, args.data_dir)
         runs = [analysis.open_run(place, *which) for place in places]
-        check_twins(*(experiment.model.config for experiment, _ in runs))
+        analysis.check_twins(*(experiment.model.config for experiment, _ in runs))
     except (ValueError, OSError) as error:
         parser.error(str(error))
     result = measure(*runs)

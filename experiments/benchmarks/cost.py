@@ -10,7 +10,6 @@ its own results.
 
 import argparse
 import json
-import pathlib
 import statistics
 import time
 
@@ -23,6 +22,7 @@ from matplotlib.figure import Figure
 import snnvit_jax as snn
 from snnvit_jax import training
 from snnvit_jax.common import markdown
+from snnvit_jax.common.arguments import output_folder, whole
 from snnvit_jax.report import figures
 
 VARIED = {
@@ -129,9 +129,9 @@ def draw(found):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("out", type=output_folder)
     parser.add_argument("--model", default="spikformer_4_384")
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--batch-size", type=whole(1), default=4)
     options = parser.parse_args()
     depth = snn.create_model(options.model).config.depth
     usual = {"batch_size": options.batch_size, "time_steps": 4, "image_size": 32, "depth": depth}

@@ -25,6 +25,7 @@ from peers import CASES
 import snnvit_jax as snn
 from snnvit_jax import training
 from snnvit_jax.common import markdown
+from snnvit_jax.common.arguments import number, whole
 from snnvit_jax.layers import BatchNorm, max_pool
 from snnvit_jax.neurons import LIF
 from snnvit_jax.signals import Signal
@@ -152,11 +153,13 @@ def table(result):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=pathlib.Path)
-    parser.add_argument("--megabytes", type=float, default=1024, help="of the neurons' current")
+    parser.add_argument(
+        "--megabytes", type=number(above=0), default=1024, help="of the neurons' current"
+    )
     parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--side", type=int, default=8192, help="of the matrices")
-    parser.add_argument("--copy-rate", type=float, help="bytes/s, for the least times")
-    parser.add_argument("--matrix-rate", type=float, help="FLOP/s, for the least times")
+    parser.add_argument("--side", type=whole(1), default=8192, help="of the matrices")
+    parser.add_argument("--copy-rate", type=number(above=0), help="bytes/s, for the least times")
+    parser.add_argument("--matrix-rate", type=number(above=0), help="FLOP/s, for the least times")
     options = parser.parse_args()
     found, matrix_rate = measure(options.megabytes, options.dtype, options.side)
     copy_rate = found["copy"]["bytes"] / found["copy"]["seconds"]

@@ -25,7 +25,8 @@ import numpy as np
 import tqdm
 from matplotlib.figure import Figure
 
-from snnvit_jax.common import files, markdown
+from snnvit_jax.common import files, markdown, values
+from snnvit_jax.common.arguments import number, output_folder, whole
 from snnvit_jax.report import figures
 from snnvit_jax.runs import apart
 from snnvit_jax.runs.workdir import Workdir
@@ -270,25 +271,23 @@ def parse(arguments):
         description=__doc__.split("\n")[0],
         epilog="What follows -- overrides the configuration of every run.",
     )
-    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("out", type=output_folder)
     parser.add_argument("--config", default="configs/cifar10.py:small")
-    parser.add_argument("--time-steps", type=int, default=4, help="T to learn out of")
-    parser.add_argument("--targets", type=float, nargs="*", default=[2.0, 1.5, 3.0, 1.25, 2.5])
-    parser.add_argument("--fixed", type=int, nargs="*", default=[4, 2, 1, 6])
-    parser.add_argument("--spike-penalties", type=float, nargs="+", default=[0.0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--jobs", type=int, default=1, help="networks trained side by side")
+    parser.add_argument("--time-steps", type=whole(1), default=4, help="T to learn out of")
+    parser.add_argument("--targets", type=number(1), nargs="*", default=[2.0, 1.5, 3.0, 1.25, 2.5])
+    parser.add_argument("--fixed", type=whole(1), nargs="*", default=[4, 2, 1, 6])
+    parser.add_argument("--spike-penalties", type=number(0), nargs="+", default=[0.0])
+    parser.add_argument("--seeds", type=whole(0), nargs="+", default=[0])
+    parser.add_argument("--jobs", type=whole(1), default=1, help="networks trained side by side")
     parser.add_argument("--no-training", action="store_true", help="show what is finished")
     parser.add_argument("--results", type=pathlib.Path, nargs="+", help="show these JSON files")
     options = apart.parse(parser, arguments)
-    if min(options.spike_penalties) < 0:
-        parser.error(f"--spike-penalties: {min(options.spike_penalties)} must be at least 0")
     for target in options.targets:
-        if not 1 <= target <= options.time_steps:
-            parser.error(f"--targets: {target} must lie between 1 and --time-steps")
+        if target > options.time_steps:
+            parser.error(f"--targets: {target} must be at most --time-steps={options.time_steps}")
     cores = len(os.sched_getaffinity(0))
-    if not 1 <= options.jobs <= cores:
-        parser.error(f"--jobs={options.jobs} must lie between 1 and the {cores} cores")
+    if options.jobs > cores:
+        parser.error(f"--jobs={options.jobs} must be at most the {cores} cores")
     options.out = options.out.absolute()
     return options
 
@@ -305,10 +304,22 @@ def read_results(paths):
     found = {}
     for path in paths:
         try:
-            found |= json.loads(path.read_text())
+            more = json.loads(path.read_text())
+            if not isinstance(more, dict) or not more or not all(map(_is_result, more.values())):
+                raise ValueError("this is no file as frontier.py writes it")
         except (OSError, ValueError) as error:
             sys.exit(f"error: --results: {path}: {error}")
+        found |= more
     return found
+
+
+def _is_result(one):
+    """Whether this is what `read` returns of a network, as far as it is shown."""
+    if not isinstance(one, dict) or one.get("kind") not in LOOK:
+        return False
+    shown = ("time_steps", "target", "seed", "spike_penalty", "accuracy", "examples", "seconds")
+    shown += ("average_time_steps", "energy_uj")
+    return all(values.number().fits(one.get(key)) for key in shown)
 
 
 def train_wanted(options):

@@ -16,7 +16,6 @@ round measured.
 import argparse
 import functools
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +23,9 @@ import optax
 from tqdm import tqdm
 
 import snnvit_jax as snn
+from snnvit_jax import pretrained
 from snnvit_jax.common import files
-from snnvit_jax.pretrained import folder
+from snnvit_jax.common.arguments import number, output_folder, whole
 from snnvit_jax.runs import analysis, opening
 from snnvit_jax.time_steps.masks import module_of
 from snnvit_jax.time_steps.schedule import TimeStepSchedule, with_schedule
@@ -160,21 +160,21 @@ def energy_function(experiment, variables):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("network", help="pretrained:NAME, or the folder of a trained network")
-    parser.add_argument("out", type=pathlib.Path, help="folder to write")
+    parser.add_argument("out", type=output_folder, help="folder to write")
     goal = parser.add_mutually_exclusive_group()
-    goal.add_argument("--target", type=float, default=2.0, help="average number of time steps")
-    goal.add_argument("--energy", type=float, help="of an image in microjoules, in place of it")
-    parser.add_argument("--examples", type=int, default=512, help="training images to look at")
+    goal.add_argument("--target", type=number(1), default=2.0, help="average number of time steps")
+    goal.add_argument(
+        "--energy",
+        type=number(above=0),
+        help="of an image in microjoules, in place of it",
+    )
+    parser.add_argument("--examples", type=whole(1), default=512, help="training images to look at")
     parser.add_argument("--criterion", choices=("change", "loss"), default="change")
-    parser.add_argument("--width", type=int, default=8, help="steps measured in a round")
+    parser.add_argument("--width", type=whole(1), default=8, help="steps measured in a round")
     parser.add_argument("--data_dir", help="folder of the data set")
     options = parser.parse_args()
-    if options.target < 1 or options.width < 1:
-        parser.error(f"--target={options.target} and --width={options.width} must be at least 1")
-    if options.energy is not None and not options.energy > 0:
-        parser.error(f"--energy={options.energy} must be a number of microjoules above 0")
     try:
-        folder.check_free(options.out)
+        pretrained.check_free(options.out)
         network = snn.load_pretrained(options.network.removeprefix("pretrained:"))
         split = opening.settings_of(options.network)[0].data.train_split
         opened = (options.network, options.examples, options.data_dir, split)
@@ -192,7 +192,7 @@ def main():
             rounds.append(one)
             bar.set_postfix(one)
             bar.update()
-    folder.write(options.out, network.about, with_schedule(network.variables, schedule))
+    pretrained.write(options.out, network.about, with_schedule(network.variables, schedule))
     found = {"split": split, "examples": options.examples, "criterion": options.criterion}
     found |= {"cost": "time steps" if options.energy is None else "microjoule", "target": goal}
     found |= {"rounds": rounds, "masks": schedule.as_lists()}

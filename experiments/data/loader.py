@@ -22,6 +22,7 @@ import psutil
 from throughput import recipe
 
 from snnvit_jax.common import markdown
+from snnvit_jax.common.arguments import whole
 from snnvit_jax.data import loader, sources
 from snnvit_jax.data.augment.pipeline import create_augment
 from snnvit_jax.data.order import TrainingOrder
@@ -100,7 +101,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--repetitions", type=whole(1), default=5)
     parser.add_argument("--out")
     options = parser.parse_args()
     results = {}

@@ -21,6 +21,7 @@ from timm.data.random_erasing import RandomErasing
 from torchvision import transforms as theirs
 from torchvision.transforms import functional
 
+from snnvit_jax.common.arguments import whole
 from snnvit_jax.data import sources
 from snnvit_jax.data.augment import transforms
 from snnvit_jax.data.augment.pipeline import Preprocess
@@ -112,7 +113,7 @@ def kolmogorov_smirnov(a, b):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", required=True)
-    parser.add_argument("--draws", type=int, default=8000)
+    parser.add_argument("--draws", type=whole(1), default=8000)
     options = parser.parse_args()
     random.seed(0)
     torch.manual_seed(0)

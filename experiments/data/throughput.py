@@ -25,6 +25,7 @@ from ml_collections import config_dict
 from PIL import Image
 
 from snnvit_jax.common import markdown
+from snnvit_jax.common.arguments import whole
 from snnvit_jax.data import sources
 from snnvit_jax.data.augment import randaugment, transforms
 from snnvit_jax.data.augment.pipeline import create_augment, create_preprocess
@@ -220,7 +221,7 @@ SECTIONS = {"imagenet": imagenet, "cifar": cifar, "records": records}
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", required=True)
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--repetitions", type=whole(1), default=5)
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--out")
     options = parser.parse_args()

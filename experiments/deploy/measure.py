@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 import snnvit_jax as snn
+from snnvit_jax.common.arguments import number, output_folder, whole
 from snnvit_jax.common.pixels import seen
 from snnvit_jax.data import loader
 from snnvit_jax.evaluation import timing
@@ -40,10 +41,15 @@ TO_INSTALL = "pip install 'snnvit_jax[onnx]' onnxruntime"
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workdir", help="or a trained network: pretrained:NAME")
-    parser.add_argument("--out", type=pathlib.Path, help="folder, which a trained network needs")
+    parser.add_argument("--out", type=output_folder, help="folder, which a trained network needs")
     parser.add_argument("--data_dir", help="folder of the data set, which a trained network needs")
-    parser.add_argument("--batch_size", type=int, nargs="+", default=[1, 64])
-    parser.add_argument("--seconds", type=float, default=15.0, help="of timing, at least 7 calls")
+    parser.add_argument("--batch_size", type=whole(1), nargs="+", default=[1, 64])
+    parser.add_argument(
+        "--seconds",
+        type=number(above=0),
+        default=15.0,
+        help="of timing, at least 7 calls",
+    )
     args = parser.parse_args()
     out = args.out or pathlib.Path(args.workdir)
     if args.out is None and not out.is_dir():

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from snnvit_jax.common.arguments import output_folder
 from snnvit_jax.data import loader
 from snnvit_jax.evaluation import early_exit
 from snnvit_jax.report import figures
@@ -29,17 +30,19 @@ MARKERS = {"confidence": "o-", "entropy": "s--"}
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workdir", nargs="+", help="or a trained network: pretrained:NAME")
-    parser.add_argument("--out", type=pathlib.Path, help="folder, which a trained network needs")
+    parser.add_argument("--out", type=output_folder, help="folder, which a trained network needs")
     parser.add_argument("--data_dir", help="folder of the data set, which a trained network needs")
     args = parser.parse_args()
     out = args.out or pathlib.Path(args.workdir[0])
     if args.out is None and not out.is_dir():
         parser.error(f"{args.workdir[0]} is no folder: say with --out where the results go")
+    names = [_name(place) for place in args.workdir]
+    if len(set(names)) < len(names):
+        parser.error(f"networks of equal names, {', '.join(names)}: rename a folder, or link to it")
     try:
         opened = [analysis.open_run(place, data_dir=args.data_dir) for place in args.workdir]
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    names = map(_name, args.workdir)
     results = {name: measure(*run) for name, run in zip(names, opened, strict=True)}
     out.mkdir(parents=True, exist_ok=True)
     (out / "early_exit.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -50,7 +53,8 @@ def main():
 
 def _name(place):
     """What a run is called in the figure: its folder, or the network without the word before it."""
-    return pathlib.Path(place).name.rpartition(":")[2]
+    name = pathlib.Path(place).name.rpartition(":")[2]
+    return name or pathlib.Path(place).absolute().name
 
 
 def measure(experiment, variables):

@@ -8,11 +8,11 @@ and OUT/energy_table.md.
 
 import argparse
 import json
-import pathlib
 
 from tqdm import tqdm
 
 from snnvit_jax.common import markdown as tables
+from snnvit_jax.common.arguments import output_folder, whole
 from snnvit_jax.runs import analysis
 from snnvit_jax.time_steps.schedule import with_schedule
 
@@ -73,14 +73,18 @@ def _row(result):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workdir", help="or a trained network: pretrained:NAME")
-    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("out", type=output_folder)
     parser.add_argument("--twin", help="the same of a run with model.neuron.kind=relu")
-    parser.add_argument("--examples", type=int, help="look only at the first N held-out examples")
+    parser.add_argument(
+        "--examples", type=whole(1), help="look only at the first N held-out examples"
+    )
     parser.add_argument("--data_dir", help="folder of the data set, which a trained network needs")
     args = parser.parse_args()
     try:
         run = analysis.open_run(args.workdir, args.examples, args.data_dir)
         twin = args.twin and analysis.open_run(args.twin, args.examples, args.data_dir)
+        if twin:
+            analysis.check_twins(run[0].model.config, twin[0].model.config)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     found = measure(*run, twin)

@@ -24,6 +24,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 import snnvit_jax as snn
 from snnvit_jax.common import files, markdown
+from snnvit_jax.common.arguments import output_folder, whole
 from snnvit_jax.models import FAMILIES
 from snnvit_jax.report import figures
 from snnvit_jax.runs import analysis, apart
@@ -190,9 +191,9 @@ def draw(rows):
 def parse(arguments):
     """Returns the options; whatever follows -- is for the command line of every run."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("out", type=output_folder)
     parser.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=whole(0), nargs="+", default=[0, 1, 2])
     parser.add_argument("--measure", action="store_true", help="of what is finished; train nothing")
     options = apart.parse(parser, arguments)
     options.out = options.out.absolute()

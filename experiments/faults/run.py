@@ -24,6 +24,7 @@ import trial
 from trial import Trial
 
 from snnvit_jax.common import markdown as tables
+from snnvit_jax.common.arguments import output_folder, whole
 
 AIMS = ("step", "save", "random", "evaluation", "step", "start")
 
@@ -309,9 +310,9 @@ def markdown(found):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("out", type=output_folder)
     parser.add_argument("--only", choices=FAULTS, action="append")
-    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--kills", type=whole(0), default=50)
     parser.add_argument("--scratch", type=pathlib.Path, help="where the runs go; kept if given")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

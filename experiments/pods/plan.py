@@ -9,13 +9,13 @@ of one core for each.
 
 import argparse
 import json
-import pathlib
 
 import jax
 import program
 from machines import MACHINES, all_reduce_seconds
 
 from snnvit_jax.common import markdown as tables
+from snnvit_jax.common.arguments import output_folder
 
 TRAIN_IMAGES = 1_281_167
 EPOCHS = 310
@@ -131,7 +131,7 @@ def markdown(rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("out", type=output_folder)
     parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ import statistics
 import sys
 
 from snnvit_jax.common import files, markdown
+from snnvit_jax.common.arguments import output_folder, whole
 from snnvit_jax.runs import apart
 from snnvit_jax.runs.workdir import Workdir
 
@@ -105,10 +106,10 @@ def write(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("out", type=output_folder)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--seeds", nargs="+", type=whole(0), default=[0])
+    parser.add_argument("--steps", type=whole(1), default=300)
     options = apart.parse(parser, sys.argv[1:])
     options.out = options.out.resolve()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import argparse
 import pathlib
 import re
 
+from snnvit_jax.common.arguments import output_folder
 from snnvit_jax.pretrained import card
 from snnvit_jax.pretrained.catalogue import NETWORKS
 from snnvit_jax.runs import publishing
@@ -27,7 +28,7 @@ def parse(arguments=None):
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
     parser.add_argument("--split", help="to measure on; default the run's held-out split")
     parser.add_argument("--note", default="", help="what else one should know")
-    parser.add_argument("--out", type=pathlib.Path, default=NETWORKS, help="parent folder")
+    parser.add_argument("--out", type=output_folder, default=NETWORKS, help="parent folder")
     options = parser.parse_args(arguments)
     if not re.fullmatch("[a-z][a-z0-9_]*", options.name):
         parser.error(f"name {options.name!r} must be lower case, digits and _")

@@ -7,13 +7,13 @@ OUT/sensitivity.json and OUT/sensitivity.png; with OUT=WORKDIR the run's report 
 
 import argparse
 import json
-import pathlib
 
 import jax
 import numpy as np
 from matplotlib.figure import Figure
 
 from snnvit_jax import layer_names
+from snnvit_jax.common.arguments import output_folder, whole
 from snnvit_jax.report import figures
 from snnvit_jax.runs import analysis
 from snnvit_jax.time_steps.schedule import TimeStepSchedule
@@ -78,8 +78,10 @@ def draw(result):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workdir", help="or a trained network: pretrained:NAME")
-    parser.add_argument("out", type=pathlib.Path)
-    parser.add_argument("--examples", type=int, help="look only at the first N held-out examples")
+    parser.add_argument("out", type=output_folder)
+    parser.add_argument(
+        "--examples", type=whole(1), help="look only at the first N held-out examples"
+    )
     parser.add_argument("--data_dir", help="folder of the data set, which a trained network needs")
     args = parser.parse_args()
     try:

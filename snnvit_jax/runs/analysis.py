@@ -13,11 +13,14 @@ from snnvit_jax import evaluation
 from snnvit_jax.common.pixels import seen
 from snnvit_jax.data import loader
 from snnvit_jax.distributed.sharding import replicate, shard_batch
-from snnvit_jax.neurons import recording
+from snnvit_jax.neurons import describe, recording
 from snnvit_jax.runs import classes, opening
 from snnvit_jax.runs.experiment import build
 from snnvit_jax.time_steps.schedule import TimeStepSchedule, with_schedule
 from snnvit_jax.xla import backends
+
+# Settings in which twins may differ: none changes a weight or the shape of a signal.
+_MAY_DIFFER = {"neuron", "time_steps", "drop_path", "remat", "dtype"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +124,28 @@ def evaluate(experiment, variables):
         mesh=experiment.mesh,
         normalization=experiment.normalization,
     )
+
+
+def check_twins(spiking, relu):
+    """Raises ValueError unless two models are the same but for their neurons.
+
+    Args:
+      spiking: configuration of the one with spikes.
+      relu: configuration of the one with ReLU.
+
+    Raises:
+      ValueError: naming in what else they differ.
+    """
+    kinds = tuple(describe(config.neuron)["kind"] for config in (spiking, relu))
+    if not spiking.neuron.spiking or kinds[1] != "relu":
+        raise ValueError(f"the first run must spike and the second use ReLU, got {kinds=}")
+    if type(spiking) is not type(relu):
+        names = tuple(type(config).__name__ for config in (spiking, relu))
+        raise ValueError(f"the runs are of different families: {names}")
+    for key in sorted({field.name for field in dataclasses.fields(spiking)} - _MAY_DIFFER):
+        values = getattr(spiking, key), getattr(relu, key)
+        if values[0] != values[1]:
+            raise ValueError(f"the runs are of different architectures: {key} {values}")
 
 
 def cut(schedule, module, steps):

@@ -1,0 +1,60 @@
+"""Types of command-line arguments for `argparse`, which refuse a bad value before any work."""
+
+import argparse
+import os
+import pathlib
+
+from snnvit_jax.common import values
+from snnvit_jax.common.paths import expanded
+
+
+def whole(low, **more):
+    """Returns the type of a whole number.
+
+    Args:
+      low: the least that fits.
+      **more: `high`, the most that fits.
+    """
+    return _typed(int, values.whole(low, **more))
+
+
+def number(*args, **more):
+    """Returns the type of a finite number.
+
+    Args:
+      *args: of `values.number`.
+      **more: likewise.
+    """
+    return _typed(float, values.number(*args, **more))
+
+
+def output_folder(text):
+    """Returns the path of a folder to write to, which need not exist yet.
+
+    Args:
+      text: what the user wrote.
+
+    Raises:
+      argparse.ArgumentTypeError: for a path at or above which there is something else, or a folder
+        that may not be written to.
+    """
+    path = expanded(text)
+    there = next(one for one in (path, *path.parents) if one.exists() or one.is_symlink())
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{str(there)!r} is no folder: give another path")
+    if not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{str(there)!r} may not be written to")
+    return pathlib.Path(path)
+
+
+def _typed(kind, rule):
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if not rule.fits(value):
+            raise argparse.ArgumentTypeError(f"{text!r} must be {rule.must}")
+        return value
+
+    return parse
