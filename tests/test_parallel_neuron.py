@@ -11,6 +11,7 @@ import snnvit_jax as snn
 from snnvit_jax.evaluation import early_exit
 from snnvit_jax.neurons import LIF, ParallelNeuron, surrogate_gradient
 from snnvit_jax.time_steps import masks
+from snnvit_jax.time_steps.schedule import with_schedule
 
 T = 3
 RNG = np.random.default_rng(0)
@@ -97,6 +98,14 @@ def test_each_time_step_costs_a_row_of_its_weights(model, variables, images):
     assert report.membrane_updates == neurons * T
     picojoule = report.membrane_microjoule * 1e6
     assert picojoule == pytest.approx(neurons * T * T * report.accounting.mac)
+
+
+def test_a_step_that_is_given_up_costs_no_row(model, variables, images):
+    mask = np.arange(T) % 2 == 1
+    schedule = snn.TimeStepSchedule(dict.fromkeys(snn.layer_names(model), mask))
+    report = snn.energy_report(model, with_schedule(variables, schedule), images)
+    for layer in report.neurons.values():
+        np.testing.assert_array_equal(layer.updates, layer.shape.neurons * mask)
 
 
 def test_no_early_exit_because_a_later_step_counts(model, variables, images):

@@ -69,7 +69,8 @@ class NeuronUpdates:
 
     Attributes:
       spikes: mean number of neurons that emit something at each time step, after the mask, [T].
-      updates: membrane updates at each time step [T]: all neurons, up to the last active step.
+      updates: membrane updates at each time step [T]: of all neurons up to the last active step,
+        or at active steps alone if no potential goes from step to step.
       picojoule: energy of the updates.
       shape: the static part.
     """
@@ -118,11 +119,11 @@ def neuron_updates(shape, active, mask, examples, accounting):
     Args:
       shape: its `NeuronShape`.
       active: neurons that emit something at each time step, summed over the examples, [T].
-      mask: bool [T], its active steps; after the last of them nothing depends on the membrane.
+      mask: bool [T], its active steps.
       examples: number of examples.
       accounting: an `Accounting`.
     """
-    update, needed = shape.neuron.update(shape.time_steps), shape.neuron.steps_read(mask)
+    update, needed = shape.neuron.update(shape.time_steps), shape.neuron.steps_updated(mask)
     has_membrane = bool(update.macs or update.accumulates)
     updates = np.where(needed, shape.neurons * has_membrane, 0)
     picojoule = float(updates.sum() * accounting.membrane_update(update))

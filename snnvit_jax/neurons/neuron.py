@@ -127,6 +127,15 @@ class Neuron:
             return np.full_like(wanted, wanted.any())
         return np.logical_or.accumulate(wanted[::-1])[::-1]
 
+    def steps_updated(self, wanted):
+        """Returns the steps at which its membrane potential is computed, bool [T].
+
+        Args:
+          wanted: bool [T], the steps at which an emission is needed: without a potential that goes
+            from step to step, these alone.
+        """
+        return self.steps_read(wanted) if self.causal else wanted
+
     def update(self, time_steps):
         """Returns the `Update` that one time step costs one neuron.
 
