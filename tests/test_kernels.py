@@ -93,3 +93,22 @@ def test_what_is_no_membrane_or_has_too_few_channels_is_left_to_the_compiler(kin
 def test_an_unknown_mode_is_refused():
     with pytest.raises(ValueError, match="kernels='cpu' must be one of"), kernels.kernels("cpu"):
         pass
+
+
+def test_a_program_that_is_compiled_is_not_taken_for_that_of_another_mode():
+    layer, x = Layer("lif", train=False), jnp.asarray(RNG.normal(size=(2, T, 16, 8)), jnp.float32)
+    variables = layer.init(jax.random.key(0), x)
+    traced = []
+
+    @jax.jit
+    def run(variables, x):
+        traced.append(kernels.wanted(jax.ShapeDtypeStruct((2, T, 32), x.dtype)))
+        return layer.apply(variables, x)
+
+    results = []
+    for mode in (None, "interpret", None, "interpret"):
+        with kernels.kernels(mode):
+            results.append(run(variables, x))
+    assert traced == [False, True]
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])

@@ -21,7 +21,7 @@ MODES = ("gpu", "tpu", "interpret")
 
 _BLOCK = 2048  # values of one step: as many as the registers of a multiprocessor hold many times
 _CHANNELS = 128  # of a block at most
-_MODE = contextvars.ContextVar("kernels", default=None)
+_MODE = jax.make_user_context(None)  # a part of what `jax.jit` knows its programs by
 _INSIDE = contextvars.ContextVar("inside", default=False)
 
 
@@ -36,16 +36,13 @@ def kernels(mode):
     """
     if mode is not None and mode not in MODES:
         raise ValueError(f"kernels={mode!r} must be one of {', '.join(MODES)}, or None")
-    token = _MODE.set(mode)
-    try:
+    with _MODE(mode):
         yield
-    finally:
-        _MODE.reset(token)
 
 
 def steps_apart():
     """Returns whether time steps are to be kept apart until they are masked and pooled."""
-    return _MODE.get() == "tpu"
+    return _MODE.value == "tpu"
 
 
 def inside():
@@ -60,7 +57,7 @@ def wanted(x):
       x: array or shape [B, K, ..., C].
     """
     fits = len(x.shape) > 2 and _power_of_two(x.shape[-1]) >= 16
-    return _MODE.get() in ("gpu", "interpret") and fits
+    return _MODE.value in ("gpu", "interpret") and fits
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -230,7 +227,7 @@ def _pallas():
 
 
 def _compilation():
-    if _MODE.get() != "gpu":
+    if _MODE.value != "gpu":
         return {"interpret": True}
     from jax.experimental.pallas import triton
 
