@@ -31,7 +31,7 @@ def publish(workdir, target, history, which=LAST, split=None):
       split: of the run's data to measure on; None for the run's own held-out split.
 
     Returns:
-      What config.json then holds.
+      What config.json then holds, but for its format and the SHA-256 of the weights.
 
     Raises:
       FileNotFoundError: if the folder holds no run.
