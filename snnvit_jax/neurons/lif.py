@@ -135,9 +135,8 @@ class Emission:
 
     def _in_steps(self, pending, score, parameters):
         """Each step by itself: in one kernel, or put together when they are masked and pooled."""
-        mask = masks.binary_mask(score, self.neuron.estimator)
         x = source(pending)
-        leaves, structure = jax.tree.flatten((pending, list(mask), self.neuron.ready(parameters)))
+        leaves, structure = jax.tree.flatten((pending, list(score), self.neuron.ready(parameters)))
         place = next(i for i, leaf in enumerate(leaves) if leaf is x)
         small = [*leaves[:place], *leaves[place + 1 :]]
         function = _Steps(self.neuron, self.threshold, structure, place)
@@ -162,13 +161,14 @@ class _Steps:
         """Returns T arrays of K arrays; the last of fewer stands for all that follow."""
         membrane, emitted = jnp.zeros_like(xs[0]), []
         before, after = small[: self.place], small[self.place :]
-        mask = self.structure.unflatten([*before, xs[0], *after])[1]
-        for t, m in enumerate(mask):
+        scores = self.structure.unflatten([*before, xs[0], *after])[1]
+        for t, score in enumerate(scores):
             x = xs[min(t, len(xs) - 1)]
             pending, _, parameters = self.structure.unflatten([*before, x, *after])
             current = value(pending)
             numbers = {name: x.astype(current.dtype) for name, x in parameters.items()}
             threshold = jnp.asarray(self.threshold, current.dtype)
             membrane, spikes = self.neuron.step(membrane, current, threshold, numbers)
-            emitted.append(spikes * spread(m, spikes))
+            mask = masks.binary_mask(score, self.neuron.estimator)
+            emitted.append(spikes * spread(mask, spikes))
         return emitted

@@ -9,6 +9,8 @@ import re
 import jax
 import jax.numpy as jnp
 
+from snnvit_jax.training.leaves import per_leaf
+
 ON_NONFINITE = ("stop", "skip")
 
 
@@ -22,7 +24,7 @@ def leaf_flags(squares, batch_stats):
       batch_stats: new running statistics, a pytree of P - P1 arrays.
     """
     finite = [jnp.isfinite(square) for square in squares]
-    finite += [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(batch_stats)]
+    finite += per_leaf(jnp.isfinite, jnp.all, jax.tree.leaves(batch_stats))
     return ~jnp.stack(finite)
 
 

@@ -23,6 +23,7 @@ from snnvit_jax.time_steps import masks
 from snnvit_jax.training import gaps, nonfinite
 from snnvit_jax.training.distillation import Distillation
 from snnvit_jax.training.erasing import erase
+from snnvit_jax.training.leaves import per_leaf
 from snnvit_jax.training.mixing import Mixing, mix
 from snnvit_jax.training.objective import Objective
 from snnvit_jax.xla import backends, kernels
@@ -257,7 +258,8 @@ def train_step(state, batch, teacher=None, *, procedure):
 
 def _squares(tree):
     """The sum of squares of each leaf."""
-    return [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
+    leaves = jax.tree.leaves(tree)
+    return per_leaf(lambda leaf: jnp.square(leaf.astype(jnp.float32)), jnp.sum, leaves)
 
 
 def _step_key(seed, step):

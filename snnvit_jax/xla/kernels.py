@@ -76,12 +76,12 @@ def over_steps(function, time_steps, x, small):
 
     def kernel(x_ref, *refs):
         *small_refs, out = refs
-        ys = _written_out(function, _steps(x_ref), _numbers(small_refs))
+        ys = _written_out(function, _steps(x_ref), blocks.numbers(small_refs))
         for t, y in enumerate(ys):
             out[0, t] = y.astype(out.dtype)
 
     result = blocks.call(
-        kernel, (blocks.flat, *small), blocks.specs(), blocks.spec(time_steps), shape, x.dtype
+        kernel, blocks.operands, blocks.specs(), blocks.spec(time_steps), shape, x.dtype
     )
     return result.reshape(x.shape[0], time_steps, *x.shape[2:])
 
@@ -93,16 +93,18 @@ def _forward(function, time_steps, x, small):
 def _backward(function, time_steps, residuals, gradient):
     x, small = residuals
     blocks = _Blocks(x, small)
+    count = len(blocks.operands) - 1
 
     def pull_back(xs, numbers, gradients):
         return jax.vjp(function, xs, numbers)[1](gradients)
 
     def kernel(x_ref, *refs):
-        small_refs, g, dx = refs[: len(small)], refs[len(small)], refs[len(small) + 1]
-        of_steps, of_small = _written_out(pull_back, _steps(x_ref), _numbers(small_refs), _steps(g))
+        small_refs, (g, dx, *sums) = refs[:count], refs[count:]
+        numbers = blocks.numbers(small_refs)
+        of_steps, of_small = _written_out(pull_back, _steps(x_ref), numbers, _steps(g))
         for t, value in enumerate(of_steps):
             dx[0, t] = value.astype(dx.dtype)
-        for out, values in zip(refs[len(small) + 2 :], _by_kind(of_small), strict=True):
+        for out, values in zip(sums, _by_kind(of_small), strict=True):
             for i, value in enumerate(values):
                 out[0, 0, i] = jnp.broadcast_to(value, out.shape[-1:])
 
@@ -110,7 +112,7 @@ def _backward(function, time_steps, residuals, gradient):
     specs, shapes = zip(*map(blocks.sums, _by_kind(small)), strict=True)
     dx, *partial = blocks.call(
         kernel,
-        (blocks.flat, *small, flat),
+        [*blocks.operands, flat],
         [*blocks.specs(), blocks.spec(time_steps)],
         [blocks.spec(x.shape[1]), *specs],
         [blocks.flat.shape, *shapes],
@@ -144,6 +146,20 @@ class _Blocks:
         self.columns = min(_power_of_two(C), _CHANNELS)
         self.rows = min(_power_of_two(math.prod(space)), _BLOCK // self.columns)
         self.grid = (B, math.prod(space) // self.rows, C // self.columns)
+        self._channels = [number for number in small if number.ndim]
+        self._scalars = [number for number in small if not number.ndim]
+
+    @property
+    def operands(self):
+        """The current, the numbers of each channel, and all scalars as one array."""
+        scalars = [jnp.stack(self._scalars)] if self._scalars else []
+        return [self.flat, *self._channels, *scalars]
+
+    def numbers(self, refs):
+        """The numbers in their order, of the references to `operands` without the current."""
+        channels = iter(ref[...].astype(jnp.float32) for ref in refs[: len(self._channels)])
+        scalars = iter(refs[-1][i].astype(jnp.float32) for i in range(len(self._scalars)))
+        return [next(channels if number.ndim else scalars) for number in self.small]
 
     def spec(self, steps):
         """Of an array [B, steps, n, C]."""
@@ -154,11 +170,9 @@ class _Blocks:
     def specs(self):
         """Of the current and the numbers."""
         of_channels = _pallas().BlockSpec((self.columns,), lambda b, n, c: (c,))
-        scalar = _pallas().BlockSpec((), lambda b, n, c: ())
-        return [
-            self.spec(self.flat.shape[1]),
-            *(of_channels if number.ndim else scalar for number in self.small),
-        ]
+        of_all = _pallas().BlockSpec((len(self._scalars),), lambda b, n, c: (0,))
+        numbers = [of_channels] * len(self._channels) + [of_all] * bool(self._scalars)
+        return [self.spec(self.flat.shape[1]), *numbers]
 
     def sums(self, numbers):
         """Of what each program adds to the gradients of one kind, and the shape of all of it."""
@@ -214,10 +228,6 @@ def _evaluate(program, arguments):
 def _steps(ref):
     """The steps of a block, in float32."""
     return [ref[0, t].astype(jnp.float32) for t in range(ref.shape[1])]
-
-
-def _numbers(refs):
-    return [ref[...].astype(jnp.float32) for ref in refs]
 
 
 def _pallas():
