@@ -42,6 +42,12 @@ def test_an_output_folder_need_not_exist_but_can(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert arguments.output_folder("new") == pathlib.Path("new")
     (tmp_path / "file").touch()
+    for wrong, message in (
+        ("a" * 300, "too long"),
+        ("~nobody_at_all/x", "no user"),
+    ):
+        with pytest.raises(argparse.ArgumentTypeError, match=message):
+            arguments.output_folder(wrong)
     for below in ("file", "file/new", str(tmp_path / "file" / "new" / "er")):
         with pytest.raises(argparse.ArgumentTypeError, match="file' is no folder: give another"):
             arguments.output_folder(below)
@@ -66,7 +72,7 @@ TWICE = ("pretrained:digits_t4", "pretrained:digits_t4")
         (("cifar10/search.py", "pretrained:cifar10_t4", "OUT", "--energy=0"), "argument --energy"),
         (
             ("energy/run.py", "pretrained:digits_t4", "OUT", "--twin=pretrained:digits_learned"),
-            "must spike and the second use ReLU, got kinds=.'lif', 'lif'.",
+            "--twin must have model.neuron.kind=relu, not 'lif'",
         ),
     ],
 )

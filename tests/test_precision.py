@@ -55,6 +55,15 @@ def test_statistics_of_bfloat16_in_one_pass(about):
     assert (batch_statistics(same)[1] >= 0).all()
 
 
+@pytest.mark.parametrize("shape", [(3,), (5, 3), (2, 5, 3), (2, 4, 5, 3)])
+def test_narrow_statistics_are_those_of_each_channel_whatever_the_axes(shape):
+    x = jax.random.normal(jax.random.key(0), shape, jnp.bfloat16)
+    wide = np.asarray(x, np.float32).reshape(-1, 3)
+    mean, variance = batch_statistics(x)
+    np.testing.assert_allclose(mean, wide.mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(variance, wide.var(0), rtol=1e-4, atol=1e-6)
+
+
 def test_statistics_of_narrow_and_wide_values_have_the_same_gradient():
     x = jnp.asarray(RNG.normal(1, 2, (40, 3)), jnp.bfloat16)
     weights = jnp.float32(RNG.normal(size=(2, 3)))

@@ -21,7 +21,7 @@ from snnvit_jax.checkpoints import Checkpoints, Measured, load_variables
 from snnvit_jax.common import tensors
 from snnvit_jax.data import sources
 from snnvit_jax.pretrained import card, catalogue, folder
-from snnvit_jax.runs import classes, experiment, initial, networks, publishing, start
+from snnvit_jax.runs import classes, experiment, initial, networks, opening, publishing, start
 from snnvit_jax.runs.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -138,9 +138,9 @@ def test_a_network_of_recordings_takes_counts(tmp_path):
     model = snn.create_model("spikformer_2_256_dvs", 10, 16, 4, embed_dim=16, num_heads=2, depth=1)
     frames = np.random.default_rng(0).integers(0, 4, (2, 4, 16, 16, 2)).astype(np.uint8)
     own = model.init(jax.random.key(0), frames.astype(np.float32))
-    frame_settings = {"time_steps": 4, "sensor": [16, 16]}
+    frames_read = {"time_steps": 4, "sensor": [16, 16]}
     reading = {"kind": "recordings", "preprocess": {"size": [16, 16], "sum_channel": False}}
-    about = described(model, reading | {"frames": frame_settings})
+    about = described(model, reading | {"frames": frames_read})
     folder.write(tmp_path / "x", about, own)
     network = snn.load_pretrained(tmp_path / "x")
     assert network.image_shape == (4, 16, 16, 2)
@@ -148,8 +148,12 @@ def test_a_network_of_recordings_takes_counts(tmp_path):
     expected = model.apply(stored, frames.astype(np.float32))
     np.testing.assert_allclose(network(frames), expected, rtol=1e-5, atol=1e-6)
     assert networks.open_network(tmp_path / "x")(frames.astype(np.float32)).shape == (2, 10)
-    with pytest.raises(ValueError, match="counts of events, at least 0; one is -1"):
-        network(-np.ones(frames.shape))
+    for wrong in (-1, np.inf, np.nan):
+        with pytest.raises(ValueError, match=f"counts of events, at least 0; one is {wrong}"):
+            network(np.where(frames == frames.max(), wrong, frames.astype(float)))
+    change(tmp_path / "x", reading=reading | {"frames": frames_read | {"time_steps": 5}})
+    with pytest.raises(ValueError, match="frames.time_steps=5, model.time_steps=4 must be equal"):
+        snn.load_pretrained(tmp_path / "x")
 
 
 # By name and by path.
@@ -194,7 +198,8 @@ def test_a_description_of_another_model_or_format_is_refused(copy):
     for key, value, message in (
         ("num_classes", 7, "config.json': classes holds 10 names, model.num_classes is 7"),
         ("name", "spikformer_x", "describes no model: .*unknown model name='spikformer_x'"),
-        ("settings", None, "describes no model"),
+        ("settings", None, "model.settings=None must be an object"),
+        ("settings", {"depht": 2}, "describes no model: .*depht"),
     ):
         change(copy, format=1, model=about["model"] | {key: value})
         with pytest.raises(ValueError, match=message):
@@ -211,7 +216,13 @@ def test_a_description_of_another_model_or_format_is_refused(copy):
         ("reading.preprocess.crop_fraction", 3, "crop_fraction=3 must be None or"),
         ("reading.kind", "sounds", "kind='sounds' must be one of images, recordings"),
         ("reading.kind", {}, "kind={} must be one of"),
-        ("reading.channels", "3", "channels='3' must be a whole number"),
+        ("reading.channels", "3", "channels='3' must be 1 or 3"),
+        ("reading.channels", 2, "channels=2 must be 1 or 3"),
+        (
+            "reading.preprocess.size",
+            [8, 16],
+            r"reading.preprocess.size=\[8, 16\], model.image_size=\[8, 8\] must be equal",
+        ),
         ("reading", {}, "lacks reading.kind, which must be one of"),
         ("reading", None, "lacks reading.kind"),
         ("classes", "0123456789", "classes='0123456789' must be a tuple"),
@@ -268,6 +279,46 @@ def test_a_folder_that_lacks_a_file_says_which(copy, lost):
     ):
         with pytest.raises(FileNotFoundError, match=f"copy/{lost}'.* is missing: copy"):
             load(copy)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "{", "\0"])
+def test_a_config_that_is_none_is_refused(copy, text):
+    (copy / "config.json").write_text(text)
+    with pytest.raises(ValueError, match="config.json' (is damaged|does not describe)"):
+        snn.load_pretrained(copy)
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="config.json is not a run's configuration"):
+        Workdir(copy).read_config()
+
+
+def test_a_run_may_hold_weights_beside_its_own(run, tmp_path):
+    workdir = Workdir(shutil.copytree(run, tmp_path / "work"))
+    (workdir.path / "model.safetensors").write_bytes(tensors.pack({"a": np.zeros(1)}))
+    assert workdir.read_config() == Workdir(run).read_config()
+    assert initial.network_at(workdir.path) is None
+
+
+@pytest.mark.parametrize("trained", [None, 3, {}, {"config": None}, {"config": {"model": 1}}])
+def test_a_network_that_does_not_say_how_it_was_trained_can_be_used_but_not_opened(copy, trained):
+    change(copy, trained=trained)
+    assert "config.json does not say: " in snn.load_pretrained(copy).card
+    with pytest.raises(ValueError, match="config.json(: trained.config| does not say how)"):
+        opening.settings_of(copy)
+
+
+def test_what_could_not_be_loaded_is_not_written(tmp_path, learned):
+    with pytest.raises(ValueError, match="config.json' lacks reading.kind"):
+        folder.write(tmp_path / "x", learned.about | {"reading": {}}, learned.variables)
+    assert not (tmp_path / "x").exists()
+
+
+def test_weights_that_do_not_fit_are_named_with_their_path(copy, monkeypatch):
+    monkeypatch.chdir(copy.parent)
+    copy.rename("model")  # a word of the message
+    other = snn.create_model("spikformer_4_384", 10, 8, 4, embed_dim=16, num_heads=2, depth=1)
+    zeros = jax.eval_shape(other.init, jax.random.key(0), np.zeros((1, 8, 8, 1)))
+    with pytest.raises(ValueError, match="init_from='model': .* and [0-9]+ more; set config.model"):
+        initial.load("model", other, zeros)
 
 
 def test_a_network_is_no_run(copy):

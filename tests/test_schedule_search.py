@@ -72,7 +72,7 @@ def test_what_saves_most_for_its_use_goes_first(script):
     assert rounds[-1]["cost"] <= 30 < rounds[-2]["cost"]
 
 
-def test_a_step_that_saves_nothing_is_given_up_last(script):
+def test_a_step_that_saves_nothing_is_not_given_up(script):
     free = "block_0/attn"
 
     def energy_of(schedule):
@@ -80,3 +80,18 @@ def test_a_step_that_saves_nothing_is_given_up_last(script):
 
     rounds = list(script.search(loss_of, energy_of, everything(), 2.0, 12))
     assert {one["unit"] for one in rounds} == set(NAMES[:2])
+
+
+def test_where_the_loss_falls_what_saves_more_comes_first(script):
+    cheap, dear = NAMES[:2]
+    gains = {cheap: -0.001, dear: -0.01}  # of its first step
+
+    def loss_of(schedule):
+        return sum(gain * (not schedule.masks[name][0]) for name, gain in gains.items())
+
+    def energy_of(schedule):
+        prices = {cheap: 0.01, dear: 1.0}
+        return sum(prices.get(name, 0.0) * steps for name, steps in schedule.layers.items())
+
+    rounds = list(script.search(loss_of, energy_of, everything(), 3.04, 12))
+    assert [(one["unit"], one["step"]) for one in rounds] == [(dear, 0)]

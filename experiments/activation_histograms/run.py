@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from snnvit_jax import layer_names
 from snnvit_jax.common.arguments import output_folder, whole
+from snnvit_jax.neurons import describe
 from snnvit_jax.report import figures
 from snnvit_jax.runs import analysis
 
@@ -32,7 +33,7 @@ def measure(snn, ann):
     Raises:
       ValueError: if the runs are not of such models.
     """
-    analysis.check_twins(snn[0].model.config, ann[0].model.config)
+    check_twins(snn[0].model.config, ann[0].model.config)
     return {
         "examples": len(snn[0].eval_source),
         "split": snn[0].eval_source.split,
@@ -82,6 +83,19 @@ def draw(result):
     axes[-1][0].set_xlabel("activation")
     axes[-1][1].set_xlabel("mean spikes over time")
     return figure
+
+
+def check_twins(spiking, relu):
+    """Raises ValueError unless two models are the same but for their neurons.
+
+    Args:
+      spiking: configuration of the one with spikes.
+      relu: configuration of the one with ReLU.
+    """
+    kinds = tuple(describe(config.neuron)["kind"] for config in (spiking, relu))
+    if not spiking.neuron.spiking or kinds[1] != "relu":
+        raise ValueError(f"the first run must spike and the second use ReLU, got {kinds=}")
+    analysis.check_architectures(spiking, relu)
 
 
 def _by_block(layers, order):
@@ -153,7 +167,7 @@ def main():
     try:
         places, which = (args.snn_workdir, args.ann_workdir), (args.examples, args.data_dir)
         runs = [analysis.open_run(place, *which) for place in places]
-        analysis.check_twins(*(experiment.model.config for experiment, _ in runs))
+        check_twins(*(experiment.model.config for experiment, _ in runs))
     except (ValueError, OSError) as error:
         parser.error(str(error))
     result = measure(*runs)

@@ -25,8 +25,10 @@ import numpy as np
 import tqdm
 from matplotlib.figure import Figure
 
-from snnvit_jax.common import files, markdown, values
+from snnvit_jax.common import files, markdown
 from snnvit_jax.common.arguments import number, output_folder, whole
+from snnvit_jax.common.values import number as number_rule
+from snnvit_jax.common.values import whole as whole_rule
 from snnvit_jax.report import figures
 from snnvit_jax.runs import apart
 from snnvit_jax.runs.workdir import Workdir
@@ -34,10 +36,13 @@ from snnvit_jax.runs.workdir import Workdir
 ROOT = pathlib.Path(__file__).parents[2]
 LOOK = {
     "learned": {"color": figures.ACCENT, "markers": "o^v", "label": "learned, out of T = {}"},
-    "measured": {
-        "color": figures.INK,
-        "markers": "D",
-        "label": "measured, out of T = {}",
+    **{
+        f"by {what}": {
+            "color": figures.INK,
+            "markers": marker,
+            "label": f"measured, by {what}, out of T = {{}}",
+        }
+        for what, marker in (("change", "D"), ("loss", "P"), ("energy", "X"))
     },
     "fixed": {"color": figures.SECOND, "markers": "s", "label": "all T steps"},
 }
@@ -49,7 +54,7 @@ class Point:
     """One network to train.
 
     Attributes:
-      kind: "learned" or "fixed"; results of others may be shown beside them, "measured".
+      kind: "learned" or "fixed"; results of search.py may be shown beside them, "by change", ...
       time_steps: T.
       target: average time steps to end at; T for "fixed", which leaves nothing to give up.
       seed: of the run.
@@ -315,11 +320,12 @@ def read_results(paths):
 
 def _is_result(one):
     """Whether this is what `read` returns of a network, as far as it is shown."""
-    if not isinstance(one, dict) or one.get("kind") not in LOOK:
+    if not isinstance(one, dict) or one.get("kind") not in list(LOOK):
         return False
-    shown = ("time_steps", "target", "seed", "spike_penalty", "accuracy", "examples", "seconds")
-    shown += ("average_time_steps", "energy_uj")
-    return all(values.number().fits(one.get(key)) for key in shown)
+    rules = dict.fromkeys(("target", "spike_penalty", "seconds"), number_rule(0))
+    rules |= dict.fromkeys(("average_time_steps", "energy_uj"), number_rule(0))
+    rules |= {"accuracy": number_rule(0, 1), "examples": whole_rule(1), "time_steps": whole_rule(1)}
+    return all(rule.fits(one.get(key)) for key, rule in (rules | {"seed": whole_rule(0)}).items())
 
 
 def train_wanted(options):

@@ -16,9 +16,11 @@ round measured.
 import argparse
 import functools
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from tqdm import tqdm
 
@@ -62,7 +64,7 @@ def without(schedule, layers, step):
 
 
 def search(loss_of, cost_of, schedule, target, width):
-    """Yields what each round measured, until the cost is at the target.
+    """Yields what each round measured, until the cost is at the target or nothing saves any.
 
     Args:
       loss_of: function of a schedule.
@@ -94,14 +96,21 @@ def search(loss_of, cost_of, schedule, target, width):
             tried[unit, step] = (loss_of(other), cost_of(other), other)
             harm[unit, step] = _harm(tried[unit, step][0] - loss, cost - tried[unit, step][1])
         unit, step = min(fresh, key=harm.get)
+        if harm[unit, step] == jnp.inf:
+            return
         loss, cost, schedule = tried[unit, step]
         found = {"unit": unit, "step": step, "loss": loss, "average": schedule.average}
         yield found | {"cost": cost, "schedule": schedule}
 
 
-def _harm(loss, saved):
-    """The loss for each unit of cost that is saved; nothing saved is worth no loss."""
-    return loss / saved if saved > 0 else jnp.inf
+def _harm(lost, saved):
+    """How much more is lost for each unit of cost that is saved; the least is given up first.
+
+    What is gained besides, where the loss falls, counts for more the more is saved.
+    """
+    if saved <= 0:
+        return jnp.inf
+    return lost / saved if lost > 0 else lost * saved
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -148,7 +157,8 @@ def energy_function(experiment, variables):
       experiment: from `analysis.open_run`; its first `COUNTED` images are counted.
       variables: of its model.
     """
-    images = next(iter(analysis.batches(experiment, "counting")))[0]["image"][:COUNTED]
+    batch = next(iter(analysis.batches(experiment, "counting")))[0]
+    images = batch["image"][np.asarray(batch["mask"])][:COUNTED]
 
     def cost_of(schedule):
         changed = with_schedule(variables, schedule)
@@ -157,17 +167,14 @@ def energy_function(experiment, variables):
     return cost_of
 
 
-def main():
+def parse():
+    """Returns the options, what `analysis.open_run` gives, the network, and the split."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("network", help="pretrained:NAME, or the folder of a trained network")
     parser.add_argument("out", type=output_folder, help="folder to write")
     goal = parser.add_mutually_exclusive_group()
     goal.add_argument("--target", type=number(1), default=2.0, help="average number of time steps")
-    goal.add_argument(
-        "--energy",
-        type=number(above=0),
-        help="of an image in microjoules, in place of it",
-    )
+    goal.add_argument("--energy", type=number(above=0), help="of an image in µJ, in place of it")
     parser.add_argument("--examples", type=whole(1), default=512, help="training images to look at")
     parser.add_argument("--criterion", choices=("change", "loss"), default="change")
     parser.add_argument("--width", type=whole(1), default=8, help="steps measured in a round")
@@ -178,23 +185,41 @@ def main():
         network = snn.load_pretrained(options.network.removeprefix("pretrained:"))
         split = opening.settings_of(options.network)[0].data.train_split
         opened = (options.network, options.examples, options.data_dir, split)
-        experiment, variables = analysis.open_run(*opened)
+        return options, analysis.open_run(*opened), network, split
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    rounds, schedule = [], network.schedule
+
+
+def measure(options, run, schedule):
+    """Returns what the rounds measured, with a progress bar, and the schedule that was found.
+
+    Raises:
+      SystemExit: if the goal is not reached, or nothing is to be given up for it.
+    """
+    goal, cost_of, unit = options.target, lambda schedule: schedule.average, "time steps"
+    if options.energy is not None:
+        goal, cost_of, unit = options.energy, energy_function(*run), "µJ"
+    rounds, cost = [], cost_of(schedule)
     with tqdm(unit="round") as bar:
-        loss_of = loss_function(experiment, variables, options.criterion)
-        goal, cost_of = options.target, lambda schedule: schedule.average
-        if options.energy is not None:
-            goal, cost_of = options.energy, energy_function(experiment, variables)
+        loss_of = loss_function(*run, options.criterion)
         for one in search(loss_of, cost_of, schedule, goal, options.width):
-            schedule = one.pop("schedule")
+            schedule, cost = one.pop("schedule"), one["cost"]
             rounds.append(one)
             bar.set_postfix(one)
             bar.update()
+    if cost > goal:
+        sys.exit(f"error: {goal:g} {unit} cannot be reached, the least is {cost:.3g}")
+    if not rounds:
+        sys.exit(f"error: nothing to give up, it has {cost:.3g} {unit} and {goal:g} are asked for")
+    return rounds, schedule
+
+
+def main():
+    options, run, network, split = parse()
+    rounds, schedule = measure(options, run, network.schedule)
     pretrained.write(options.out, network.about, with_schedule(network.variables, schedule))
     found = {"split": split, "examples": options.examples, "criterion": options.criterion}
-    found |= {"cost": "time steps" if options.energy is None else "microjoule", "target": goal}
+    found |= {"target": options.target} if options.energy is None else {"energy": options.energy}
     found |= {"rounds": rounds, "masks": schedule.as_lists()}
     files.write_text(options.out / "search.json", json.dumps(found, indent=1) + "\n")
 

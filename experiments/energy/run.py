@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from snnvit_jax.common import markdown as tables
 from snnvit_jax.common.arguments import output_folder, whole
+from snnvit_jax.neurons import describe
 from snnvit_jax.runs import analysis
 from snnvit_jax.time_steps.schedule import with_schedule
 
@@ -40,6 +41,19 @@ def measure(experiment, variables, twin=None):
     if twin is not None:
         found["ReLU in place of spikes"] = analysis.evaluate(*twin)
     return found
+
+
+def check_twin(config, twin):
+    """Raises ValueError unless a network is another one with ReLU.
+
+    Args:
+      config: of the model of one network.
+      twin: of the other one.
+    """
+    analysis.check_architectures(config, twin)
+    kind = describe(twin.neuron)["kind"]
+    if kind != "relu":
+        raise ValueError(f"--twin must have model.neuron.kind=relu, not {kind!r}")
 
 
 def markdown(found):
@@ -84,7 +98,7 @@ def main():
         run = analysis.open_run(args.workdir, args.examples, args.data_dir)
         twin = args.twin and analysis.open_run(args.twin, args.examples, args.data_dir)
         if twin:
-            analysis.check_twins(run[0].model.config, twin[0].model.config)
+            check_twin(run[0].model.config, twin[0].model.config)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     found = measure(*run, twin)

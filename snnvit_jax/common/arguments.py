@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import pathlib
 
 from snnvit_jax.common import values
 from snnvit_jax.common.paths import expanded
@@ -22,8 +21,8 @@ def number(*args, **more):
     """Returns the type of a finite number.
 
     Args:
-      *args: of `values.number`.
-      **more: likewise.
+      *args: the least and the most that fit, see `values.number`.
+      **more: `above` or `below`, what it must be above or below in place of them.
     """
     return _typed(float, values.number(*args, **more))
 
@@ -38,13 +37,16 @@ def output_folder(text):
       argparse.ArgumentTypeError: for a path at or above which there is something else, or a folder
         that may not be written to.
     """
-    path = expanded(text)
-    there = next(one for one in (path, *path.parents) if one.exists() or one.is_symlink())
+    try:
+        path = expanded(text)
+        there = next(one for one in (path, *path.parents) if one.exists() or one.is_symlink())
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     if not there.is_dir():
         raise argparse.ArgumentTypeError(f"{str(there)!r} is no folder: give another path")
-    if not os.access(there, os.W_OK):
+    if not os.access(there, os.W_OK | os.X_OK):
         raise argparse.ArgumentTypeError(f"{str(there)!r} may not be written to")
-    return pathlib.Path(path)
+    return path
 
 
 def _typed(kind, rule):

@@ -48,9 +48,16 @@ def batch_statistics(values, about=0.0):
         mean = jnp.mean(x, axes)
         return mean, jnp.mean(jnp.square(x - mean), axes)
     x = x.astype(jnp.float32) - about
-    sums = jnp.stack([jnp.sum(each, axes[1:]) for each in (x, jnp.square(x))])
-    first, second = jnp.sum(sums, 1) * (x.shape[-1] / x.size)  # in one: both are few values by now
+    first, second = _means(x, jnp.square(x), axes)
     return about + first, jnp.maximum(second - jnp.square(first), 0)
+
+
+def _means(one, other, axes):
+    """The means of two arrays of one shape; the last sum, of few values, is one for both."""
+    if len(axes) < 2 or not one.size:
+        return jnp.mean(one, axes), jnp.mean(other, axes)
+    sums = jnp.stack([jnp.sum(each, axes[1:]) for each in (one, other)])
+    return jnp.sum(sums, 1) * (one.shape[-1] / one.size)
 
 
 def _statistics_forward(values, about):

@@ -132,13 +132,25 @@ class ParallelNeuron(Neuron):
     def run(self, current, threshold, parameters, axis=0):
         """See `Neuron.run`."""
         x = jnp.moveaxis(current, axis, 0)
+        return self._fired(x, range(len(x)), parameters, axis)
+
+    def run_at(self, current_at, steps, shape, time_steps, threshold, parameters):
+        """See `Neuron.run_at`: a row of W for each step that is wanted."""
+        x = [jnp.broadcast_to(current_at(t), shape) for t in range(time_steps)]
+        return self._fired(x, steps, parameters, axis=1)
+
+    def _fired(self, x, steps, parameters, axis):
         kernel, bias = (jnp.asarray(parameters[name]) for name in ("time_kernel", "time_bias"))
         # Written out: T is small, and the potential must not depend on a product's precision.
         h = [
             sum(spread(kernel[t, s], x[s]) * x[s] for s in range(len(x))) + spread(bias[t], x[t])
-            for t in range(len(x))
+            for t in steps
         ]
         return jnp.moveaxis(fire(jnp.stack(h), self.surrogate, self.alpha), 0, axis)
+
+    def steps_updated(self, wanted):
+        """See `Neuron.steps_updated`: no potential goes from step to step."""
+        return wanted
 
     def update(self, time_steps):
         """See `Neuron.update`: a row of W."""

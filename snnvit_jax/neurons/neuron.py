@@ -131,10 +131,9 @@ class Neuron:
         """Returns the steps at which its membrane potential is computed, bool [T].
 
         Args:
-          wanted: bool [T], the steps at which an emission is needed: without a potential that goes
-            from step to step, these alone.
+          wanted: bool [T], the steps at which an emission is needed.
         """
-        return self.steps_read(wanted) if self.causal else wanted
+        return self.steps_read(wanted)
 
     def update(self, time_steps):
         """Returns the `Update` that one time step costs one neuron.

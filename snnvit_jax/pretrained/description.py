@@ -23,19 +23,24 @@ _RULES = {
     "model/num_classes": values.whole(1),
     "model/image_size": _SIZE,
     "model/time_steps": values.whole(1),
+    "model/settings": values.Rule("an object", lambda value: isinstance(value, dict)),
     "classes": values.several(values.text()),
     "reading/kind": values.one_of((IMAGES, RECORDINGS)),
     "reading/preprocess/size": _SIZE,
 }
 _RULES_OF = {
     IMAGES: {
-        "reading/channels": values.whole(1),
+        "reading/channels": values.Rule("1 or 3", lambda value: value in (1, 3)),
         "reading/preprocess/mean": values.several(values.number()),
         "reading/preprocess/std": values.several(values.number(above=0)),
         "reading/preprocess/crop_fraction": _FRACTION,
     },
-    RECORDINGS: {"reading/preprocess/sum_channel": values.flag()},
+    RECORDINGS: {
+        "reading/preprocess/sum_channel": values.flag(),
+        "reading/frames/time_steps": values.whole(1),
+    },
 }
+_MAY_BE_MISSING = {"reading/preprocess/crop_fraction", "reading/preprocess/sum_channel"}
 # What the card shows beside that.
 _OF_CARD = {
     "name": values.text(),
@@ -77,8 +82,11 @@ def check(about, file):
     names, count = len(about["classes"]), about["model"]["num_classes"]
     if names != count:
         raise ValueError(f"{file!r}: classes holds {names} names, model.num_classes is {count}")
+    _check_equal(about, "reading/preprocess/size", "model/image_size", file)
     if kind == IMAGES:
         _check_channels(about["reading"], file)
+    else:
+        _check_equal(about, "reading/frames/time_steps", "model/time_steps", file)
 
 
 def image_shape(about):
@@ -91,7 +99,7 @@ def image_shape(about):
     size = tuple(reading["preprocess"]["size"])
     if reading["kind"] == IMAGES:
         return (*size, reading["channels"])
-    polarities = 3 if reading["preprocess"]["sum_channel"] else 2  # and perhaps their sum
+    polarities = 3 if reading["preprocess"].get("sum_channel") else 2  # and perhaps their sum
     return (about["model"]["time_steps"], *size, polarities)
 
 
@@ -118,12 +126,22 @@ def missing_for_card(about):
 
 def _check(about, entry, rule, file):
     value, name = at(about, entry), entry.replace("/", ".")
+    if value is _NOTHING and entry in _MAY_BE_MISSING:
+        return
     if value is _NOTHING:
         raise ValueError(f"{file!r} lacks {name}, which must be {rule.must}")
     try:
         rule.check(name, value)
     except ValueError as error:
         raise ValueError(f"{file!r}: {error}") from error
+
+
+def _check_equal(about, entry, other, file):
+    values_there = at(about, entry), at(about, other)
+    if values_there[0] != values_there[1]:
+        names = (name.replace("/", ".") for name in (entry, other))
+        said = ", ".join(f"{n}={v!r}" for n, v in zip(names, values_there, strict=True))
+        raise ValueError(f"{file!r}: {said} must be equal")
 
 
 def _check_channels(reading, file):

@@ -24,6 +24,7 @@ FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 _KEYS = ("format", "sha256", "model", "classes", "reading")
 _STORED = np.float16  # of matrices
+_OF_RUNS = "optimizer"  # what config.json of a run holds, beside which weights may lie too
 _LFS = b"version https://git-lfs"  # what a clone holds in place of a large file
 
 
@@ -34,12 +35,14 @@ def is_network(path):
       path: of the folder.
     """
     path = pathlib.Path(path)
-    if (path / WEIGHTS).is_file() or not (path / CONFIG).is_file():
-        return (path / WEIGHTS).is_file()
+    has_weights = (path / WEIGHTS).is_file()
+    if not (path / CONFIG).is_file():
+        return has_weights
     try:
-        return set(_KEYS) <= json.loads((path / CONFIG).read_bytes()).keys()
-    except (AttributeError, ValueError):
-        return False
+        keys = json.loads((path / CONFIG).read_bytes()).keys()
+    except (AttributeError, RecursionError, ValueError):
+        return has_weights
+    return set(_KEYS) <= keys or (has_weights and _OF_RUNS not in keys)
 
 
 def check_free(path):
@@ -66,16 +69,19 @@ def write(path, about, variables):
       variables: {"params", "batch_stats"} on the host.
 
     Raises:
-      ValueError: naming a weight that is not finite, also as it is stored.
+      ValueError: naming a weight that is not finite, also as it is stored, or what does not fit in
+        `about`; nothing is written then.
       OSError: if something cannot be written.
     """
     path, content = pathlib.Path(path), packed(variables)
     about = {"format": FORMAT, **about, "sha256": hashlib.sha256(content).hexdigest()}
     text = json.dumps(about, indent=1) + "\n"
+    description.check(json.loads(text), str(path / CONFIG))
+    page = card.render(json.loads(text))  # as whoever loads it sees it
     files.make_folder(path)
     files.write_bytes(path / WEIGHTS, content)
     files.write_text(path / CONFIG, text)
-    files.write_text(path / CARD, card.render(json.loads(text)))  # as whoever loads it sees it
+    files.write_text(path / CARD, page)
 
 
 def packed(variables):
@@ -108,7 +114,7 @@ def read_config(path):
         raise FileNotFoundError(f"{str(file)!r} is missing: copy the network's whole folder")
     try:
         about = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"{str(file)!r} is damaged, it is no JSON: {error}") from error
     missing = [key for key in _KEYS if key not in about] if isinstance(about, dict) else [*_KEYS]
     if missing:

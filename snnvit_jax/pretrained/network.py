@@ -14,7 +14,7 @@ from snnvit_jax.time_steps.schedule import TimeStepSchedule
 from snnvit_jax.xla import backends
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Pretrained:
     """A trained network.
 
@@ -45,7 +45,7 @@ class Pretrained:
         Raises:
           ValueError: for a network of recordings, which are not normalised.
         """
-        if self.about["reading"]["kind"] != "images":
+        if self.about["reading"]["kind"] == description.RECORDINGS:
             raise ValueError("this network reads recordings, whose frames are not normalised")
         preprocess = self.about["reading"]["preprocess"]
         return tuple(preprocess["mean"]), tuple(preprocess["std"])
@@ -70,7 +70,8 @@ class Pretrained:
 
         Args:
           images: [B, *image_shape]; whole numbers from 0 to 255 (uint8) or floating-point numbers
-            from 0 to 1; of recordings, counts of events.
+            from 0 to 1; of recordings, counts of events of both polarities, and their sum if there
+            is a third channel.
 
         Raises:
           ValueError: for another shape, type or range.
@@ -120,10 +121,9 @@ def _counts(frames):
     if frames.dtype.kind not in "ui" and not jnp.issubdtype(frames.dtype, jnp.floating):
         raise ValueError(f"frames of type {frames.dtype} must be numbers")
     frames = frames.astype(np.float32)
-    if not (frames.min() >= 0 and np.isfinite(frames).all()):
-        raise ValueError(
-            f"frames must hold counts of events, at least 0; one is {frames.min():.4g}"
-        )
+    wrong = frames[~(np.isfinite(frames) & (frames >= 0))]
+    if wrong.size:
+        raise ValueError(f"frames must hold counts of events, at least 0; one is {wrong[0]:.4g}")
     return frames
 
 

@@ -13,7 +13,7 @@ from snnvit_jax import evaluation
 from snnvit_jax.common.pixels import seen
 from snnvit_jax.data import loader
 from snnvit_jax.distributed.sharding import replicate, shard_batch
-from snnvit_jax.neurons import describe, recording
+from snnvit_jax.neurons import recording
 from snnvit_jax.runs import classes, opening
 from snnvit_jax.runs.experiment import build
 from snnvit_jax.time_steps.schedule import TimeStepSchedule, with_schedule
@@ -126,26 +126,23 @@ def evaluate(experiment, variables):
     )
 
 
-def check_twins(spiking, relu):
-    """Raises ValueError unless two models are the same but for their neurons.
+def check_architectures(one, other):
+    """Raises ValueError unless two models are the same but for their neurons and time steps.
 
     Args:
-      spiking: configuration of the one with spikes.
-      relu: configuration of the one with ReLU.
+      one: configuration of a model.
+      other: configuration of another one.
 
     Raises:
-      ValueError: naming in what else they differ.
+      ValueError: naming in what they differ.
     """
-    kinds = tuple(describe(config.neuron)["kind"] for config in (spiking, relu))
-    if not spiking.neuron.spiking or kinds[1] != "relu":
-        raise ValueError(f"the first run must spike and the second use ReLU, got {kinds=}")
-    if type(spiking) is not type(relu):
-        names = tuple(type(config).__name__ for config in (spiking, relu))
+    if type(one) is not type(other):
+        names = tuple(type(config).__name__ for config in (one, other))
         raise ValueError(f"the runs are of different families: {names}")
-    for key in sorted({field.name for field in dataclasses.fields(spiking)} - _MAY_DIFFER):
-        values = getattr(spiking, key), getattr(relu, key)
-        if values[0] != values[1]:
-            raise ValueError(f"the runs are of different architectures: {key} {values}")
+    for key in sorted({field.name for field in dataclasses.fields(one)} - _MAY_DIFFER):
+        found = getattr(one, key), getattr(other, key)
+        if found[0] != found[1]:
+            raise ValueError(f"the runs are of different architectures: {key} {found}")
 
 
 def cut(schedule, module, steps):

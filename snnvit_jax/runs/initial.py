@@ -41,8 +41,9 @@ def load(path, model, initial):
 
     Raises:
       FileNotFoundError: if there is nothing at the path.
-      ValueError: if it holds no weights, or naming every one that is missing, unexpected or of
-        another shape, or one that is not finite.
+      ValueError: naming the path; if it holds no weights, they are for another form of the family,
+        or naming the first that are missing, unexpected or of another shape, or one that is not
+        finite.
     """
     check_source(path)
     with _named(path):
@@ -72,7 +73,7 @@ def _named(path):
     try:
         yield
     except ValueError as error:
-        if str(path) in str(error):
+        if repr(str(path))[1:-1] + "'" in str(error) or f"init_from={str(path)!r}" in str(error):
             raise
         raise ValueError(f"init_from={str(path)!r}: {error}") from error
 

@@ -46,7 +46,11 @@ def variables_of(place):
 
 def _of_network(folder):
     about = pretrained.read_config(folder)
-    if "config" not in about.get("trained", {}):
+    trained = about.get("trained")
+    if not isinstance(trained, dict) or "config" not in trained:
         raise ValueError(f"{folder}/config.json does not say how the network was trained")
-    config = config_lib.from_json(json.dumps(about["trained"]["config"]))
+    try:
+        config = config_lib.from_json(json.dumps(trained["config"]))
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder}/config.json: trained.config: {error}") from error
     return config, tuple(about["classes"])

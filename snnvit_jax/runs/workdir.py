@@ -85,7 +85,11 @@ class Workdir:
             )
 
     def read_config(self):
-        """Returns the configuration of the run that this folder holds, or None if it holds none."""
+        """Returns the configuration of the run that this folder holds, or None if it holds none.
+
+        Raises:
+          ValueError: if there is another config.json, such as that of a trained network.
+        """
         if not self.config.exists():
             return None
         if pretrained.is_network(self.path):

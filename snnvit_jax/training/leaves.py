@@ -6,12 +6,13 @@ import jax.numpy as jnp
 def per_leaf(values, reduce, leaves):
     """Returns reduce(values(leaf)) of each array, as a list of scalars.
 
-    Matrices are reduced to vectors first, and vectors of one length together.
+    The last axis is reduced first; what is left of each, as a vector, together with those of its
+    length.
 
     Args:
-      values: function of an array, element by element.
-      reduce: function of (array, axis), such as `jnp.sum`, that may be taken in stages.
-      leaves: arrays.
+      values: function of an array, element by element, to one type for all.
+      reduce: function of (array, axis) that may be taken in stages, such as `jnp.sum`.
+      leaves: arrays of any shapes.
     """
     vectors = [_as_vector(values(leaf), reduce) for leaf in leaves]
     members = {}

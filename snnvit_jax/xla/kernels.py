@@ -93,13 +93,13 @@ def _forward(function, time_steps, x, small):
 def _backward(function, time_steps, residuals, gradient):
     x, small = residuals
     blocks = _Blocks(x, small)
-    count = len(blocks.operands) - 1
+    operands = blocks.operands
 
     def pull_back(xs, numbers, gradients):
         return jax.vjp(function, xs, numbers)[1](gradients)
 
     def kernel(x_ref, *refs):
-        small_refs, (g, dx, *sums) = refs[:count], refs[count:]
+        small_refs, (g, dx, *sums) = refs[: len(operands) - 1], refs[len(operands) - 1 :]
         numbers = blocks.numbers(small_refs)
         of_steps, of_small = _written_out(pull_back, _steps(x_ref), numbers, _steps(g))
         for t, value in enumerate(of_steps):
@@ -112,7 +112,7 @@ def _backward(function, time_steps, residuals, gradient):
     specs, shapes = zip(*map(blocks.sums, _by_kind(small)), strict=True)
     dx, *partial = blocks.call(
         kernel,
-        [*blocks.operands, flat],
+        [*operands, flat],
         [*blocks.specs(), blocks.spec(time_steps)],
         [blocks.spec(x.shape[1]), *specs],
         [blocks.flat.shape, *shapes],
