@@ -12,14 +12,15 @@ SHAPES = [(), (3,), (5,), (3,), (1,), (0,), (3, 0), (2, 3), (4, 5, 3), (1, 1), (
 
 
 @pytest.mark.parametrize("jit", [False, True])
-def test_sums_and_alls_are_those_of_each_leaf_in_order(jit):
+@pytest.mark.parametrize("together", [False, True])
+def test_sums_and_alls_are_those_of_each_leaf_in_order(jit, together):
     leaves = [RNG.normal(size=shape).astype(np.float32) for shape in SHAPES]
 
     def sums(leaves):
-        return per_leaf(jnp.square, jnp.sum, leaves)
+        return per_leaf(jnp.square, jnp.sum, leaves, together)
 
     def positive(leaves):
-        return per_leaf(lambda x: x > -1, jnp.all, leaves)
+        return per_leaf(lambda x: x > -1, jnp.all, leaves, together)
 
     run = jax.jit if jit else lambda function: function
     leaves = list(map(jnp.asarray, leaves))
@@ -28,12 +29,12 @@ def test_sums_and_alls_are_those_of_each_leaf_in_order(jit):
 
 
 def test_of_nothing_there_is_nothing():
-    assert per_leaf(jnp.square, jnp.sum, []) == []
+    assert per_leaf(jnp.square, jnp.sum, [], True) == []
 
 
 def test_one_bad_number_is_found_wherever_it_is():
     for i in (1, 7, 8):
         leaves = [np.zeros(shape, np.float32) for shape in SHAPES]
         leaves[i].flat[-1] = np.nan
-        finite = per_leaf(jnp.isfinite, jnp.all, list(map(jnp.asarray, leaves)))
+        finite = per_leaf(jnp.isfinite, jnp.all, list(map(jnp.asarray, leaves)), True)
         assert [bool(one) for one in finite] == [j != i for j in range(len(SHAPES))]

@@ -82,7 +82,8 @@ def _load(path, model, initial):
     network = network_at(path)
     if network is not None:
         loaded = pretrained.load_pretrained(network)
-        _check_bound(path, loaded.model, model)
+        what = f"network of {loaded.about['model']['name']!r}"
+        _check_bound(path, what, loaded.model, model)
         return fit(loaded.variables, initial)
     path, key = _file_and_key(path)
     if path.is_dir():
@@ -154,11 +155,12 @@ def _from_workdir(path, model):
     config = Workdir(path).read_config()
     settings = family_settings(config.model)
     name, time_steps = settings.pop("name"), settings.pop("time_steps")
-    _check_bound(path, create_model(name, 2, config.data.image_size, time_steps, **settings), model)
+    trained = create_model(name, 2, config.data.image_size, time_steps, **settings)
+    _check_bound(path, f"run of {name!r}", trained, model)
     return load_variables(Workdir(path).checkpoints)
 
 
-def _check_bound(path, trained, model):
+def _check_bound(path, what, trained, model):
     """Raises ValueError for weights that are for another form of the family, which shapes hide."""
     family = family_of(model)
     if family_of(trained) is not family:
@@ -167,7 +169,7 @@ def _check_bound(path, trained, model):
         old, new = getattr(trained.config, key), getattr(model.config, key)
         if old != new:
             raise ValueError(
-                f"init_from={str(path)!r} was trained with {key}={old}: its weights are not for "
+                f"init_from={str(path)!r} is a {what} with {key}={old}: its weights are not for "
                 f"{key}={new}, although their shapes may fit"
             )
 

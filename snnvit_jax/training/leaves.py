@@ -3,17 +3,19 @@
 import jax.numpy as jnp
 
 
-def per_leaf(values, reduce, leaves):
+def per_leaf(values, reduce, leaves, together):
     """Returns reduce(values(leaf)) of each array, as a list of scalars.
-
-    The last axis is reduced first; what is left of each, as a vector, together with those of its
-    length.
 
     Args:
       values: function of an array, element by element, to one type for all.
       reduce: function of (array, axis) that may be taken in stages, such as `jnp.sum`.
       leaves: arrays of any shapes.
+      together: whether the last axis of each is reduced first, and what is left, as a vector,
+        together with those of its length: fewer kernels. Where arrays are divided among devices,
+        that would gather them.
     """
+    if not together:
+        return [reduce(values(leaf), None) for leaf in leaves]
     vectors = [_as_vector(values(leaf), reduce) for leaf in leaves]
     members = {}
     for i, vector in enumerate(vectors):

@@ -14,7 +14,7 @@ from snnvit_jax.training.leaves import per_leaf
 ON_NONFINITE = ("stop", "skip")
 
 
-def leaf_flags(squares, batch_stats):
+def leaf_flags(squares, batch_stats, together=False):
     """Returns which arrays hold a number that is not finite, bool [P], as `describe` reads it.
 
     A gradient whose square is not finite counts too: no second moment of an optimiser holds it.
@@ -22,9 +22,10 @@ def leaf_flags(squares, batch_stats):
     Args:
       squares: sum of the squares of each parameter's gradient, P1 scalars, as a list.
       batch_stats: new running statistics, a pytree of P - P1 arrays.
+      together: see `leaves.per_leaf`.
     """
     finite = [jnp.isfinite(square) for square in squares]
-    finite += per_leaf(jnp.isfinite, jnp.all, jax.tree.leaves(batch_stats))
+    finite += per_leaf(jnp.isfinite, jnp.all, jax.tree.leaves(batch_stats), together)
     return ~jnp.stack(finite)
 
 

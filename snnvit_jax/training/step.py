@@ -230,15 +230,16 @@ def train_step(state, batch, teacher=None, *, procedure):
     with kernels.kernels(procedure.kernels):
         gradients, batch_stats, metrics = _gradients(state, batch, drop_key, procedure)
     metrics["damaged_images"] = (jnp.sum(damaged), 1.0)
-    squares = _squares(gradients)
-    flags = nonfinite.leaf_flags(squares, batch_stats)
+    together = procedure.kernels in kernels.ON_ONE_DEVICE
+    squares = _squares(gradients, together)
+    flags = nonfinite.leaf_flags(squares, batch_stats, together)
     metrics["not_finite"] = (flags.astype(jnp.float32), 1.0)
     # One clock: the learning rate is that of `state.step`, which steps taken back count in too.
     updates, opt_state = optax.with_extra_args_support(procedure.optimizer).update(
         gradients, state.opt_state, state.params, step=state.step
     )
     metrics["gradient_norm"] = (jnp.sqrt(sum(squares)), 1.0)
-    metrics["update_norm"] = (jnp.sqrt(sum(_squares(updates))), 1.0)
+    metrics["update_norm"] = (jnp.sqrt(sum(_squares(updates, together))), 1.0)
     params = optax.apply_updates(state.params, updates)
     params = _settle_scores(state.params, params, state.step, objective)
     new = TrainState(
@@ -256,10 +257,10 @@ def train_step(state, batch, teacher=None, *, procedure):
     return procedure.placement.keep(new), metrics
 
 
-def _squares(tree):
+def _squares(tree, together):
     """The sum of squares of each leaf."""
     leaves = jax.tree.leaves(tree)
-    return per_leaf(lambda leaf: jnp.square(leaf.astype(jnp.float32)), jnp.sum, leaves)
+    return per_leaf(lambda leaf: jnp.square(leaf.astype(jnp.float32)), jnp.sum, leaves, together)
 
 
 def _step_key(seed, step):

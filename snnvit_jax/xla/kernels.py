@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 MODES = ("gpu", "tpu", "interpret")
+ON_ONE_DEVICE = ("gpu", "interpret")
 
 _BLOCK = 2048  # values of one step: as many as the registers of a multiprocessor hold many times
 _CHANNELS = 128  # of a block at most
@@ -57,7 +58,7 @@ def wanted(x):
       x: array or shape [B, K, ..., C].
     """
     fits = len(x.shape) > 2 and _power_of_two(x.shape[-1]) >= 16
-    return _MODE.value in ("gpu", "interpret") and fits
+    return _MODE.value in ON_ONE_DEVICE and fits
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
