@@ -25,10 +25,8 @@ import numpy as np
 import tqdm
 from matplotlib.figure import Figure
 
-from snnvit_jax.common import files, markdown
+from snnvit_jax.common import files, markdown, values
 from snnvit_jax.common.arguments import number, output_folder, whole
-from snnvit_jax.common.values import number as number_rule
-from snnvit_jax.common.values import whole as whole_rule
 from snnvit_jax.report import figures
 from snnvit_jax.runs import apart
 from snnvit_jax.runs.workdir import Workdir
@@ -45,6 +43,12 @@ LOOK = {
         for what, marker in (("change", "D"), ("loss", "P"), ("energy", "X"))
     },
     "fixed": {"color": figures.SECOND, "markers": "s", "label": "all T steps"},
+}
+SHOWN = {  # of a network, and what it must be
+    **dict.fromkeys(("target", "spike_penalty", "seconds"), values.number(0)),
+    **dict.fromkeys(("average_time_steps", "energy_uj"), values.number(0)),
+    **{"accuracy": values.number(0, 1), "seed": values.whole(0)},
+    **dict.fromkeys(("examples", "time_steps"), values.whole(1)),
 }
 LINES = (":", "-", "--", "-.")  # of the penalties on spikes, in turn
 
@@ -153,7 +157,7 @@ def read(point, options):
 def write(wanted, options):
     """Writes what is known so far, unless that is nothing; returns it."""
     found = {point.name: read(point, options) for point in wanted}
-    found = {name: values for name, values in found.items() if values}
+    found = {name: result for name, result in found.items() if result}
     if found:
         files.write_text(options.out / "frontier.json", json.dumps(found, indent=1) + "\n")
     return found
@@ -178,9 +182,9 @@ def spread(found):
     for kind, ones in grouped.items():
         group = dict(zip(kinds, kind, strict=True)) | {"seeds": sorted(o["seed"] for o in ones)}
         for key in ("accuracy", "average_time_steps", "energy_uj"):
-            values = [one[key] for one in ones]
-            group[key] = float(np.mean(values))
-            group[f"{key}_sd"] = float(np.std(values, ddof=1)) if len(ones) > 1 else None
+            each = [one[key] for one in ones]
+            group[key] = float(np.mean(each))
+            group[f"{key}_sd"] = float(np.std(each, ddof=1)) if len(ones) > 1 else None
         means.append(group | {"examples": ones[0]["examples"]})
     return sorted(means, key=lambda one: (one["average_time_steps"], one["kind"]))
 
@@ -322,10 +326,7 @@ def _is_result(one):
     """Whether this is what `read` returns of a network, as far as it is shown."""
     if not isinstance(one, dict) or one.get("kind") not in list(LOOK):
         return False
-    rules = dict.fromkeys(("target", "spike_penalty", "seconds"), number_rule(0))
-    rules |= dict.fromkeys(("average_time_steps", "energy_uj"), number_rule(0))
-    rules |= {"accuracy": number_rule(0, 1), "examples": whole_rule(1), "time_steps": whole_rule(1)}
-    return all(rule.fits(one.get(key)) for key, rule in (rules | {"seed": whole_rule(0)}).items())
+    return all(rule.fits(one.get(key)) for key, rule in SHOWN.items())
 
 
 def train_wanted(options):

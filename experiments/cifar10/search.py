@@ -199,14 +199,15 @@ def measure(options, run, schedule):
     goal, cost_of, unit = options.target, lambda schedule: schedule.average, "time steps"
     if options.energy is not None:
         goal, cost_of, unit = options.energy, energy_function(*run), "µJ"
-    rounds, cost = [], cost_of(schedule)
+    rounds = []
     with tqdm(unit="round") as bar:
         loss_of = loss_function(*run, options.criterion)
         for one in search(loss_of, cost_of, schedule, goal, options.width):
-            schedule, cost = one.pop("schedule"), one["cost"]
+            schedule = one.pop("schedule")
             rounds.append(one)
             bar.set_postfix(one)
             bar.update()
+    cost = rounds[-1]["cost"] if rounds else cost_of(schedule)
     if cost > goal:
         sys.exit(f"error: {goal:g} {unit} cannot be reached, the least is {cost:.3g}")
     if not rounds:

@@ -30,7 +30,9 @@ _RULES = {
 }
 _RULES_OF = {
     IMAGES: {
-        "reading/channels": values.Rule("1 or 3", lambda value: value in (1, 3)),
+        "reading/channels": values.Rule(
+            "1 or 3", lambda value: values.whole(1).fits(value) and value in (1, 3)
+        ),
         "reading/preprocess/mean": values.several(values.number()),
         "reading/preprocess/std": values.several(values.number(above=0)),
         "reading/preprocess/crop_fraction": _FRACTION,
@@ -55,8 +57,8 @@ _OF_CARD = {
     "trained/checkpoint": values.text(),
     "trained/hours": values.number(0),
     "trained/versions": values.Rule("texts by their names", lambda value: isinstance(value, dict)),
-    **dict.fromkeys(("trained/hardware", "trained/commit", "trained/command"), _WORDS),
-    "trained/note": _WORDS,
+    **dict.fromkeys(("trained/hardware", "trained/commit"), _WORDS),
+    **dict.fromkeys(("trained/command", "trained/note"), _WORDS),
     "measured/accuracy": values.number(0, 1),
     "measured/examples": values.whole(1),
     "measured/correct": values.whole(0),
@@ -137,11 +139,9 @@ def _check(about, entry, rule, file):
 
 
 def _check_equal(about, entry, other, file):
-    values_there = at(about, entry), at(about, other)
-    if values_there[0] != values_there[1]:
-        names = (name.replace("/", ".") for name in (entry, other))
-        said = ", ".join(f"{n}={v!r}" for n, v in zip(names, values_there, strict=True))
-        raise ValueError(f"{file!r}: {said} must be equal")
+    if at(about, entry) != at(about, other):
+        said = (f"{name.replace('/', '.')}={at(about, name)!r}" for name in (entry, other))
+        raise ValueError(f"{file!r}: {', '.join(said)} must be equal")
 
 
 def _check_channels(reading, file):

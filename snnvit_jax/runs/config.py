@@ -256,11 +256,15 @@ def from_json(text):
       text: JSON.
 
     Raises:
-      ValueError: for a key that is not known.
+      ValueError: for a key that is not known, or whatever else is no configuration.
     """
-    values, config = json.loads(text), default_config()
-    model_settings.add_known(config, values.get("model", {}))
-    _update(config, values, prefix="")
+    config = default_config()
+    try:
+        values = json.loads(text)
+        model_settings.add_known(config, values.get("model", {}))
+        _update(config, values, prefix="")
+    except (ArithmeticError, AttributeError, RecursionError, TypeError) as error:
+        raise ValueError(str(error)) from error
     return config
 
 

@@ -73,7 +73,7 @@ def _named(path):
     try:
         yield
     except ValueError as error:
-        if repr(str(path))[1:-1] + "'" in str(error) or f"init_from={str(path)!r}" in str(error):
+        if repr(str(path)) in str(error):
             raise
         raise ValueError(f"init_from={str(path)!r}: {error}") from error
 

@@ -51,6 +51,6 @@ def _of_network(folder):
         raise ValueError(f"{folder}/config.json does not say how the network was trained")
     try:
         config = config_lib.from_json(json.dumps(trained["config"]))
-    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{folder}/config.json: trained.config: {error}") from error
     return config, tuple(about["classes"])

@@ -92,14 +92,14 @@ class Workdir:
         """
         if not self.config.exists():
             return None
-        if pretrained.is_network(self.path):
-            raise ValueError(
-                f"{self.path} holds a trained network and no run: --config.init_from={self.path} "
-                "starts from it, in another folder"
-            )
         try:
             return config_lib.from_json(self.config.read_text())
-        except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError) as error:
+        except ValueError as error:
+            if pretrained.is_network(self.path):
+                raise ValueError(
+                    f"{self.path} holds a trained network and no run: "
+                    f"--config.init_from={self.path} starts from it, in another folder"
+                ) from error
             raise ValueError(f"{self.config} is not a run's configuration: {error}") from error
 
     def write_config(self, config, step):

@@ -122,10 +122,14 @@ def _backward(function, time_steps, residuals, gradient):
     return dx.reshape(x.shape), _totals(partial, small)
 
 
+def _kinds(numbers):
+    """Those of each channel, and scalars."""
+    return [n for n in numbers if n.ndim], [n for n in numbers if not n.ndim]
+
+
 def _by_kind(numbers):
-    """Those of each channel, and scalars: each kind has its sums in one array."""
-    kinds = [n for n in numbers if n.ndim], [n for n in numbers if not n.ndim]
-    return [kind for kind in kinds if kind]
+    """The kinds that there are: each has its sums in one array."""
+    return [kind for kind in _kinds(numbers) if kind]
 
 
 def _totals(partial, small):
@@ -147,8 +151,7 @@ class _Blocks:
         self.columns = min(_power_of_two(C), _CHANNELS)
         self.rows = min(_power_of_two(math.prod(space)), _BLOCK // self.columns)
         self.grid = (B, math.prod(space) // self.rows, C // self.columns)
-        self._channels = [number for number in small if number.ndim]
-        self._scalars = [number for number in small if not number.ndim]
+        self._channels, self._scalars = _kinds(small)
 
     @property
     def operands(self):
