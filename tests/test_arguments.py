@@ -56,6 +56,21 @@ def test_an_output_folder_need_not_exist_but_can(tmp_path, monkeypatch):
         arguments.output_folder(str(tmp_path))
 
 
+def test_an_output_file_is_in_a_folder_that_exists(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert arguments.output_file("new.json") == pathlib.Path("new.json")
+    for wrong, message in (
+        (str(tmp_path), "is a folder: give the path of a file"),
+        ("missing/new.json", "'missing/new.json': there is no folder 'missing'"),
+        ("~nobody_at_all/x", "no user"),
+    ):
+        with pytest.raises(argparse.ArgumentTypeError, match=message):
+            arguments.output_file(wrong)
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(argparse.ArgumentTypeError, match="'new.json' may not be written to"):
+        arguments.output_file("new.json")
+
+
 TWICE = ("pretrained:digits_t4", "pretrained:digits_t4")
 
 
@@ -74,6 +89,14 @@ TWICE = ("pretrained:digits_t4", "pretrained:digits_t4")
             ("energy/run.py", "pretrained:digits_t4", "OUT", "--twin=pretrained:digits_learned"),
             "--twin must have model.neuron.kind=relu, not 'lif'",
         ),
+        (("benchmarks/roofline.py", "OUT/new.json"), "there is no folder"),
+        (("benchmarks/peers.py", "--peer-python=x", "--repetitions=0"), "--repetitions: '0'"),
+        (("cifar10/draw.py", "METRICS", "OUT/figure.png"), "there is no folder"),
+        (("families/flops.py",), "the following arguments are required: out"),
+        (("families/flops.py", "FILE"), "argument out: .* is no folder"),
+        (("sharding/memory.py", "FILE"), "argument out: .* is no folder"),
+        (("accelerators/step.py", "h100", "spikformer_4_384", "0", "8", "X"), "image_size: '0'"),
+        (("accelerators/count.py", "OUT/x"), "there is no folder"),
     ],
 )
 def test_experiments_refuse_bad_arguments_at_once(words, message, tmp_path, monkeypatch, capsys):
@@ -81,6 +104,7 @@ def test_experiments_refuse_bad_arguments_at_once(words, message, tmp_path, monk
     places = {"FILE": str(tmp_path / "file"), "OUT": str(tmp_path / "out")}
     for word, place in places.items():
         words = [one.replace(word, place) for one in words]
+    monkeypatch.syspath_prepend((ROOT / "experiments" / words[0]).parent)  # for its neighbours
     script = by_path.module(ROOT / "experiments" / words[0])
     monkeypatch.setattr("sys.argv", words)
     with pytest.raises(SystemExit, match="2"):

@@ -224,8 +224,8 @@ def test_peers_is_run_and_ended(scripts, tmp_path, monkeypatch, peer, seconds, e
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["missing/out"], "there is no folder missing"),
-        (["out", "--minutes=0"], "must be greater than 0"),
+        (["missing/out"], "there is no folder 'missing'"),
+        (["out", "--minutes=0"], "'0' must be a number, above 0"),
         (["out", "--groups=cifar100"], "invalid choice"),
     ],
 )

@@ -11,7 +11,6 @@ import argparse
 import collections
 import json
 import math
-import pathlib
 import re
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ import hlo
 from step import TARGETS
 
 from snnvit_jax.common import markdown
+from snnvit_jax.common.arguments import output_file, whole
 
 # They compute nothing, or what they compute is counted where it runs.
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all")
@@ -268,8 +268,8 @@ def largest(program, found, limit):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("out", type=pathlib.Path)
-    parser.add_argument("--top", type=int, default=0, help="single kernels to show")
+    parser.add_argument("out", type=output_file)
+    parser.add_argument("--top", type=whole(0), default=0, help="single kernels to show")
     options = parser.parse_args()
     facts = json.loads(options.out.with_suffix(".json").read_text())
     target = TARGETS[facts["target"]]

@@ -29,6 +29,7 @@ from measure_rows import GROUPS, all_rows, dry
 from measure_worker import Worker, WorkerError
 
 from snnvit_jax.common import files
+from snnvit_jax.common.arguments import number, output_file
 
 PEERS = pathlib.Path(__file__).parents[1] / "benchmarks" / "peers.py"
 LEAST = 5.0  # seconds that must be left for a row to be begun
@@ -162,22 +163,15 @@ def beside_peers(options, seconds):
 def parse(arguments):
     """Returns (options, parser) of a command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("out", type=pathlib.Path, help="what the files' names begin with")
-    parser.add_argument("--minutes", type=float, default=8.0, help="all in all, compilation too")
-    parser.add_argument("--row-seconds", type=float, default=240.0, help="for a row, at most")
+    parser.add_argument("out", type=output_file, help="what the files' names begin with")
+    parser.add_argument("--minutes", type=number(above=0), default=8.0, help="all in all")
+    parser.add_argument("--row-seconds", type=number(above=0), default=240.0, help="for a row")
     parser.add_argument("--estimates", type=pathlib.Path, nargs="+", default=[])
     parser.add_argument("--peer-python", help="of an environment with SpikingJelly")
-    parser.add_argument("--peak-tflops", type=float, help="of the device, for the MFU")
+    parser.add_argument("--peak-tflops", type=number(above=0), help="of the device, for the MFU")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=GROUPS)
     parser.add_argument("--dry-run", action="store_true", help="on the CPU, with tiny sizes")
-    options = parser.parse_args(arguments)
-    if not options.out.parent.is_dir():
-        parser.error(f"there is no folder {options.out.parent}")
-    for name in ("minutes", "row_seconds", "peak_tflops"):
-        value = getattr(options, name)
-        if value is not None and not value > 0:
-            parser.error(f"--{name.replace('_', '-')}={value} must be greater than 0")
-    return options, parser
+    return parser.parse_args(arguments), parser
 
 
 def check_device(device, dry_run):

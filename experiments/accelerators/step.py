@@ -23,6 +23,7 @@ from jax.sharding import Mesh
 
 import snnvit_jax as snn
 from snnvit_jax import recipes, training
+from snnvit_jax.common.arguments import output_file, whole
 from snnvit_jax.distributed.sharding import Placement
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.training import optimizer
@@ -162,12 +163,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("model")
-    parser.add_argument("image_size", type=int)
-    parser.add_argument("batch_size", type=int, help="of one device")
-    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("image_size", type=whole(1))
+    parser.add_argument("batch_size", type=whole(1), help="of one device")
+    parser.add_argument("out", type=output_file)
     parser.add_argument("--mode", choices=("train", "eval"), default="train")
     parser.add_argument("--kernels", choices=("gpu", "tpu"), help="see training.Procedure")
-    parser.add_argument("--depth", type=int, help="of the model, if not the published one")
+    parser.add_argument("--depth", type=whole(1), help="of the model, if not the published one")
     options = parser.parse_args()
     sizes = {} if options.depth is None else {"depth": options.depth}
     text, facts = compile_step(

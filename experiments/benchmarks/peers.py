@@ -23,6 +23,8 @@ import peer_tables
 import tqdm
 from peer_cases import CASES, OURS, SIDES, sides
 
+from snnvit_jax.common.arguments import number, output_file, whole
+
 HERE = pathlib.Path(__file__).parent
 
 
@@ -150,10 +152,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--peer-python", required=True)
     parser.add_argument("--device", choices=list(CASES), default="cpu")
-    parser.add_argument("--batch-size", type=int, help="in place of each case's own")
-    parser.add_argument("--repetitions", type=int, default=7)
-    parser.add_argument("--timeout", type=float, default=600, help="seconds for one repetition")
-    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--batch-size", type=whole(1), help="in place of each case's own")
+    parser.add_argument("--repetitions", type=whole(1), default=7)
+    parser.add_argument("--timeout", type=number(above=0), default=600, help="of a repetition, s")
+    parser.add_argument("--out", type=output_file)
     options = parser.parse_args()
     found = []
     for case in CASES[options.device]:

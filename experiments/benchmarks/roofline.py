@@ -11,7 +11,6 @@ arithmetic, and what the backward pass needs of the forward pass, written and re
 
 import argparse
 import json
-import pathlib
 import statistics
 import time
 
@@ -25,7 +24,7 @@ from peers import CASES
 import snnvit_jax as snn
 from snnvit_jax import training
 from snnvit_jax.common import markdown
-from snnvit_jax.common.arguments import number, whole
+from snnvit_jax.common.arguments import number, output_file, whole
 from snnvit_jax.layers import BatchNorm, max_pool
 from snnvit_jax.neurons import LIF
 from snnvit_jax.signals import Signal
@@ -152,7 +151,7 @@ def table(result):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("out", type=output_file)
     parser.add_argument(
         "--megabytes", type=number(above=0), default=1024, help="of the neurons' current"
     )

@@ -14,7 +14,6 @@ import argparse
 import itertools
 import json
 import multiprocessing
-import pathlib
 import statistics
 import time
 
@@ -22,7 +21,7 @@ import psutil
 from throughput import recipe
 
 from snnvit_jax.common import markdown
-from snnvit_jax.common.arguments import whole
+from snnvit_jax.common.arguments import output_file, whole
 from snnvit_jax.data import loader, sources
 from snnvit_jax.data.augment.pipeline import create_augment
 from snnvit_jax.data.order import TrainingOrder
@@ -102,7 +101,7 @@ def main():
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--repetitions", type=whole(1), default=5)
-    parser.add_argument("--out")
+    parser.add_argument("--out", type=output_file)
     options = parser.parse_args()
     results = {}
     for name in options.sets:
@@ -110,7 +109,7 @@ def main():
         heading = f"{name}, batches of {SETS[name][0]}, {size / 1e6:.2f} MB each"
         print(f"\n{heading}\n\n{table(results[name])}", end="", flush=True)
     if options.out:
-        pathlib.Path(options.out).write_text(json.dumps(results, indent=1) + "\n")
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from ml_collections import config_dict
 from PIL import Image
 
 from snnvit_jax.common import markdown
-from snnvit_jax.common.arguments import whole
+from snnvit_jax.common.arguments import output_file, whole
 from snnvit_jax.data import sources
 from snnvit_jax.data.augment import randaugment, transforms
 from snnvit_jax.data.augment.pipeline import create_augment, create_preprocess
@@ -223,7 +223,7 @@ def main():
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--repetitions", type=whole(1), default=5)
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--out")
+    parser.add_argument("--out", type=output_file)
     options = parser.parse_args()
     results = {}
     for section in options.sections:
@@ -231,7 +231,7 @@ def main():
             print(f"\n{title}\n\n{table(seconds, reference)}", end="", flush=True)
             results[title] = seconds
     if options.out:
-        pathlib.Path(options.out).write_text(json.dumps(results, indent=1) + "\n")
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

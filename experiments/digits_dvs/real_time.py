@@ -6,15 +6,16 @@ confidence at which a recording exits over the held-out split, and says how many
 recording an answer has needed on average. Writes real_time.json and real_time.png into OUT.
 """
 
+import argparse
 import json
 import pathlib
-import sys
 
 import jax
 import numpy as np
 from matplotlib.figure import Figure
 
 from snnvit_jax.common import files
+from snnvit_jax.common.arguments import output_folder
 from snnvit_jax.data import loader, sources
 from snnvit_jax.evaluation import early_exit
 from snnvit_jax.report import figures
@@ -26,7 +27,11 @@ THRESHOLDS = 1 - np.geomspace(1e-3, 0.9, 41)  # from an exit for almost nobody t
 
 
 def main():
-    workdir, out = map(pathlib.Path, sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("workdir", type=pathlib.Path)
+    parser.add_argument("out", type=output_folder)
+    options = parser.parse_args()
+    workdir, out = options.workdir, options.out
     config = Workdir(workdir).read_config()
     if config is None or config.data.name not in sources.EVENT_SETS:
         raise ValueError(f"the workdir {str(workdir)!r} holds no run on recordings")

@@ -5,9 +5,8 @@ floating-point operations of one image as XLA counts them in the compiled progra
 trained: they do not depend on the weights. Writes OUT/flops.json and prints a table.
 """
 
+import argparse
 import json
-import pathlib
-import sys
 
 import jax
 import numpy as np
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 import snnvit_jax as snn
 from snnvit_jax.common import markdown as tables
+from snnvit_jax.common.arguments import output_folder
 from snnvit_jax.xla.flops import model_flops
 
 # Of each family: (model, classes, side of the images); the CIFAR form where there is one.
@@ -70,9 +70,9 @@ def markdown(rows):
 
 
 def main():
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    out, rows = pathlib.Path(sys.argv[1]), []
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("out", type=output_folder)
+    out, rows = parser.parse_args().out, []
     out.mkdir(parents=True, exist_ok=True)
     for form in tqdm(FORMS.values()):
         rows.append(measure(*form))

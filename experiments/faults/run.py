@@ -313,7 +313,7 @@ def main():
     parser.add_argument("out", type=output_folder)
     parser.add_argument("--only", choices=FAULTS, action="append")
     parser.add_argument("--kills", type=whole(0), default=50)
-    parser.add_argument("--scratch", type=pathlib.Path, help="where the runs go; kept if given")
+    parser.add_argument("--scratch", type=output_folder, help="where the runs go; kept if given")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "faults.json"

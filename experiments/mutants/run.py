@@ -31,6 +31,8 @@ from cosmic_ray.testing import run_tests
 from cosmic_ray.work_item import TestOutcome
 from targets import BY_HAND, TARGETS
 
+from snnvit_jax.common.arguments import number, output_folder, whole
+
 ROOT = pathlib.Path(__file__).parents[2]
 # Operators whose mutants are neither trivial (a shift of a float is an error) nor about nothing.
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "FloorDiv", "Mod", "Pow")
@@ -213,11 +215,11 @@ def markdown(found, explained):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=pathlib.Path)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--share", type=float, default=1.0, help="of the mutants of targets.py")
+    parser.add_argument("out", type=output_folder)
+    parser.add_argument("--seed", type=whole(0), default=0)
+    parser.add_argument("--share", type=number(0, 1), default=1.0, help="of targets.py's mutants")
     parser.add_argument("--python", default="python", help="interpreter that runs the tests")
-    parser.add_argument("--timeout", type=int, default=1200, help="seconds for a mutant")
+    parser.add_argument("--timeout", type=whole(1), default=1200, help="seconds for a mutant")
     parser.add_argument("--group", action="append", help="of targets.py; may come several times")
     parser.add_argument("--again", action="store_true", help="try unexplained survivors again")
     options = parser.parse_args()

@@ -5,10 +5,9 @@ prints what a device holds, works with and sends, in MB. Nothing is run. With OU
 OUT/memory.json.
 """
 
+import argparse
 import json
 import os
-import pathlib
-import sys
 
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
@@ -21,6 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import snnvit_jax as snn
 from snnvit_jax import training
 from snnvit_jax.common import markdown
+from snnvit_jax.common.arguments import output_folder
 from snnvit_jax.distributed.mesh import create_mesh
 from snnvit_jax.distributed.sharding import SHARDINGS, Placement
 from snnvit_jax.models import family_of
@@ -80,13 +80,16 @@ def _placed(leaf, sharding):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("out", type=output_folder, nargs="?", help="for memory.json")
+    out = parser.parse_args().out
     found = {sharding: measure(sharding) for sharding in SHARDINGS}
     head = ["MB of one device", *next(iter(found.values()))]
     rows = [[name, *values.values()] for name, values in found.items()]
     print(markdown.table(head, rows), end="")
-    if len(sys.argv) > 1:
-        path = pathlib.Path(sys.argv[1]) / "memory.json"
-        path.write_text(json.dumps(found, indent=1) + "\n")
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "memory.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -49,6 +49,30 @@ def output_folder(text):
     return path
 
 
+def output_file(text):
+    """Returns the path of a file to write to, in a folder that exists.
+
+    Args:
+      text: what the user wrote.
+
+    Raises:
+      argparse.ArgumentTypeError: for a folder, for a path in none, or for one that may not be
+        written to.
+    """
+    try:
+        path = expanded(text)
+        is_folder, in_folder = path.is_dir(), path.parent.is_dir()
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if is_folder:
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder: give the path of a file")
+    if not in_folder:
+        raise argparse.ArgumentTypeError(f"{text!r}: there is no folder {str(path.parent)!r}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} may not be written to")
+    return path
+
+
 def _typed(kind, rule):
     def parse(text):
         try:
