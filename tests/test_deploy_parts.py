@@ -130,6 +130,11 @@ def test_pooling_at_some_steps_is_that_of_each(shape):
     np.testing.assert_array_equal(pooled.values, expected)
 
 
+def test_a_factor_is_as_exact_in_the_model_as_in_what_is_deployed(x64):
+    values = np.random.default_rng(0).normal(size=(2, T, 3))
+    np.testing.assert_array_equal((Signal.of(jnp.asarray(values)) * 0.1).values, values * 0.1)
+
+
 # ---------------------------------------------------------------- folding
 
 

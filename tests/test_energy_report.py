@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 import snnvit_jax as snn
 from snnvit_jax import energy
+from snnvit_jax.energy import observation
 from snnvit_jax.neurons import LIF, create_neuron, recording
 
 # What sees integers in a Spikformer of one block: the residual stream.
@@ -303,23 +305,25 @@ def test_one_operand_that_is_not_spikes_makes_the_attention_multiply(report):
     assert layer.macs == 4 * layer.shape.macs
 
 
-def test_the_stream_of_a_deep_network_that_fires_everywhere_stays_small_integers():
-    from snnvit_jax.energy.observation import LARGEST_INTEGER
-
-    for depth in (16, 62):
-        assert 2 + 2 * depth <= LARGEST_INTEGER
-    counts = {"x": jnp.full((1, 1, 2), 2.0 + 2 * 16)}
-
-    class Deep(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            return nn.Dense(3, name="map")(x)
-
-    model = Deep()
-    variables = model.init(jax.random.key(0), counts["x"])
-    report = snn.energy_report(model, variables, counts["x"])
-    assert report.layers["map"].kind == "integers"
-    assert report.accumulates == 2 * 34 * 3
+def test_the_stream_of_a_network_that_fires_everywhere_stays_small_integers(lively):
+    depth = 6
+    sizes = {"image_size": 16, "time_steps": 2, "embed_dim": 16, "num_heads": 2, "depth": depth}
+    model = snn.create_model("spikformer_2_384", 3, **sizes)
+    variables = lively(model)
+    flat = traverse_util.flatten_dict(variables)
+    for path in flat:  # every current is 100, whatever arrives
+        if "bn" in path[-2]:
+            value = {"scale": 0.0, "bias": 100.0}.get(path[-1], 1.0)
+            flat[path] = jnp.full_like(flat[path], value)
+    images = np.full((1, 16, 16, 3), 0.5, np.float32)
+    report = snn.energy_report(model, traverse_util.unflatten_dict(flat), images)
+    assert report.not_spiking == REAL[:1]  # even the mean that the head reads is whole
+    # The patch embedding emits 1 and its position 1, every branch adds 1.
+    last = report.layers[f"block_{depth - 1}/mlp/fc1_linear"]
+    values = 2 + 2 * (depth - 1) + 1
+    assert last.kind == "integers"
+    np.testing.assert_array_equal(last.accumulates, values * last.shape.macs)  # at each step
+    assert observation.LARGEST_INTEGER >= 2 + 2 * 62  # deeper than any published one
 
 
 # ---------------------------------------------------------------- the ANN twin
@@ -396,10 +400,11 @@ IMAGENET, CIFAR = (224, 224, 3), (32, 32, 3)
 def report_at_rate(name, num_classes, image_shape, rate):
     """A report in which every neuron of a published model fires at a rate, from shapes alone."""
     model = snn.create_model(name, num_classes=num_classes)
+    multiply = model.config.input_layer, "head"
     shapes = energy.model_shapes(model, image_shape)
     units, operands = {}, {}
     for layer, shape in shapes.layers.items():
-        real = layer in REAL
+        real = layer in multiply
         per_step = {n: np.full(shape.time_steps, size) for n, size in shape.operands.items()}
         units[layer] = np.zeros(shape.time_steps)
         operands[layer] = {
@@ -414,12 +419,14 @@ def report_at_rate(name, num_classes, image_shape, rate):
 
 def test_published_multiply_accumulates_of_spikingformer_8_768():
     # The authors' counter: 520,224,768 MAC for the first convolution, counted four times.
-    report = report_at_rate("spikformer_8_768_imagenet", 1000, IMAGENET, 1.0)
-    repeated = report.under(repeat_embedding=True).layers["patch_embed/proj_conv"]
-    assert repeated.macs == 520_224_768 == 4 * report.layers["patch_embed/proj_conv"].macs
-    assert report.layers["head"].macs == 768_000
+    report = report_at_rate("spikingformer_8_768_imagenet", 1000, IMAGENET, 1.0)
+    first = snn.create_model("spikingformer_8_768_imagenet", 1000).config.input_layer
+    repeated = report.under(repeat_embedding=True)
+    assert repeated.layers[first].macs == 520_224_768 == 4 * report.layers[first].macs
+    head = report.layers["head"]
     published = 0.521e9  # with the head and its 1,000 biases
-    np.testing.assert_allclose(520_224_768 + 768_000 + 1000, published, rtol=1e-3)
+    found = repeated.layers[first].macs + head.macs + head.shape.bias_adds
+    np.testing.assert_allclose(found, published, rtol=1e-3)
 
 
 def test_published_multiply_accumulates_of_spikformer_4_384():

@@ -129,6 +129,12 @@ def test_where_jax_traces_it_says_what_to_call(learned):
     np.testing.assert_allclose(traced, learned(images), rtol=1e-5)
 
 
+def test_a_network_is_its_model_and_its_variables(learned):
+    model, variables = learned
+    assert model is learned.model
+    assert variables is learned.variables
+
+
 def test_a_network_is_shown_in_one_line(learned):
     assert repr(learned).startswith("<Pretrained digits_learned: Spikformer with ")
     assert repr(learned).endswith(", reads 8 x 8 x 1>")

@@ -450,6 +450,8 @@ def test_penalty_alone_stops_modules_at_the_target_or_less_than_a_step_below(unt
         (-3, {}, "time_steps=-3"),
         (2.5, {}, r"time_steps=2\.5"),
         ("4", {}, "time_steps='4'"),
+        (True, {}, "time_steps=True must be a whole number"),
+        (4, {"minimum": 0.5}, "min_time_steps=0.5 must be a whole number"),
         (4, {"minimum": -1}, "min_time_steps=-1"),
         (4, {"minimum": 5}, "min_time_steps=5.*time_steps=4"),
         (4, {"target": 4.5}, r"target_time_steps=4\.5.*time_steps=4"),
@@ -466,3 +468,13 @@ def test_numbers_of_time_steps_that_do_not_fit_are_named(time_steps, settings, m
 def test_numbers_of_time_steps_at_their_limits_are_accepted(settings):
     masks.check_time_steps(4, **settings)
     masks.check_time_steps(1, minimum=0, target=0.5)
+    masks.check_time_steps(np.int64(4), **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"groups": "Layer"}, "groups='Layer' must be one of"), ({"estimator": "tri"}, "estimator")],
+)
+def test_a_projection_of_another_kind_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        masks.project_scores({"lif": {masks.SCORE: jnp.zeros(4)}}, **settings)

@@ -19,7 +19,7 @@ from snnvit_jax.time_steps import masks
 from snnvit_jax.training import gaps, nonfinite, optimizer
 from snnvit_jax.training import step as step_lib
 from snnvit_jax.training.mixing import Mixing
-from snnvit_jax.training.objective import Objective
+from snnvit_jax.training.objective import Objective, StepLosses
 
 LABELS = np.array([0, 1, 2])
 
@@ -458,3 +458,26 @@ def test_an_epoch_with_the_penalty_alone_leads_to_the_minimum(tiny):
         )
     assert state.penalty_weight == 1e4
     assert set(snn.TimeStepSchedule.from_variables(state.variables).layers.values()) == {2}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("groups", "modules"),
+        ("estimator", "triangular"),
+        ("target_time_steps", -1.0),
+        ("time_step_penalty", float("nan")),
+        ("min_time_steps", 0.5),
+        ("patience_steps", 0),
+        ("freeze_step", -1),
+        ("label_smoothing", 2.0),
+    ],
+)
+def test_an_objective_that_does_not_fit_is_refused(setting, value):
+    with pytest.raises(ValueError, match=rf"objective\.{setting}={value!r} must be"):
+        Objective(**{setting: value})
+
+
+def test_step_losses_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"step_losses\.weight=1\.5 must be"):
+        StepLosses(weight=1.5)

@@ -5,11 +5,10 @@ import numbers
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 
 from snnvit_jax.common import values
 from snnvit_jax.signals import Signal, check_images
-from snnvit_jax.time_steps import masks
+from snnvit_jax.time_steps.schedule import check_time_steps_of
 
 
 def as_signal(module, images):
@@ -28,21 +27,11 @@ def as_signal(module, images):
     if isinstance(images, Signal):
         return images
     config, params = module.config, module.variables.get("params", {})
-    _check_steps(params, config.time_steps)
+    check_time_steps_of({"params": params}, config.time_steps)
     channels = image_channels(config, params)
     check_images(images, config.image_size, channels, config.time_steps)
     x = images.astype(config.dtype)
     return Signal.of(x) if np.ndim(x) == 5 else Signal.of(x[:, None], config.time_steps)
-
-
-def _check_steps(params, time_steps):
-    """Raises ValueError for variables of another number of time steps."""
-    for path, score in traverse_util.flatten_dict(params).items():
-        if path[-1] == masks.SCORE and score.shape != (time_steps,):
-            raise ValueError(
-                f"the variables have {score.shape[0]} time steps, this model {time_steps}: "
-                "snn.with_time_steps takes them from one to the other"
-            )
 
 
 def image_channels(config, params):

@@ -16,7 +16,7 @@ from snnvit_jax.xla import backends
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pretrained:
-    """A trained network.
+    """A trained network; `model, variables = network` takes it apart.
 
     Attributes:
       model: Linen module: images [B, H, W, C], normalised -> logits [B, K].
@@ -27,6 +27,9 @@ class Pretrained:
     model: Any
     variables: dict
     about: dict
+
+    def __iter__(self):
+        return iter((self.model, self.variables))
 
     @property
     def classes(self):

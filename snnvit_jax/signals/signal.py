@@ -1,10 +1,11 @@
 """`Signal`: what one layer hands to the next.
 
 Values exist at K of the T time steps. In training and evaluation these are all of them; with a
-fixed schedule they are those that have an effect, and at every other step the signal is a constant
-that the layers who read it know (zero for spikes). A static image is the same at every step and has
-K = 1. Values may be yet to be computed: a normalisation, a neuron or a pooling is computed where it
-is read, and again in the backward pass, which keeps the result of the linear map before them alone.
+fixed schedule they are those that have an effect, and at all remaining steps the signal is a
+constant that the layers which read it know (zero for spikes). A static image is the same at every
+step and has K = 1. Values may be yet to be computed: a normalisation, a neuron or a pooling is
+computed where it is read, and again in the backward pass, which keeps the result of the linear map
+before them alone.
 """
 
 import dataclasses
@@ -199,7 +200,7 @@ class Signal(flax.struct.PyTreeNode):
 
     def __mul__(self, factor):
         """The signal times a number that is not learned."""
-        result = self.then(_times, jnp.float32(factor))
+        result = self.then(_times, jnp.asarray(float(factor)))  # float64 where there is float64
         return result.trace("scale", (), (self,), factor=float(factor))
 
     # With a fixed schedule.

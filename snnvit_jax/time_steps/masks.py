@@ -5,7 +5,7 @@ any other the layer emits nothing (mask 0). The step function has no gradient, s
 estimator stands in for it (Datta et al., "Spiking Neural Networks with Dynamic Time Steps for
 Vision Transformers", arXiv 2311.16456; Bengio et al., arXiv 1308.3432).
 
-Everything here takes the whole parameter tree and touches only its scores.
+What learns them from outside a layer takes the whole parameter tree and touches only its scores.
 """
 
 import functools
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from snnvit_jax.common import values
 from snnvit_jax.common.nearest import did_you_mean
 from snnvit_jax.xla.reductions import spread
 
@@ -78,10 +79,14 @@ def binary_mask(score, estimator="identity"):
     Raises:
       ValueError: for an unknown estimator.
     """
+    _check_estimator(estimator)
+    return (score > 0).astype(score.dtype)
+
+
+def _check_estimator(estimator):
     if estimator not in ESTIMATORS:
         hint = did_you_mean(estimator, ESTIMATORS)
         raise ValueError(f"unknown {estimator=}{hint}; use one of {', '.join(ESTIMATORS)}")
-    return (score > 0).astype(score.dtype)
 
 
 @binary_mask.defjvp
@@ -101,6 +106,9 @@ def mask_spikes(spikes, score, estimator="identity", axis=0):
 
     Returns:
       The emitted spikes, shaped and typed like `spikes`.
+
+    Raises:
+      ValueError: for an unknown estimator.
     """
     mask = binary_mask(score, estimator)
     return spikes * spread(mask.reshape(-1, *[1] * (spikes.ndim - axis - 1)), spikes)
@@ -202,7 +210,12 @@ def project_scores(params, min_time_steps=1, floor=None, estimator="identity", g
 
     Returns:
       The parameter tree with projected scores.
+
+    Raises:
+      ValueError: for an unknown estimator or other groups.
     """
+    _check_estimator(estimator)
+    values.one_of(GROUPS).check("groups", groups)
     old = scores(params)
     reach = ESTIMATORS[estimator].reach
     group, sizes = _grouped(list(old), groups)
@@ -255,17 +268,18 @@ def _rank(score):
 
 
 def check_time_steps(time_steps, *, minimum=1, target=None):
-    """Raises ValueError for numbers of time steps that do not fit each other.
+    """Raises ValueError for numbers of time steps that do not fit each other, naming them.
 
     Args:
       time_steps: T, the maximum; a whole number >= 1.
       minimum: steps every layer keeps, in [0, T].
       target: average to end at, in [minimum, T]; None for none.
     """
-    if not isinstance(time_steps, int) or time_steps < 1:
-        raise ValueError(f"{time_steps=} must be a whole number of at least 1")
-    if not 0 <= minimum <= time_steps:
-        raise ValueError(f"min_time_steps={minimum} must lie between 0 and {time_steps=}")
+    values.whole(1).check("time_steps", time_steps)
+    if not values.whole(0, time_steps).fits(minimum):
+        raise ValueError(
+            f"min_time_steps={minimum} must be a whole number between 0 and {time_steps=}"
+        )
     if target is not None and not minimum <= target <= time_steps:
         raise ValueError(
             f"target_time_steps={target} must lie between min_time_steps={minimum} "

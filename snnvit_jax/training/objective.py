@@ -5,7 +5,25 @@ import dataclasses
 import jax.numpy as jnp
 import optax
 
+from snnvit_jax.common import values
 from snnvit_jax.time_steps import masks, spike_price
+
+_STEP = values.whole(0, 2**31 - 1)
+
+# What each setting must be, by its name.
+STEP_LOSSES_RULES = {"weight": values.number(0, 1), "level": values.number(0)}
+RULES = {
+    "label_smoothing": values.number(0, 1),
+    "time_step_penalty": values.number(0),
+    "target_time_steps": values.optional(values.number(0)),
+    "min_time_steps": values.whole(0),
+    "groups": values.one_of(masks.GROUPS),
+    "start_step": _STEP,
+    "anneal_steps": _STEP,
+    "freeze_step": values.optional(_STEP),
+    "patience_steps": values.whole(1),
+    "estimator": values.one_of(masks.ESTIMATORS),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,10 +36,17 @@ class StepLosses:
     Attributes:
       weight: of the second term, in [0, 1].
       level: that it draws logits to, >= 0.
+
+    Raises:
+      ValueError: naming a value that does not fit.
     """
 
     weight: float = 0.001
     level: float = 1.0
+
+    def __post_init__(self):
+        for name, rule in STEP_LOSSES_RULES.items():
+            rule.check(f"step_losses.{name}", getattr(self, name))
 
     def losses(self, logits, targets):
         """Returns the loss of each example, [B].
@@ -41,18 +66,23 @@ class Objective:
 
     Attributes:
       label_smoothing: in [0, 1].
-      time_step_penalty: weight of the time steps, relative to T.
+      time_step_penalty: >= 0. Without a target the weight of the average number of time steps over
+        T; with one, by how much that weight grows in `patience_steps` for each time step of excess.
       target_time_steps: average to end at, a budget; None to let the penalty alone decide.
-      min_time_steps: steps every layer keeps.
+      min_time_steps: steps every layer keeps, >= 0.
       groups: which layers have one schedule, one of `masks.GROUPS`.
       start_step: training step from which the scores learn.
       anneal_steps: over so many steps from there on, the budget comes down from T to the target.
       freeze_step: training step from which they stay as they are; None for never.
-      patience_steps: how fast the penalty grows while the budget is exceeded.
+      patience_steps: training steps in which an excess of one time step adds `time_step_penalty`
+        to the weight, >= 1; a run takes one epoch.
       estimator: straight-through estimator of the penalty's gradient.
       spike_prices: ((layer name, what one spike adds to the objective for its image), ...); empty
         if spikes are free.
       step_losses: None, or a `StepLosses`: the logits of each time step are judged, not their mean.
+
+    Raises:
+      ValueError: naming a value that does not fit.
     """
 
     label_smoothing: float = 0.0
@@ -67,6 +97,10 @@ class Objective:
     estimator: str = "identity"
     spike_prices: tuple[tuple[str, float], ...] = ()
     step_losses: StepLosses | None = None
+
+    def __post_init__(self):
+        for name, rule in RULES.items():
+            rule.check(f"objective.{name}", getattr(self, name))
 
     def losses(self, logits, step_logits, targets):
         """Returns what the labels charge for each example, [B].
@@ -145,7 +179,11 @@ class Objective:
         return jnp.maximum(state.penalty_weight + jnp.where(learning, change, 0.0), 0.0)
 
     def scores_learn(self, step):
-        """Returns whether the update after `step` steps may move the scores."""
+        """Returns whether the update after `step` steps may move the scores.
+
+        Args:
+          step: training steps done; may be traced.
+        """
         started = step >= self.start_step
         return started if self.freeze_step is None else started & (step < self.freeze_step)
 
