@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from snnvit_jax import energy
-from snnvit_jax.energy import convolution, operations, products
+from snnvit_jax.energy import convolution, operations
 from snnvit_jax.layers import Gate, Linear, SpikingAttention
 from snnvit_jax.neurons import LIF
 from snnvit_jax.signals import Signal
+from snnvit_jax.xla import programs
 
 RNG = np.random.default_rng(0)
 
@@ -83,7 +84,7 @@ def test_accumulates_are_the_outputs_of_a_convolution_with_ones(conv):
 def test_macs_of_a_convolution_are_those_of_its_program(conv):
     x = jnp.zeros((1, 3, 6, 4) if conv.kernel_size == 3 else (1, 3, 6, 5, 4))
     variables = jax.eval_shape(conv.init, jax.random.key(0), x)
-    (product,) = products.products(jax.make_jaxpr(conv.apply)(variables, x).jaxpr)
+    (product,) = programs.products(jax.make_jaxpr(conv.apply)(variables, x).jaxpr)
     shape = operations.layer_shape(conv, {"input": x})
     assert product.macs == shape.macs * shape.time_steps == 3 * shape.macs
     assert product.primitive == shape.primitives[0]
@@ -122,7 +123,7 @@ def test_attention_is_counted_in_the_order_that_is_computed(tokens, order):
     expected = brute_force_attention(q[0, 0], k[0, 0], v[0, 0])[order]
     assert operations.input_units(attention, operands)[0, 0] * shape.fan_out == expected
     program = jax.make_jaxpr(lambda *x: attention.apply({}, *map(Signal.of, x)).values)(q, k, v)
-    assert sum(p.macs for p in products.products(program.jaxpr)) == shape.macs
+    assert sum(p.macs for p in programs.products(program.jaxpr)) == shape.macs
     assert shape.plain_macs == 2 * tokens**2 * 4  # softmax(q kᵀ) v
 
 
@@ -291,7 +292,7 @@ def test_weights_and_layers_may_multiply_signals(kind):
 
 def test_the_products_of_a_scan_count_once_for_each_step():
     program = jax.make_jaxpr(Extra("scan").init_with_output)(jax.random.key(0), jnp.ones((1, 6, 4)))
-    found = [p for p in products.products(program.jaxpr) if p.macs == 4 * 4]
+    found = [p for p in programs.products(program.jaxpr) if p.macs == 4 * 4]
     assert len(found) == 6
 
 

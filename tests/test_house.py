@@ -23,7 +23,6 @@ GROUND = {"extras", "version"}
 FLOW = ("data", "models", "training", "runs")
 FAMILIES = sorted(path.parent.name for path in HOUSE.glob("models/*/__init__.py"))
 
-IMPORT_EXCEPTIONS = {("xla/traced.py", "energy")}
 NAME_FAMILIES = ("models", "weights")
 FAMILY_EXCEPTIONS = set()
 BACKEND_EXCEPTIONS = {"checkpoints/checkpoints.py"}
@@ -91,7 +90,7 @@ def test_packages_import_what_they_say():
         for path in files(*PACKAGES)
         for room in rooms(path) - allowed(path.parts[0]) - GROUND
     ]
-    only_needed(found, IMPORT_EXCEPTIONS)
+    assert not found
 
 
 def test_the_ground_stands_on_nothing():

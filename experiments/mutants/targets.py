@@ -62,6 +62,7 @@ TARGETS = {
             "energy/observation": _ENERGY,
             "energy/operations": _ENERGY,
             "energy/products": _ENERGY,
+            "xla/programs": _ENERGY,
         },
     ),
     "training step": (

@@ -9,8 +9,7 @@ import math
 
 from jax.extend import core
 
-from snnvit_jax.energy.nested import inner_programs
-from snnvit_jax.energy.products import Product
+from snnvit_jax.xla.programs import Product, inner_programs
 
 # primitive -> how many of its operands must depend on the images for it to be such a product
 _PRIMITIVES = {

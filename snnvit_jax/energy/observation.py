@@ -16,10 +16,11 @@ import numpy as np
 from flax import traverse_util
 
 from snnvit_jax.energy import elementwise, operations
-from snnvit_jax.energy import products as products_lib
+from snnvit_jax.energy.products import check_all_counted
 from snnvit_jax.models import variable_shapes
 from snnvit_jax.neurons import LIF, Neuron
 from snnvit_jax.signals import Signal
+from snnvit_jax.xla import programs
 
 # The largest integer that still counts as one of a residual stream. A stream grows by at most 2
 # with each block, from at most 2: every model of up to 62 blocks stays within it, whatever fires,
@@ -164,8 +165,8 @@ def _traced_shapes(model, image_shape):
     with nn.intercept_methods(interceptor(see_layer, see_neurons)):
         jax.eval_shape(model.apply, variables, images)
     program, signals = _program(model, variables, images, emissions)
-    found = products_lib.products(program) + elementwise.elementwise_products(program, signals)
-    products_lib.check_all_counted(found, layers)
+    found = programs.products(program) + elementwise.elementwise_products(program, signals)
+    check_all_counted(found, layers)
     T = max((n.time_steps for n in neurons.values()), default=1)
     for name in static:  # computed once for all time steps
         layers[name] = dataclasses.replace(layers[name], repeats=T)

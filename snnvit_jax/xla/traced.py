@@ -3,7 +3,7 @@
 import jax
 from jax.interpreters import partial_eval
 
-from snnvit_jax.energy.products import products
+from snnvit_jax.xla.programs import products
 
 
 def traced_flops(traced):
