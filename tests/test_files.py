@@ -177,7 +177,7 @@ ALLOWED = {
 }
 WRITING = {"write_text", "write_bytes", "save_file", "savez", "savetxt", "dump", "touch"}
 WRITING |= {"replace", "rename", "renames", "open", "savefig"}
-HARMLESS = {"files", "container", "dataclasses"}  # the one place, and another word of the name
+HARMLESS = {"files", "dataclasses"}  # the one place, and another word of the name
 
 
 def writes(call):

@@ -32,7 +32,7 @@ def write(path, parts):
     content = archive.getvalue()
     digest = hashlib.sha256(content).hexdigest()
     header = f"snnvit_jax deployed model, format {FORMAT}, sha256 {digest}\n"
-    write_bytes(path, header.encode() + content)
+    files.write_bytes(path, header.encode() + content)
 
 
 def read(path):
@@ -66,16 +66,6 @@ def read(path):
         )
     with zipfile.ZipFile(io.BytesIO(archive)) as file:
         return {name: file.read(name) for name in file.namelist()}
-
-
-def write_bytes(path, content):
-    """Writes a file at once and for good: see `files.write_bytes`.
-
-    Args:
-      path: file to write; its folder must exist.
-      content: bytes.
-    """
-    files.write_bytes(path, content)
 
 
 def pack_json(value):

@@ -9,7 +9,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from snnvit_jax.common import tensors
+from snnvit_jax.common import files, tensors
 from snnvit_jax.deployment import container
 from snnvit_jax.extras import needed
 from snnvit_jax.signals import check_images
@@ -119,7 +119,7 @@ class Deployed:
         """
         _check_ending(path, ".snn", ".onnx")
         if str(path).endswith(".onnx"):
-            container.write_bytes(path, self._as_onnx())
+            files.write_bytes(path, self._as_onnx())
         else:
             container.write(path, self._parts())
 
@@ -165,7 +165,7 @@ class Deployed:
           ValueError: for the name of any other kind of file.
         """
         _check_ending(path, ".safetensors")
-        container.write_bytes(path, tensors.pack(self.weights))
+        files.write_bytes(path, tensors.pack(self.weights))
 
     @property
     def _image_dtype(self):

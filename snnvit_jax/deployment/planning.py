@@ -14,7 +14,6 @@ import numpy as np
 
 from snnvit_jax.deployment.folding import as_factor, computed_now, node_factor
 from snnvit_jax.signals import Plan, Signal, Tracer
-from snnvit_jax.time_steps import masks as masks_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,16 +104,6 @@ def effects(tracer, masks, time_steps):
         for i in node.inputs:
             needed[i] |= reads
     return Effects(tracer, constants, active, needed)
-
-
-def masks_of(variables):
-    """Returns {spiking layer: bool [T]} of a model's scores.
-
-    Args:
-      variables: {"params", ...} of the model.
-    """
-    scores = masks_lib.scores(variables["params"])
-    return {name: np.asarray(score) > 0 for name, score in scores.items()}
 
 
 def _constant(node, inputs):

@@ -4,13 +4,13 @@ Counted are the training state and what the forward pass keeps for the backward 
 program needs more besides (buffers of what it is computing), and hardly ever less.
 """
 
-import functools
 import math
 
 import jax
 import jax.numpy as jnp
 
 from snnvit_jax.training.step import loss_fn
+from snnvit_jax.xla import traced
 
 
 def state_bytes(shapes):
@@ -38,22 +38,19 @@ def kept_bytes(procedure, state, image_shape, examples):
     batch = _batch(procedure, image_shape, examples)
     key = jax.eval_shape(lambda: jax.random.key(0))
 
-    def kept(params, state, batch, key):
-        loss = functools.partial(
-            loss_fn,
+    def loss(params, state, batch, key):
+        return loss_fn(
+            params,
             batch_stats=state.batch_stats,
             state=state,
             batch=batch,
             key=key,
             procedure=procedure,
         )
-        return jax.vjp(loss, params, has_aux=True)[1]
 
-    leaves = jax.tree.leaves(jax.eval_shape(kept, state.params, state, batch, key))
-    total = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    kept = traced.kept_bytes(loss, state.params, state, batch, key)
     # The weights are among what is kept, and they are part of the state.
-    weights = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.params))
-    return max(0, total - weights)
+    return max(0, kept - traced.tree_bytes(state.params))
 
 
 def _batch(procedure, image_shape, examples):
