@@ -138,15 +138,17 @@ def several(rule, count=None):
     return Rule(f"a tuple of {count or 'one or more'}, each {rule.must}", fits)
 
 
-def one_or_several(rule):
+def one_or_several(rule, count=None):
     """Returns the rule of a single value or a tuple of them.
 
     Args:
       rule: of the value, or of each.
+      count: how many a tuple must have; None for any number.
     """
-    many = several(rule)
+    many, number_of = several(rule, count), "" if count is None else f"{count} "
     return Rule(
-        f"{rule.must}, or a tuple of such", lambda value: rule.fits(value) or many.fits(value)
+        f"{rule.must}, or a tuple of {number_of}such",
+        lambda value: rule.fits(value) or many.fits(value),
     )
 
 

@@ -152,11 +152,11 @@ def test_every_published_size_is_here():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"embed_dim": 64}, "embed_dim=64 must be 4 whole numbers"),
-        ({"embed_dim": (16, 32, 48)}, r"embed_dim=\(16, 32, 48\) must be 4 whole numbers"),
+        ({"embed_dim": 64}, "embed_dim=64 must be a tuple of 4, each a whole number"),
+        ({"embed_dim": (16, 32, 48)}, r"embed_dim=\(16, 32, 48\) must be a tuple of 4,"),
         ({"embed_dim": (15, 32, 48, 64)}, "must begin with an even number"),
         ({"num_heads": 5}, "must end with two numbers divisible by num_heads=5"),
-        ({"depth": 8}, "depth=8 must be 2 whole numbers of at least 1"),
+        ({"depth": 8}, "depth=8 must be a tuple of 2, each a whole number, at least 1"),
         ({"depth": (6, 0)}, r"depth=\(6, 0\)"),
         ({"image_size": 40}, r"image_size=\(40, 40\) .* divisible by the patch stride 16"),
         ({"mlp_ratio": 0.01}, "mlp_ratio=0.01"),

@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-import numbers
 from typing import ClassVar
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from snnvit_jax.common import values
 from snnvit_jax.models import parts
 from snnvit_jax.neurons import LIFNeuron, Neuron
 from snnvit_jax.time_steps import masks
@@ -61,10 +61,9 @@ class MetaSpikeformerConfig:
 
     def __post_init__(self):
         masks.check_time_steps(self.time_steps)
-        for name, count in (("num_classes", None), ("num_heads", None)):
-            _check_whole(name, getattr(self, name), count)
-        for name, count in (("embed_dim", 4), ("depth", 2)):
-            _check_whole(name, getattr(self, name), count)
+        parts.check_whole_numbers(self, ("num_classes", "num_heads"))
+        values.several(values.whole(1), 4).check("embed_dim", self.embed_dim)
+        values.several(values.whole(1), 2).check("depth", self.depth)
         parts.check_image_size(self, STRIDE)
         if self.embed_dim[0] % 2:
             raise ValueError(f"embed_dim={self.embed_dim} must begin with an even number")
@@ -111,12 +110,3 @@ class MetaSpikeformerConfig:
           block: its number, from 0, counted over both stages.
         """
         return parts.drop_path_of(self, block, sum(self.depth))
-
-
-def _check_whole(name, value, count):
-    """Refuses anything but a whole number >= 1, or `count` of them."""
-    several = value if count and isinstance(value, tuple) else (value,)
-    whole = all(isinstance(n, numbers.Integral) and not isinstance(n, bool) for n in several)
-    if len(several) != (count or 1) or not whole or min(several) < 1:
-        wanted = f"{count} whole numbers" if count else "a whole number"
-        raise ValueError(f"{name}={value!r} must be {wanted} of at least 1")

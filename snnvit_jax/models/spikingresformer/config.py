@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-import numbers
 from typing import ClassVar
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from snnvit_jax.common import values
 from snnvit_jax.models import parts
 from snnvit_jax.neurons import LIFNeuron, Neuron
 from snnvit_jax.time_steps import masks
@@ -69,9 +69,9 @@ class SpikingResformerConfig:
         if self.stem not in STEMS:
             raise ValueError(f"stem={self.stem!r} must be one of {', '.join(STEMS)}")
         for name in ("embed_dim", "num_heads", "depth", "patch_size"):
-            _check_several(name, getattr(self, name), STAGES)
-        _check_several("group_size", self.group_sizes, STAGES, self.group_size)
-        _check_several("image_size", self.image_size, 2)
+            values.several(values.whole(1), STAGES).check(name, getattr(self, name))
+        values.one_or_several(values.whole(1), STAGES).check("group_size", self.group_size)
+        values.several(values.whole(1), 2).check("image_size", self.image_size)
         for dim, heads in zip(self.embed_dim, self.num_heads, strict=True):
             if dim % heads:
                 raise ValueError(
@@ -106,7 +106,7 @@ class SpikingResformerConfig:
     def group_sizes(self):
         """Channels of a group, of each stage."""
         size = self.group_size
-        return size if isinstance(size, tuple) else (size,) * STAGES
+        return tuple(size) if isinstance(size, (tuple, list)) else (size,) * STAGES
 
     @property
     def hidden_groups(self):
@@ -146,12 +146,3 @@ class SpikingResformerConfig:
           pair: its number among those of all stages, from 0.
         """
         return parts.drop_path_of(self, pair, sum(self.depth))
-
-
-def _check_several(name, value, count, given=None):
-    """Refuses anything but a tuple of `count` whole numbers >= 1."""
-    several = value if isinstance(value, tuple) else ()
-    whole = all(isinstance(n, numbers.Integral) and not isinstance(n, bool) for n in several)
-    if len(several) != count or not whole or min(several) < 1:
-        given = value if given is None else given
-        raise ValueError(f"{name}={given!r} must be {count} whole numbers of at least 1")
