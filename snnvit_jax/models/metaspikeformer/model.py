@@ -34,8 +34,9 @@ class MetaSpikeformer(nn.Module):
         config = self.config
         x = parts.as_signal(self, images)
         conv_block = parts.rematerialised(ConvBlock, config.remat, train)
-        for (name, kernel, blocks), width in zip(_STAGES, config.all_widths[:3], strict=True):
-            x = Downsample(config, width, kernel, name=name)(x, train)
+        stages = zip(_STAGES, config.all_widths[:3], strict=True)
+        for i, ((name, kernel, blocks), width) in enumerate(stages):
+            x = Downsample(config, width, kernel, reads_image=i == 0, name=name)(x, train)
             for block in blocks:
                 x = conv_block(config, name=block)(x, train)
         for stage, stride in ((0, 2), (1, 1)):
@@ -58,17 +59,26 @@ class MetaSpikeformer(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Spikes, a convolution that may halve the image, and its normalisation."""
+    """Spikes, a convolution that may halve the image, and its normalisation.
+
+    Attributes:
+      config: of the model.
+      features: number of output channels.
+      kernel: side of the convolution's kernel.
+      stride: of the convolution.
+      reads_image: whether there is no neuron before the convolution.
+    """
 
     config: MetaSpikeformerConfig
     features: int
     kernel: int = 3
     stride: int = 2
+    reads_image: bool = False
 
     @nn.compact
     def __call__(self, x, train):  # B K H W C
-        """Returns currents [B, K, H', W', features]; an image comes without a neuron."""
-        if self.name != "downsample1_1":
+        """Returns currents [B, K, H', W', features]."""
+        if not self.reads_image:
             x = LIF(neuron=self.config.neuron, name="encode_lif")(x)
         x = layers.Conv(
             self.features,
@@ -110,7 +120,7 @@ class SeparableConv(nn.Module):
         """Returns currents [B, T, H, W, C]."""
         config, C = self.config, x.features
         x = LIF(neuron=config.neuron, name="lif1")(x)
-        x = pointwise(2 * C, config, "pwconv1")(x)
+        x = conv1x1(2 * C, config, "pwconv1")(x)
         x = layers.BatchNorm(name="bn1")(x, train)
         x = LIF(neuron=config.neuron, name="lif2")(x)
         x = layers.Conv(
@@ -121,7 +131,7 @@ class SeparableConv(nn.Module):
             dtype=config.dtype,
             name="dwconv",
         )(x)
-        x = pointwise(C, config, "pwconv2")(x)
+        x = conv1x1(C, config, "pwconv2")(x)
         return layers.BatchNorm(name="bn2")(x, train)
 
 
@@ -178,10 +188,10 @@ class RepConv(nn.Module):
     def __call__(self, x, train):  # B T H W C
         """Returns currents [B, T, H, W, C]."""
         dtype, C = self.config.dtype, x.features
-        x = pointwise(C, self.config, "body_0")(x)
+        x = conv1x1(C, self.config, "body_0")(x)
         x = PaddedNorm(name="body_1")(x, train)
         x = layers.Conv(C, padding=0, groups=C, dtype=dtype, name="body_2_0")(x)
-        x = pointwise(C, self.config, "body_2_1")(x)
+        x = conv1x1(C, self.config, "body_2_1")(x)
         return layers.BatchNorm(name="body_2_2")(x, train)
 
 
@@ -206,12 +216,12 @@ class Mlp(nn.Module):
         x = x.tokens()
         for name, features in (("fc1", config.hidden_channels(C)), ("fc2", C)):
             x = LIF(neuron=config.neuron, name=f"{name}_lif")(x)
-            x = pointwise(features, config, f"{name}_conv", use_bias=True)(x)
+            x = conv1x1(features, config, f"{name}_conv", use_bias=True)(x)
             x = layers.BatchNorm(name=f"{name}_bn")(x, train)
         return x.images(sides)
 
 
-def pointwise(features, config, name, *, use_bias=False):
+def conv1x1(features, config, name, *, use_bias=False):
     """Returns a linear map of the channels of each place, a convolution of one pixel.
 
     Args:

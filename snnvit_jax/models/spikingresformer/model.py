@@ -105,7 +105,7 @@ class DualSpikeAttention(nn.Module):
         z = self._scaled("attn", z, attention, 2, config.tokens(self.stage), train)
         out = layers.AttentionValues(name="attention_values")(z, attention)  # B K N h d
         out = LIF(neuron=neuron, name="activation_out")(out.map(layers.merge_heads).images(sides))
-        out = Norm(name="norm_proj")(pointwise(C, config, "Wproj")(out), train)
+        out = Norm(name="norm_proj")(conv1x1(C, config, "Wproj")(out), train)
         return x + dropped(self, out, self.drop_path, train)
 
     def _transformed(self, spikes, heads, train):
@@ -140,10 +140,10 @@ class FeedForward(nn.Module):
         hidden = config.hidden_channels(stage)
         x = x.keep()  # the branch and the sum read it
         groups = hidden // config.group_sizes[stage]
-        wide = self._layer("up", x, pointwise(hidden, config, "up_1"), train).keep()
+        wide = self._layer("up", x, conv1x1(hidden, config, "up_1"), train).keep()
         grouped = conv(hidden, config, "conv_0_1", groups=groups)
         wide = wide + self._layer("conv_0", wide, grouped, train)
-        out = self._layer("down", wide, pointwise(C, config, "down_1"), train)
+        out = self._layer("down", wide, conv1x1(C, config, "down_1"), train)
         return x + dropped(self, out, self.drop_path, train)
 
     def _layer(self, name, x, linear, train):
@@ -163,7 +163,7 @@ def conv(features, config, name, **shape):
     return layers.Conv(features, dtype=config.dtype, kernel_init=_KERNEL_INIT, name=name, **shape)
 
 
-def pointwise(features, config, name):
+def conv1x1(features, config, name):
     """Returns a linear map of the channels of each place, a convolution of one pixel.
 
     Args:
