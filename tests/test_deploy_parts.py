@@ -146,8 +146,8 @@ def linear_and_norm(kernel, bias, norm):
     """The trace of an image, a linear map and a normalisation."""
     tracer, features = Tracer(), kernel.shape[-1:]
     image = tracer.add("image", (), (), kernel.shape[:1], {})
-    about = {"function": MatrixProduct(), "kernel": kernel, "bias": bias}
-    linear = tracer.add("linear", ("linear",), (image,), features, about)
+    details = {"function": MatrixProduct(), "kernel": kernel, "bias": bias}
+    linear = tracer.add("linear", ("linear",), (image,), features, details)
     tracer.add("norm", ("norm",), (linear,), features, norm)
     return tracer
 
@@ -193,8 +193,8 @@ def scaled_channels(*others):
     """The trace of a linear map whose first two channels of four are scaled, and of its readers."""
     tracer = Tracer()
     image = tracer.add("image", (), (), (5, 4), {})
-    about = {"function": MatrixProduct(), "kernel": np.ones((4, 4)), "bias": None}
-    linear = tracer.add("linear", ("linear",), (image,), (5, 4), about)
+    details = {"function": MatrixProduct(), "kernel": np.ones((4, 4)), "bias": None}
+    linear = tracer.add("linear", ("linear",), (image,), (5, 4), details)
     for start, stop in ((0, 2), *others):
         taken = OfImages(lambda x, start=start, stop=stop: x[..., start:stop])
         tracer.add("map", (), (linear,), (5, stop - start), {"function": taken})
@@ -216,8 +216,8 @@ def test_the_constant_around_a_padded_image_is_that_of_zero(x64):
     scale, bias, mean, variance = np.array([[2.0], [3.0], [-1.0], [4.0 - 1e-5]])
     tracer = Tracer()
     image = tracer.add("image", (), (), (2, 3, 1), {})
-    about = {"function": MatrixProduct(), "kernel": np.eye(1), "bias": np.array([5.0])}
-    linear = tracer.add("linear", ("linear",), (image,), (2, 3, 1), about)
+    details = {"function": MatrixProduct(), "kernel": np.eye(1), "bias": np.array([5.0])}
+    linear = tracer.add("linear", ("linear",), (image,), (2, 3, 1), details)
     norm = affine(scale, bias, mean, variance) | {"pad": 1}
     tracer.add("norm", ("norm",), (linear,), (4, 5, 1), norm)
     expected = np.full((4, 5, 1), 4.0)  # (0 + 1) * 2 / 2 + 3
@@ -230,8 +230,8 @@ def pooled_current(function, constant, shape):
     """The trace of an image, a linear map with a constant, and a map of its current."""
     tracer = Tracer()
     image = tracer.add("image", (), (), constant.shape, {})
-    about = {"function": MatrixProduct(), "kernel": np.eye(2), "bias": constant}
-    linear = tracer.add("linear", ("linear",), (image,), constant.shape, about)
+    details = {"function": MatrixProduct(), "kernel": np.eye(2), "bias": constant}
+    linear = tracer.add("linear", ("linear",), (image,), constant.shape, details)
     tracer.add("map", (), (linear,), shape, {"function": OfImages(function)})
     return tracer
 
@@ -276,17 +276,17 @@ class Network:
         if len(inputs) > 1:
             path = (f"{name}_product",) if operation == "product" else ()
             inputs = [self.tracer.add(operation, path, inputs, (2,), {"function": product})]
-        about = {"function": MatrixProduct(), "kernel": np.eye(2), "bias": np.array(constant)}
-        linear = self.tracer.add("linear", (f"{name}_linear",), inputs, (2,), about)
-        about = {"neuron": self.neuron, "threshold": 1.0, "parameters": {}}
-        self.numbers[name] = self.tracer.add("neuron", (name,), (linear,), (2,), about)
+        details = {"function": MatrixProduct(), "kernel": np.eye(2), "bias": np.array(constant)}
+        linear = self.tracer.add("linear", (f"{name}_linear",), inputs, (2,), details)
+        details = {"neuron": self.neuron, "threshold": 1.0, "parameters": {}}
+        self.numbers[name] = self.tracer.add("neuron", (name,), (linear,), (2,), details)
         return self
 
     def effective(self, output, **masks):
         """{layer: steps that are computed}, if one layer is read out."""
         masks = {name: np.array(mask, bool) for name, mask in masks.items()}
-        about = {"function": token_mean, "weights": {}}
-        self.tracer.add("readout", ("head",), (self.numbers[output],), (2,), about)
+        details = {"function": token_mean, "weights": {}}
+        self.tracer.add("readout", ("head",), (self.numbers[output],), (2,), details)
         time_steps = len(next(iter(masks.values())))
         found = planning.effects(self.tracer, masks, time_steps)
         return {name: found.computed(number) for name, number in self.numbers.items()}

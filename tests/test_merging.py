@@ -79,11 +79,11 @@ def chain_and_product():
     """The trace of two maps with a normalisation between them, and of their product by itself."""
     tracer = Tracer()
     image = tracer.add("image", (), (), (8, 7, 4), {})
-    about = {"function": MatrixProduct()}
-    first = tracer.add("linear", ("first",), (image,), (8, 7, 6), about)
+    details = {"function": MatrixProduct()}
+    first = tracer.add("linear", ("first",), (image,), (8, 7, 6), details)
     norm = tracer.add("norm", ("norm",), (first,), (10, 9, 6), {"pad": 1})
-    about = {"function": Convolution(padding=NONE, groups=6)}
-    second = tracer.add("linear", ("second",), (norm,), (8, 7, 6), about)
+    details = {"function": Convolution(padding=NONE, groups=6)}
+    second = tracer.add("linear", ("second",), (norm,), (8, 7, 6), details)
     tracer.add("product", ("gate",), (second, second), (8, 7, 6), {})
     return tracer
 

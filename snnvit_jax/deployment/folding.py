@@ -32,11 +32,11 @@ def node_factor(node):
       [C] of a normalisation, and what broadcasts to the values of one step of a scale.
     """
     if node.operation == "norm":
-        return as_factor(node.about["scale"], node.about["var"])
-    if "factor" in node.about:
-        return np.asarray(node.about["factor"], np.float64)
-    numbers = [np.asarray(number) for number in node.about["numbers"]]
-    return np.float64(computed_now(node.about["function"], *numbers))
+        return as_factor(node.details["scale"], node.details["var"])
+    if "factor" in node.details:
+        return np.asarray(node.details["factor"], np.float64)
+    numbers = [np.asarray(number) for number in node.details["numbers"]]
+    return np.float64(computed_now(node.details["function"], *numbers))
 
 
 def computed_now(function, *arrays):
@@ -71,7 +71,7 @@ def fold_kernels(tracer):
     nodes, kernels, folded, map_of = tracer.nodes, {}, set(), {}
     for number, node in enumerate(nodes):
         if node.operation == "linear":
-            kernels[node.path], map_of[number] = np.float64(node.about["kernel"]), node.path
+            kernels[node.path], map_of[number] = np.float64(node.details["kernel"]), node.path
         elif node.operation in ("norm", "scale") and node.path:
             (before,) = node.inputs
             first, factor = before, None
@@ -132,7 +132,7 @@ def _read_by_it_alone(tracer, number, first, chain, channels):
             node = tracer.nodes[other]
             if node.operation != "map":
                 return False
-            after = functools.partial(_evaluated, node.about["function"])
+            after = functools.partial(_evaluated, node.details["function"])
             if (after(before(x)) != after(before(changed))).any():
                 return False
     return True
@@ -143,7 +143,7 @@ def _composed(tracer, chain):
 
     def apply(x):
         for number in chain:
-            x = _evaluated(tracer.nodes[number].about["function"], x)
+            x = _evaluated(tracer.nodes[number].details["function"], x)
         return x
 
     return apply

@@ -60,7 +60,7 @@ def merge_chains(tracer, kernels, folded):
         (before,) = node.inputs
         first = first_of.get(before) if len(tracer.consumers(before)) == 1 else None
         if node.operation == "linear":
-            function = node.about["function"]
+            function = node.details["function"]
             function = function.function if isinstance(function, OfImages) else function
             own = function, kernels[node.path]
             one = None if first is None else compose(maps[first], _padding(paths[before]), own)
@@ -77,7 +77,7 @@ def merge_chains(tracer, kernels, folded):
 
 
 def _padding(between):
-    return sum(node.about.get("pad", 0) for node in between)
+    return sum(node.details.get("pad", 0) for node in between)
 
 
 def compose(first, pad, second):

@@ -108,26 +108,60 @@ def effects(tracer, masks, time_steps):
 
 def _constant(node, inputs):
     """What a node's signal is where it is not active."""
-    shape, about = node.shape, node.about
-    if node.operation in ("image", "neuron"):
-        return np.zeros(shape)
-    if node.operation == "linear":
-        bias = 0.0 if about["bias"] is None else np.float64(about["bias"])
-        return _applied(about["function"], inputs[0], shape, about["kernel"]) + bias
-    if node.operation == "norm":
-        factor = as_factor(about["scale"], about["var"])
-        mean, bias = np.float64(about["mean"]), np.float64(about["bias"])
-        return _framed((inputs[0] - mean) * factor + bias, (0.0 - mean) * factor + bias, shape)
-    if node.operation == "scale":
-        return inputs[0] * node_factor(node)
-    if node.operation == "sum":
-        return np.broadcast_to(sum(inputs[1:], inputs[0]), shape)
-    if node.operation == "product":
-        silent = any(not x.any() for x in inputs)
-        return np.zeros(shape) if silent else _applied(about["function"], inputs, shape)
-    if node.operation == "map":
-        return _mapped(about["function"], inputs[0], shape)
-    return _applied(about["function"], inputs[0], shape[-1:])  # a readout: the mean over space
+    return _CONSTANTS[node.operation](node, inputs)
+
+
+def _zero(node, inputs):
+    return np.zeros(node.shape)
+
+
+def _of_linear(node, inputs):
+    bias = 0.0 if node.details["bias"] is None else np.float64(node.details["bias"])
+    return _applied(node.details["function"], inputs[0], node.shape, node.details["kernel"]) + bias
+
+
+def _of_norm(node, inputs):
+    factor = as_factor(node.details["scale"], node.details["var"])
+    mean, bias = np.float64(node.details["mean"]), np.float64(node.details["bias"])
+    border = (0.0 - mean) * factor + bias
+    return _framed((inputs[0] - mean) * factor + bias, border, node.shape)
+
+
+def _of_scale(node, inputs):
+    return inputs[0] * node_factor(node)
+
+
+def _of_sum(node, inputs):
+    return np.broadcast_to(sum(inputs[1:], inputs[0]), node.shape)
+
+
+def _of_product(node, inputs):
+    if any(not x.any() for x in inputs):
+        return np.zeros(node.shape)
+    return _applied(node.details["function"], inputs, node.shape)
+
+
+def _of_map(node, inputs):
+    return _mapped(node.details["function"], inputs[0], node.shape)
+
+
+def _of_readout(node, inputs):
+    """The mean over space."""
+    return _applied(node.details["function"], inputs[0], node.shape[-1:])
+
+
+# operation -> function of (node, constants of its inputs)
+_CONSTANTS = {
+    "image": _zero,
+    "linear": _of_linear,
+    "norm": _of_norm,
+    "scale": _of_scale,
+    "map": _of_map,
+    "sum": _of_sum,
+    "product": _of_product,
+    "neuron": _zero,
+    "readout": _of_readout,
+}
 
 
 def _mapped(function, constant, shape):
@@ -175,9 +209,9 @@ def _active(node, constants, active, masks, time_steps):
         return np.ones(time_steps, bool)
     arriving = [active[i] for i in node.inputs]
     if node.operation == "neuron":
-        about, constant = node.about, constants[node.inputs[0]]
-        parameters = {name: np.asarray(x) for name, x in about["parameters"].items()}
-        possible = about["neuron"].may_emit(arriving[0], constant, about["threshold"], parameters)
+        details, constant = node.details, constants[node.inputs[0]]
+        own = {name: np.asarray(x) for name, x in details["parameters"].items()}
+        possible = details["neuron"].may_emit(arriving[0], constant, details["threshold"], own)
         return masks[node.path] & possible
     if node.operation == "product":
         silent = [on for on, i in zip(arriving, node.inputs, strict=True) if not constants[i].any()]
@@ -190,5 +224,5 @@ def _reads(node, wanted, time_steps):
     if node.operation == "readout":
         return np.ones(time_steps, bool)
     if node.operation == "neuron":
-        return node.about["neuron"].steps_read(wanted)
+        return node.details["neuron"].steps_read(wanted)
     return wanted

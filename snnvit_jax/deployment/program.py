@@ -99,7 +99,7 @@ def _of_node(effects, number, node, kernels, plan):
         constant = _vector(effects.constants[number])
         if constant.any():
             yield f"{node.path}/features", ("constants", *path, "features"), constant, "wide"
-        for key, value in node.about["weights"].items():
+        for key, value in node.details["weights"].items():
             yield f"{node.path}/{key}", ("params", *path, key), np.asarray(value), "wide"
         return
     if not effects.computed(number) or node.path in plan.away:
@@ -119,7 +119,7 @@ def _of_node(effects, number, node, kernels, plan):
         name = _name_of_current(effects, node, plan)
         if constant.any() or not name.endswith("/current"):
             yield name, ("constants", *path, "current"), constant, "wide"
-        for key, value in node.about["parameters"].items():
+        for key, value in node.details["parameters"].items():
             yield f"{node.path}/{key}", ("params", *path, key), np.asarray(value), "wide"
 
 

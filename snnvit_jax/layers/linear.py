@@ -173,8 +173,8 @@ def _apply(module, x, function, kernel_shape):
         init = module.bias_init or default
         bias = parameter(module, "bias", init, (module.features,))
         y = y.biased(jnp.asarray(bias, module.dtype))
-    about = {"function": function, "kernel": kernel, "bias": bias}
-    return y.trace("linear", module.path, (x,), **about)
+    details = {"function": function, "kernel": kernel, "bias": bias}
+    return y.trace("linear", module.path, (x,), **details)
 
 
 def _apply_planned(module, x, function, kernel_shape):

@@ -57,8 +57,8 @@ class LIF(nn.Module):
         emitted = current.emit(run, score, own, price=spike_price.price_of(self))
         if recording(self):
             record(self, jnp.moveaxis(emitted.values, 1, 0))
-        about = {"neuron": self.neuron, "threshold": self.threshold, "parameters": own}
-        return emitted.trace("neuron", self.path, (current,), **about)
+        details = {"neuron": self.neuron, "threshold": self.threshold, "parameters": own}
+        return emitted.trace("neuron", self.path, (current,), **details)
 
     def _parameters(self, time_steps):
         initial = self.neuron.parameters(time_steps, self.threshold)

@@ -12,14 +12,23 @@ class Node:
       path: name of the layer, "a/b"; empty for an operation that belongs to none.
       inputs: numbers of the nodes it reads.
       shape: of its values at one time step of one example.
-      about: what else is known of it, by operation (see the layers).
+      details: what else is known of it, by operation:
+        image, sum: nothing;
+        linear: "function" of (values, kernel), "kernel", and "bias", or None for none;
+        norm: "scale", "bias", "mean", "var", all [C], and "pad", pixels around the image;
+        scale: "factor", a number, or "function" and its "numbers", which give it;
+        map: "function" of the values;
+        product: "function" of the values of all inputs;
+        neuron: "neuron", its "threshold", and "parameters" of its own by name;
+        readout: "function", the mean of the values over space, and "weights" by name: "kernel" and,
+          if it has one, "bias".
     """
 
     operation: str
     path: str
     inputs: tuple[int, ...]
     shape: tuple[int, ...]
-    about: dict
+    details: dict
 
 
 class Tracer:
@@ -33,7 +42,7 @@ class Tracer:
         """Starts without nodes."""
         self.nodes = []
 
-    def add(self, operation, path, inputs, shape, about):
+    def add(self, operation, path, inputs, shape, details):
         """Notes a node and returns its number.
 
         Args:
@@ -41,9 +50,9 @@ class Tracer:
           path: a module's path, a tuple.
           inputs: numbers of nodes.
           shape: of one time step of one example.
-          about: dictionary.
+          details: see `Node`.
         """
-        self.nodes.append(Node(operation, "/".join(path), tuple(inputs), tuple(shape), about))
+        self.nodes.append(Node(operation, "/".join(path), tuple(inputs), tuple(shape), details))
         return len(self.nodes) - 1
 
     def consumers(self, number):
