@@ -59,6 +59,7 @@ TARGETS = {
             "energy/costs": _ENERGY,
             "energy/driven": ("test_driven", *_ENERGY),
             "energy/elementwise": _ENERGY,
+            "energy/layer_operations": _ENERGY,
             "energy/observation": _ENERGY,
             "energy/operations": _ENERGY,
             "energy/products": _ENERGY,

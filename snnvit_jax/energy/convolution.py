@@ -35,6 +35,16 @@ def coverage(module, sides):
     return functools.reduce(np.multiply.outer, lines).astype(np.int32), outputs
 
 
+def kernel_sides(module):
+    """Returns the sides of a convolution's kernel, one for each spatial axis.
+
+    Args:
+      module: a `layers.Conv` or an `nn.Conv`.
+    """
+    size = module.kernel_size
+    return (size,) if isinstance(size, int) else tuple(size)
+
+
 def groups(module):
     """Returns the number of groups of channels that a convolution keeps apart.
 
