@@ -211,7 +211,7 @@ def report_from_counts(model, variables, counts, examples, image_shape, accounti
     return EnergyReport(shapes, counts, active, examples, accounting or Accounting(), needed)
 
 
-def needed_steps(model, variables, image_shape, masks):
+def needed_steps(model, variables, image_shape, active):
     """Returns {layer name: bool [T]}, the steps at which the deployed program computes products.
 
     Nothing for a model that is of no family, or whose layers use all their steps.
@@ -220,15 +220,15 @@ def needed_steps(model, variables, image_shape, masks):
       model: a Linen module.
       variables: {"params", "batch_stats"} of the model.
       image_shape: of one image or recording.
-      masks: {spiking layer: bool [T]}.
+      active: {spiking layer: bool [T], its active time steps}.
     """
     is_known = any(type(model) is family.module for family in FAMILIES.values())
-    if not is_known or all(mask.all() for mask in masks.values()):
+    if not is_known or all(steps.all() for steps in active.values()):
         return {}
     variables = {key: variables[key] for key in ("params", "batch_stats") if key in variables}
     variables = jax.tree.map(np.asarray, jax.device_get(variables))
     tracer = planning.trace(model, variables, tuple(image_shape))
-    effects, T = planning.effects(tracer, masks, model.config.time_steps), model.config.time_steps
+    effects, T = planning.effects(tracer, active, model.config.time_steps), model.config.time_steps
     return {
         node.path: np.isin(np.arange(T), effects.computed(number))
         for number, node in enumerate(tracer.nodes)
