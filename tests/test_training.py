@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import snnvit_jax as snn
 from snnvit_jax import energy, evaluation, training
+from snnvit_jax.data import sources
 from snnvit_jax.evaluation import metrics
 from snnvit_jax.neurons import recording
 from snnvit_jax.runs import config as config_lib
@@ -250,6 +251,12 @@ def test_eval_step_agrees_with_the_recorded_spikes(tiny):
     expected = np.zeros((3, 3))
     np.add.at(expected, (LABELS, predictions), 1)
     np.testing.assert_array_equal(seen["confusion"], expected)
+
+
+def test_a_split_without_examples_cannot_be_evaluated():
+    source = sources.Source([], ("ant", "bee"), "test")
+    with pytest.raises(ValueError, match="'test' holds no examples to evaluate"):
+        evaluation.evaluate(None, {"params": {}}, source, None, None, mesh=None)
 
 
 def test_metrics_are_exact_on_uneven_batches():

@@ -91,10 +91,12 @@ def evaluate(
       An `Evaluation`, or None if it was stopped.
 
     Raises:
-      ValueError: naming a weight that is not finite.
+      ValueError: naming a weight that is not finite, or a split of which no example is there.
     """
     on_host = to_host(variables, mesh)
     check_finite(on_host)
+    if not len(source):
+        raise ValueError(f"{source.split!r} holds no examples to evaluate")
     total, products = None, _are_counted(model, options.image_shape)
     step = functools.partial(eval_step, model=model, products=products, normalization=normalization)
     with loader.eval_batches(source, preprocess, options) as batches:
@@ -106,7 +108,7 @@ def evaluate(
                 return None
             seen = _on_host(to_host(step(variables, shard_batch(batch, mesh)), mesh))
             total = seen if total is None else metrics.merge(total, seen)
-    return _summarise(model, on_host, source, total, batch["image"].shape[1:], products)
+    return _summarise(model, on_host, source, total, options.image_shape, products)
 
 
 def _are_counted(model, image_shape):
