@@ -1,5 +1,7 @@
 """Counting the operations of single layers, against loops over every tap of every output."""
 
+import dataclasses
+
 import flax.linen as nn
 import hypothesis
 import hypothesis.strategies as st
@@ -300,6 +302,32 @@ def test_a_counted_model_passes_and_lists_its_layers():
     shapes = energy.model_shapes(Extra("none"), (2, 3))
     assert list(shapes.layers) == ["out"]
     assert shapes.neurons == {}
+
+
+def test_an_operation_that_is_replaced_counts_in_models_traced_before(monkeypatch):
+    dense = operations.OPERATIONS[nn.Dense]
+    monkeypatch.setitem(operations.OPERATIONS, nn.Dense, dense)  # put back behind the test
+
+    class Replaced(dense):
+        @staticmethod
+        def units(module, input):
+            return 2 * dense.units(module, input)
+
+        @staticmethod
+        def shape(module, input):
+            return dataclasses.replace(dense.shape(module, input), fan_out=3 * module.features)
+
+    class Plain(nn.Module):
+        @nn.compact
+        def __call__(self, x):  # B T C
+            return nn.Dense(4)(x)
+
+    images = spikes(2, 3, 5)
+    variables = Plain().init(jax.random.key(0), images)
+    before = energy.energy_report(Plain(), variables, images).accumulates
+    assert before == 4 * images.sum() / 2
+    operations.register_operation(nn.Dense, Replaced)
+    assert energy.energy_report(Plain(), variables, images).accumulates == 2 * 3 * before
 
 
 @pytest.mark.parametrize(

@@ -142,11 +142,12 @@ def model_shapes(model, image_shape):
     Raises:
       ValueError: if the model computes a product that is not counted.
     """
-    return _traced_shapes(model, tuple(image_shape))
+    return _traced_shapes(model, tuple(image_shape), tuple(operations.OPERATIONS.items()))
 
 
 @functools.lru_cache(64)  # tracing takes as long as evaluating a small model
-def _traced_shapes(model, image_shape):
+def _traced_shapes(model, image_shape, counted):
+    """The same as `model_shapes`; `counted` are the operations that are known, as of now."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = variable_shapes(model, image_shape)
     layers, neurons, static, emissions = {}, {}, set(), {}

@@ -7,6 +7,7 @@ without time ([B, features] for a matrix product) after it was averaged.
 import functools
 
 import flax.linen as nn
+import jax
 import numpy as np
 
 from snnvit_jax.energy import convolution
@@ -46,7 +47,9 @@ def is_counted(module):
 
 
 def register_operation(layer, operation):
-    """Adds a type of layer whose operations are counted from then on.
+    """Adds a type of layer whose operations are counted from then on, or replaces its operation.
+
+    Programs that are compiled already count what was known before, so all are forgotten.
 
     Args:
       layer: Linen module class.
@@ -57,6 +60,7 @@ def register_operation(layer, operation):
       The operation.
     """
     OPERATIONS[layer] = operation
+    jax.clear_caches()
     return operation
 
 
