@@ -1,12 +1,8 @@
 """The command line: snnvit, or python -m snnvit_jax.main --config=configs/digits.py."""
 
-import ast
 import contextlib
-import datetime
 import functools
-import os
 import pathlib
-import re
 import sys
 import traceback
 
@@ -23,8 +19,10 @@ try:
         from ml_collections import config_dict, config_flags
 
         from snnvit_jax.data.loader import WorkerDiedError
-        from snnvit_jax.runs import commands, loop, restart, shipped
-        from snnvit_jax.runs.workdir import Workdir, claim
+        from snnvit_jax.runs import commands, folders, loop, restart
+        from snnvit_jax.runs.command_line import fail, parse_flags
+        from snnvit_jax.runs.leaving import comes_from_devices, leave, leave_as_lost
+        from snnvit_jax.runs.workdir import Workdir
 except extras.MissingExtraError as missing:
     sys.exit(f"error: {missing}")
 
@@ -85,14 +83,6 @@ _OUTPUT = flags.DEFINE_string("output", "comparison.html", "The page that compar
 _FORMAT = flags.DEFINE_string("format", None, "How to write what a mode writes.")
 
 
-_BAD_INPUT = (OSError, TypeError, ValueError)
-
-# How messages of JAX's runtime begin.
-_RUNTIME_STATUS = re.compile(
-    "(ABORTED|CANCELLED|DATA_LOSS|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): "
-)
-
-
 def main(argv):
     """Runs the command line and returns the exit status.
 
@@ -102,7 +92,7 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file otherwise
     takes_paths = _MODE.value in _ON_PATHS
     if len(argv) > 1 and not takes_paths:
-        return _fail(f"unexpected arguments {argv[1:]}; flags start with --")
+        return fail(f"unexpected arguments {argv[1:]}; flags start with --")
     if _CONFIG.value is None and _WORKDIR.value is None and not takes_paths:
         print(USAGE)
         return 0 if len(sys.argv) == 1 else 2
@@ -123,18 +113,18 @@ def main(argv):
             run = loop.Run(_config(), workdir, training, _CHECKPOINT.value)
             return actions[_MODE.value](run)
     except (ValueError, OSError, FloatingPointError, WorkerDiedError) as error:
-        if jax.distributed.is_initialized() and _comes_from_devices(error):
-            return _leave_as_lost(error)
-        return _leave(_fail(error, restart.status_of(error)))
+        if jax.distributed.is_initialized() and comes_from_devices(error):
+            return leave_as_lost(error)
+        return leave(fail(error, restart.status_of(error)))
     except jax.errors.JaxRuntimeError as error:
         if not jax.distributed.is_initialized():
             raise
-        return _leave_as_lost(error)
+        return leave_as_lost(error)
     except Exception:
         if not jax.distributed.is_initialized():
             raise
         traceback.print_exc()
-        return _leave(1)
+        return leave(1)
 
 
 def _check_checkpoint():
@@ -143,17 +133,6 @@ def _check_checkpoint():
             f"--checkpoint={_CHECKPOINT.value} goes with --mode=evaluate, report or export, not "
             f"with --mode={_MODE.value}"
         )
-
-
-def _comes_from_devices(error):
-    """Whether it is bad input only by its type: a failed computation that was passed on."""
-    causes = [error]
-    while cause := causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(cause)
-    return any(
-        isinstance(cause, jax.errors.JaxRuntimeError) or _RUNTIME_STATUS.match(str(cause))
-        for cause in causes
-    )
 
 
 def _restart():
@@ -177,62 +156,7 @@ def _join():
         heartbeat_timeout=_HEARTBEAT.value,
     )
     if joined:
-        peers.watch(_HEARTBEAT.value, _leave_as_lost)
-
-
-def _leave_as_lost(reason):
-    print(file=sys.stderr)  # after a progress bar
-    message = (
-        "lost contact with another process of this run; the last checkpoint is kept: start all "
-        f"processes again with the same workdir ({str(reason).splitlines()[0][:200]})"
-    )
-    return _leave(_fail(message, restart.LOST_PROCESS))
-
-
-def _leave(status):
-    """Ends one of several processes at once: to leave orderly, it would wait for the others."""
-    if jax.distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    return status
-
-
-def _parse_flags(argv):
-    """Parses the command line; what the configuration file or a key does not allow ends here."""
-    names = [argument.lstrip("-").partition("=")[0] for argument in argv[1:]]
-    override = next((name for name in names if name.startswith("config.")), None)
-    if override and "config" not in names:
-        sys.exit(_fail(f"--{override} changes a configuration file: give it too, as --config=FILE"))
-    try:
-        return flags.FLAGS([_located(argument) for argument in argv])
-    except FileNotFoundError as error:
-        sys.exit(_fail(error))
-    except flags.Error as error:
-        sys.exit(_fail(_one_line(error)))
-    except AttributeError as error:
-        sys.exit(_fail(f"in the configuration: no key {_one_line(error)}"))
-    except (ArithmeticError, ImportError, LookupError, SyntaxError, *_BAD_INPUT) as error:
-        sys.exit(_fail(f"in the configuration: {_one_line(error)}"))
-
-
-def _one_line(error):
-    """What an error says, in one line: of a traceback in a configuration file, its end."""
-    text = str(error)
-    if text[:1] in ("'", '"') and text[-1:] == text[0]:  # of a lookup: as Python writes it
-        text = ast.literal_eval(text)
-    places = re.findall(r'File "(.*)", line (\d+)', text)
-    where = f" ({places[-1][0]}, line {places[-1][1]})" if places else ""
-    lines = text.strip().splitlines() or [type(error).__name__]
-    return " ".join(dict.fromkeys((lines[0], lines[-1]))) + where
-
-
-def _located(argument):
-    """A file in place of what is given as --config: a path with "~", or a name that is shipped."""
-    flag, sign, value = argument.partition("=")
-    if flag in ("--config", "-config") and sign:
-        return f"{flag}={shipped.locate(value)}"
-    return argument
+        peers.watch(_HEARTBEAT.value, leave_as_lost)
 
 
 def _config():
@@ -247,36 +171,12 @@ def _config():
     return config
 
 
-@contextlib.contextmanager
 def _workdir(alone=False):
     """The folder given, or a new one, which is removed again if nothing was written there."""
     if _WORKDIR.value is not None:
-        yield _WORKDIR.value
-        return
-    path = _new_workdir(alone)
-    try:
-        yield path
-    finally:
-        with contextlib.suppress(OSError):  # not empty: a run
-            os.removedirs(path)
-
-
-def _new_workdir(alone):
-    """A folder that no other run has, the same in all processes of this one."""
-    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    folder, now = pathlib.Path("runs") / name, datetime.datetime.now()
-    date, time = (int(now.strftime(part)) for part in ("%Y%m%d", "%H%M%S"))
-    if alone or distributed.is_writer():
-        number = claim(folder, lambda number: _folder_name(date, time, number))
-        if alone:
-            return folder / _folder_name(date, time, number)
-    else:
-        number = 0
-    return folder / _folder_name(*distributed.same_for_all([date, time, number]))
-
-
-def _folder_name(date, time, number):
-    return f"{date}-{time:06}" + (f"-{number}" if number > 1 else "")
+        return contextlib.nullcontext(_WORKDIR.value)
+    file = config_flags.get_config_filename(flags.FLAGS["config"])
+    return folders.new(pathlib.Path(file).stem, alone)
 
 
 def _train(run, profile=0):
@@ -381,14 +281,9 @@ def _say(text):
         print(text)
 
 
-def _fail(message, status=2):
-    print(f"error: {message}", file=sys.stderr)
-    return status
-
-
 def command():
     """Runs the command line; the console script `snnvit`."""
-    app.run(main, flags_parser=_parse_flags)
+    app.run(main, flags_parser=parse_flags)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def refused(monkeypatch, capsys):
         monkeypatch.delitem(sys.modules, "config_config", raising=False)  # the file before this one
         monkeypatch.setattr(sys, "argv", ["snnvit", *arguments])  # where overrides are looked up
         with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
-            main._parse_flags(sys.argv)
+            main.parse_flags(sys.argv)
         assert ended.value.code == 2
         said = capsys.readouterr().err
         assert said.startswith("error: ")

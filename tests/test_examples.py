@@ -130,7 +130,7 @@ def test_the_trainer_takes_the_flags_of_a_command(command, monkeypatch):
     monkeypatch.delitem(sys.modules, "config_config", raising=False)
     monkeypatch.setattr(sys, "argv", ["snnvit", *arguments(command, "snnvit_jax.main ")])
     with flagsaver.flagsaver():
-        main._parse_flags(sys.argv)
+        main.parse_flags(sys.argv)
         if flags.FLAGS["config"].present:
             config_lib.validate(flags.FLAGS["config"].value)
     flags.FLAGS.unparse_flags()

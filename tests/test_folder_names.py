@@ -6,9 +6,8 @@ import shutil
 import pytest
 
 import snnvit_jax as snn
-from snnvit_jax import main
 from snnvit_jax.data import sources
-from snnvit_jax.runs import carry, networks, start, workdir
+from snnvit_jax.runs import carry, command_line, folders, networks, start, workdir
 from snnvit_jax.runs.workdir import Workdir
 
 
@@ -30,17 +29,14 @@ def test_runs_that_are_started_together_get_folders_of_their_own(tmp_path, monke
 
 def test_a_new_folder_is_new_and_gone_again_if_nothing_came_of_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(main, "_WORKDIR", type("Flag", (), {"value": None}))
-    monkeypatch.setattr(main.config_flags, "get_config_filename", lambda _: "configs/tiny.py:x")
-    monkeypatch.setattr(main.flags, "FLAGS", {"config": None})
-    with main._workdir() as one, main._workdir(alone=True) as two:
+    with folders.new("tiny") as one, folders.new("tiny", alone=True) as two:
         assert one.is_dir()
         assert two.is_dir()
         assert one != two
         (two / "config.json").touch()
     assert [path.name for path in (tmp_path / "runs" / "tiny").iterdir()] == [two.name]
     shutil.rmtree(tmp_path / "runs")
-    with pytest.raises(ZeroDivisionError), main._workdir():
+    with pytest.raises(ZeroDivisionError), folders.new("tiny"):
         raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
 
@@ -56,7 +52,7 @@ def test_a_new_folder_is_new_and_gone_again_if_nothing_came_of_it(tmp_path, monk
         lambda path: sources.load("archive", "train", path),
         lambda path: sources.load("events", "train", path),
         lambda path: sources.load("cifar10", "train", path),
-        lambda path: main._located(f"--config={path}"),
+        lambda path: command_line.located(f"--config={path}"),
         lambda path: carry.unpack(path, "there"),
     ],
 )

@@ -19,7 +19,7 @@ from snnvit_jax import main
 from snnvit_jax.checkpoints.checkpoints import Checkpoints, finished_checkpoints
 from snnvit_jax.common import files
 from snnvit_jax.data.decode import DamagedImage
-from snnvit_jax.runs import analysis, carry, loop, restart, start, teachers, workdir
+from snnvit_jax.runs import analysis, carry, command_line, loop, restart, start, teachers, workdir
 from snnvit_jax.runs.clock import StepClock
 from snnvit_jax.runs.workdir import Workdir
 
@@ -438,8 +438,8 @@ def test_a_home_is_a_home(monkeypatch, tmp_path, copy):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Workdir("~/x").path == tmp_path / "x"
     (tmp_path / "x.py").touch()
-    assert main._located("--config=~/x.py:a") == f"--config={tmp_path}/x.py:a"
-    assert main._located("--config.data.dir=~/x") == "--config.data.dir=~/x"  # by its reader
+    assert command_line.located("--config=~/x.py:a") == f"--config={tmp_path}/x.py:a"
+    assert command_line.located("--config.data.dir=~/x") == "--config.data.dir=~/x"  # by its reader
     carry.pack("~/work", "~/parts", 2**20)
     carry.unpack("~/parts", "~/there")
     assert (tmp_path / "there" / "config.json").exists()

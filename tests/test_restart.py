@@ -11,9 +11,8 @@ import pytest
 import two_processes
 from tiny_run import REPOSITORY, command, lines_of, tiny_config
 
-from snnvit_jax import main
 from snnvit_jax.runs import config as config_lib
-from snnvit_jax.runs import restart
+from snnvit_jax.runs import leaving, restart
 
 # What happens to one process after the other, in the words of a plan; a number is saved first.
 SCRIPT = """\
@@ -228,4 +227,4 @@ def passed_on():
     ],
 )
 def test_a_lost_process_is_not_taken_for_bad_input(error, expected):
-    assert main._comes_from_devices(error) == expected
+    assert leaving.comes_from_devices(error) == expected
