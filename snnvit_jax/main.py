@@ -11,7 +11,6 @@ import jax
 from snnvit_jax import distributed, extras
 from snnvit_jax.distributed import peers
 from snnvit_jax.xla import compilation_cache
-from snnvit_jax.xla.flops import model_flops
 
 try:
     with extras.needed("train"):
@@ -105,9 +104,9 @@ def main(argv):
         if takes_paths:
             return _ON_PATHS[_MODE.value](argv[1:], form)
         _join()
-        actions = {"evaluate": _evaluate, "report": _report}
-        actions["train"] = functools.partial(_train, profile=_PROFILE.value)
-        actions["export"] = functools.partial(_export, form=form)
+        actions = {"evaluate": commands.evaluate, "report": commands.report}
+        actions["train"] = functools.partial(commands.train, profile=_PROFILE.value)
+        actions["export"] = functools.partial(commands.export, form=form)
         with _workdir() as workdir:
             training = _MODE.value == "train"
             run = loop.Run(_config(), workdir, training, _CHECKPOINT.value)
@@ -179,58 +178,6 @@ def _workdir(alone=False):
     return folders.new(pathlib.Path(file).stem, alone)
 
 
-def _train(run, profile=0):
-    _say(f"workdir {run.workdir.path}")
-    try:
-        summary = run.train(profile=profile)
-    except OSError as error:  # all was there when it began
-        raise restart.PassingError(
-            f"{error} (while training in {run.workdir.path}; what is saved there is kept: once the "
-            "cause is gone, the same command goes on)"
-        ) from error
-    if summary is None:
-        _say(f"run the same command with --workdir={run.workdir.path} to continue")
-        return 128 + run.stop_signal
-    _print_accuracy(summary)
-    _say(f"summary {run.workdir.summary}\nreport  {run.workdir.report}")
-    _note_missed_target(run.experiment.config.target_time_steps, summary["average_time_steps"])
-    return 0
-
-
-def _report(run):
-    return _evaluate(run, writes_report=True)
-
-
-def _evaluate(run, writes_report=False):
-    """Prints what was found before anything is written, which may fail."""
-    result = run.evaluate()
-    if run.measured:
-        _say(run.describe_choice(result.split))
-    _print_accuracy(run.summarise(result))
-    if writes_report:
-        run.write_report(result)
-    unwritten = run.write_results(result)
-    _say(f"note: {unwritten}" if unwritten else f"summary {run.results.summary}")
-    if run.results.report.exists():
-        _say(f"report  {run.results.report}")
-    return 0
-
-
-def _export(run, form="snn"):
-    deployed, path = run.export(form)
-    if run.measured:
-        _say(run.describe_choice(split=None))
-    model, shape = run.experiment.model, run.experiment.image_shape
-    before, after = model_flops(model, run.state.eval_variables, 1, shape), deployed.flops(1)
-    weights = f"\nweights  {path.with_suffix('.safetensors')}" if form == "snn" else ""
-    _say(
-        f"average time steps {deployed.schedule.average:.2f} of {deployed.schedule.time_steps}, "
-        f"{after / 1e6:.4g} MFLOPs an image, {after / before:.3f} of the masked model's\n"
-        f"deployed {path}{weights}"
-    )
-    return 0
-
-
 def _predict(paths, form):
     place = _MODEL.value or _WORKDIR.value
     if place is None:
@@ -256,29 +203,6 @@ def _compare(folders, _):
 
 
 _ON_PATHS = {"predict": _predict, "compare": _compare}
-
-
-def _print_accuracy(summary):
-    energy = summary["energy_uj"]
-    _say(
-        f"{summary['split']} accuracy {summary['accuracy']:.4f} on {summary['examples']} examples, "
-        f"average time steps {summary['average_time_steps']:.2f} of {summary['time_steps']}, "
-        + ("energy not counted" if energy is None else f"energy {energy:.3g} µJ an image")
-    )
-
-
-def _note_missed_target(target, average):
-    if target is not None and average > target:
-        _say(
-            f"note: {average:.2f} time steps are above target_time_steps={target:g}: raise "
-            "time_step_penalty or optimizer.score_multiplier, or give the scores more of the "
-            "training, between time_step_start and time_step_freeze"
-        )
-
-
-def _say(text):
-    if distributed.is_writer():
-        print(text)
 
 
 def command():

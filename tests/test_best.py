@@ -11,7 +11,7 @@ from tiny_run import tiny_config
 
 from snnvit_jax import main
 from snnvit_jax.checkpoints import Checkpoints, Measured
-from snnvit_jax.runs import classes, experiment, loop, networks
+from snnvit_jax.runs import classes, commands, experiment, loop, networks
 from snnvit_jax.runs.workdir import Workdir
 
 
@@ -46,7 +46,7 @@ def run_of(folder, checkpoint="best"):
 
 
 def test_the_best_is_evaluated_beside_the_last_and_says_what_chose_it(folder, capsys):
-    assert main._report(run_of(folder)) == 0
+    assert commands.report(run_of(folder)) == 0
     printed = capsys.readouterr().out
     assert "the best checkpoint, step 8: chosen by its accuracy of 0.7500 on 'val[:50%]'" in printed
     assert f"summary {folder}/best/summary.json\nreport  {folder}/best/report.html" in printed

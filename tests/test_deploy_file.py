@@ -15,14 +15,13 @@ import pytest
 import safetensors.numpy
 
 import snnvit_jax as snn
-from snnvit_jax import main
 from snnvit_jax.common import tensors
 from snnvit_jax.deployment import container, program
 from snnvit_jax.distributed.mesh import create_mesh
 from snnvit_jax.models import registry
 from snnvit_jax.neurons import KINDS
+from snnvit_jax.runs import commands, loop
 from snnvit_jax.runs import config as config_lib
-from snnvit_jax.runs import loop
 from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.xla.flops import compiled_flops, model_flops
 
@@ -297,7 +296,7 @@ def test_a_run_is_exported(tiny, names, tmp_path, capsys):
     run.state = types.SimpleNamespace(eval_variables=variables)
     run.workdir = run.results = Workdir(tmp_path)
     run.measured = None
-    assert main._export(run) == 0
+    assert commands.export(run) == 0
     output = capsys.readouterr().out
     ratio = float(re.search(r"average time steps 1.00 of 4, .* ([0-9.]+) of the masked", output)[1])
     assert 0.2 < ratio < 0.35

@@ -15,11 +15,20 @@ from flax import traverse_util
 from tiny_run import lines_of, tiny_config
 
 import snnvit_jax as snn
-from snnvit_jax import main
 from snnvit_jax.checkpoints.checkpoints import Checkpoints, finished_checkpoints
 from snnvit_jax.common import files
 from snnvit_jax.data.decode import DamagedImage
-from snnvit_jax.runs import analysis, carry, command_line, loop, restart, start, teachers, workdir
+from snnvit_jax.runs import (
+    analysis,
+    carry,
+    command_line,
+    commands,
+    loop,
+    restart,
+    start,
+    teachers,
+    workdir,
+)
 from snnvit_jax.runs.clock import StepClock
 from snnvit_jax.runs.workdir import Workdir
 
@@ -114,7 +123,7 @@ def test_a_file_system_without_locks_is_not_taken_for_another_process(tmp_path, 
 
 
 def evaluate(folder, config=None):
-    return main._evaluate(loop.Run(config or tiny_config(), folder, training=False))
+    return commands.evaluate(loop.Run(config or tiny_config(), folder, training=False))
 
 
 def test_evaluating_an_unfinished_run_prints_and_writes_nothing(halved, capsys):
@@ -484,7 +493,7 @@ def test_a_file_that_fails_during_training_is_no_bad_input(error, halved):
     with pytest.raises(
         restart.PassingError, match=re.escape(f"{error} (while training in {halved}")
     ):
-        main._train(run)
+        commands.train(run)
 
 
 def test_a_checkpoint_that_cannot_be_read_now_may_be_readable_later(halved, monkeypatch):

@@ -13,9 +13,8 @@ from PIL import Image
 from tiny_run import lines_of, tiny_config
 
 import snnvit_jax as snn
-from snnvit_jax import main
 from snnvit_jax.data.decode import DamagedImage
-from snnvit_jax.runs import carry, loop, teachers
+from snnvit_jax.runs import carry, commands, loop, teachers
 
 
 def test_the_folder_holds_what_is_promised(finished):
@@ -312,5 +311,5 @@ def test_a_teacher_for_other_classes_is_refused(finished):
     ("target", "told"), [(None, False), (1.5, True), (1.63, False), (2, False)]
 )
 def test_a_target_that_was_missed_is_told(capsys, target, told):
-    main._note_missed_target(target, 1.63)
+    commands._note_missed_target(target, 1.63)
     assert ("1.63 time steps are above target_time_steps=1.5" in capsys.readouterr().out) == told
