@@ -1,7 +1,6 @@
 """The command line: snnvit, or python -m snnvit_jax.main --config=configs/digits.py."""
 
 import contextlib
-import functools
 import pathlib
 import sys
 import traceback
@@ -25,7 +24,16 @@ try:
 except extras.MissingExtraError as missing:
     sys.exit(f"error: {missing}")
 
-MODES = ("train", "evaluate", "report", "export", "predict", "compare")
+# What a mode does with a run, or with the paths given, in the format asked for.
+MODES = {
+    "train": lambda run, _: commands.train(run, _PROFILE.value),
+    "evaluate": lambda run, _: commands.evaluate(run),
+    "report": lambda run, _: commands.report(run),
+    "export": commands.export,
+    "predict": lambda paths, form: commands.predict(_MODEL.value or _WORKDIR.value, paths, form),
+    "compare": lambda paths, _: commands.compare(paths, _OUTPUT.value),
+}
+ON_PATHS = ("predict", "compare")
 FORMATS = {"predict": ("table", "json"), "export": ("snn", "onnx")}
 USAGE = """\
 snnvit_jax trains spiking vision transformers whose layers learn how many time steps they need.
@@ -73,7 +81,7 @@ _RESTART = flags.DEFINE_integer(
 _PROFILE = flags.DEFINE_integer(
     "profile", 0, "Steps of which a trace is written, for TensorBoard or Perfetto.", lower_bound=0
 )
-_MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
 _MODEL = flags.DEFINE_string("model", None, "A run's folder or an exported file, to predict with.")
 _CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "last", ("last", "best"), "Which one evaluate, report and export look at."
@@ -89,7 +97,7 @@ def main(argv):
       argv: what absl left over; the program's name first.
     """
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file otherwise
-    takes_paths = _MODE.value in _ON_PATHS
+    takes_paths = _MODE.value in ON_PATHS
     if len(argv) > 1 and not takes_paths:
         return fail(f"unexpected arguments {argv[1:]}; flags start with --")
     if _CONFIG.value is None and _WORKDIR.value is None and not takes_paths:
@@ -102,15 +110,12 @@ def main(argv):
         form = _format()
         compilation_cache.use()
         if takes_paths:
-            return _ON_PATHS[_MODE.value](argv[1:], form)
+            return MODES[_MODE.value](argv[1:], form)
         _join()
-        actions = {"evaluate": commands.evaluate, "report": commands.report}
-        actions["train"] = functools.partial(commands.train, profile=_PROFILE.value)
-        actions["export"] = functools.partial(commands.export, form=form)
         with _workdir() as workdir:
             training = _MODE.value == "train"
             run = loop.Run(_config(), workdir, training, _CHECKPOINT.value)
-            return actions[_MODE.value](run)
+            return MODES[_MODE.value](run, form)
     except (ValueError, OSError, FloatingPointError, WorkerDiedError) as error:
         if jax.distributed.is_initialized() and comes_from_devices(error):
             return leave_as_lost(error)
@@ -178,13 +183,6 @@ def _workdir(alone=False):
     return folders.new(pathlib.Path(file).stem, alone)
 
 
-def _predict(paths, form):
-    place = _MODEL.value or _WORKDIR.value
-    if place is None:
-        raise ValueError("--mode=predict needs --model=PATH: a run's folder or an exported file")
-    return commands.predict(place, paths, form)
-
-
 def _format():
     """The format given, or the first that the mode knows; None for a mode without any."""
     known = FORMATS.get(_MODE.value, ())
@@ -196,13 +194,6 @@ def _format():
             f"{', '.join(known) or 'it has none'}"
         )
     return _FORMAT.value
-
-
-def _compare(folders, _):
-    return commands.compare(folders, _OUTPUT.value)
-
-
-_ON_PATHS = {"predict": _predict, "compare": _compare}
 
 
 def command():

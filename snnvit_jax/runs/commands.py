@@ -100,7 +100,7 @@ def predict(place, paths, form=TABLE):
     """Prints what a network says of files.
 
     Args:
-      place: a run's folder or an exported file, see `networks.open_network`.
+      place: a run's folder or an exported file, see `networks.open_network`; None if none is given.
       paths: of files and folders.
       form: "table" or "json", a line for each file.
 
@@ -109,8 +109,10 @@ def predict(place, paths, form=TABLE):
 
     Raises:
       FileNotFoundError: if there is no network, or nothing at a path.
-      ValueError: if there is no path, or for what holds no network, or no files.
+      ValueError: if there is no place or no path, or for what holds no network, or no files.
     """
+    if place is None:
+        raise ValueError("--mode=predict needs --model=PATH: a run's folder or an exported file")
     if not paths:
         raise ValueError("--mode=predict needs files or folders: --mode=predict PATH...")
     network = networks.open_network(place)
