@@ -240,7 +240,7 @@ def build(config, to_train=True, workdir=None):
         weights to start from.
     """
     config_lib.validate(config)
-    data, family = config.data, family_of(config.model.name)
+    family = family_of(config.model.name)
     placement = _placement(config, family)
     train_source, eval_source = _sources(config)
     if to_train and not (workdir and finished_checkpoints(workdir.checkpoints)):
@@ -249,26 +249,19 @@ def build(config, to_train=True, workdir=None):
     steps_per_epoch = len(train_source) / config.batch_size
     _check_length(config.epochs, steps_per_epoch)
     rate = learning_rate(config, steps_per_epoch)
-    num_classes, class_names = train_source.num_classes, train_source.class_names
     teacher = config.distillation.teacher if to_train else None
     teacher = teacher and teachers.find(teacher, workdir)
-    model = model_of(config.model, num_classes, data.image_size)
+    model = model_of(config.model, train_source.num_classes, config.data.image_size)
     check_model(model.config, placement, family.divided)
     _check_multipliers(config.optimizer.multipliers, model, image_shape)
-    procedure = training.Procedure(
+    procedure = _procedure(
+        config,
+        rate,
+        steps_per_epoch,
+        spike_prices=_spike_prices(config, model, image_shape) if to_train else (),
         model=model,
-        optimizer=_create_optimizer(config, rate),
-        objective=_create_objective(
-            config, steps_per_epoch, _spike_prices(config, model, image_shape) if to_train else ()
-        ),
         normalization=preprocess.normalization,
-        erasing_fill=data.erasing_fill,
-        mixing=_create_mixing(config, steps_per_epoch),
-        distillation=_create_distillation(config, teacher, class_names),
-        accumulate=config.accumulate,
-        trainable=config.trainable,
-        average_decay=config.average_decay,
-        seed=config.seed,
+        distillation=_create_distillation(config, teacher, train_source.class_names),
         placement=placement,
     )
     return Experiment(
@@ -278,15 +271,7 @@ def build(config, to_train=True, workdir=None):
         eval_source=eval_source,
         preprocess=preprocess,
         augment=augment,
-        loader_options=loader.LoaderOptions(
-            config.batch_size,
-            image_shape,
-            data.workers,
-            data.on_damaged,
-            (jax.process_index(), jax.process_count()),
-            preprocess.dtype,
-            data.erasing_probability > 0,
-        ),
+        loader_options=_loader_options(config, image_shape, preprocess.dtype),
         steps_per_epoch=steps_per_epoch,
         learning_rate=rate,
         teacher=teacher,
@@ -328,6 +313,19 @@ def _transforms(config, source):
     return (*(as_counts(x, size, source.sensor) for x in (preprocess, augment)), shape)
 
 
+def _loader_options(config, image_shape, dtype):
+    data = config.data
+    return loader.LoaderOptions(
+        batch_size=config.batch_size,
+        image_shape=image_shape,
+        workers=data.workers,
+        on_damaged=data.on_damaged,
+        shard=(jax.process_index(), jax.process_count()),
+        dtype=dtype,
+        erasing=data.erasing_probability > 0,
+    )
+
+
 RECORDINGS_SHOWN = 6  # in the report
 MOST_STEPS = 2**31 - 1  # of a training: they are counted in 32 bits
 
@@ -359,6 +357,21 @@ def learning_rate(config, steps_per_epoch):
         times.schedule_epochs,
         steps_per_epoch,
         _steps(times.schedule_start, steps_per_epoch),
+    )
+
+
+def _procedure(config, rate, steps_per_epoch, spike_prices, **given):
+    """How a training step is taken; `given` is what the configuration alone does not say."""
+    return training.Procedure(
+        optimizer=_create_optimizer(config, rate),
+        objective=_create_objective(config, steps_per_epoch, spike_prices),
+        erasing_fill=config.data.erasing_fill,
+        mixing=_create_mixing(config, steps_per_epoch),
+        accumulate=config.accumulate,
+        trainable=config.trainable,
+        average_decay=config.average_decay,
+        seed=config.seed,
+        **given,
     )
 
 
