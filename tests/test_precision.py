@@ -44,13 +44,13 @@ def test_scores_are_moved_by_the_sum_over_all_spikes_in_float32():
     np.testing.assert_array_equal(jax.grad(total)(jnp.float32([0.5, -0.5])), [5000, 5000])
 
 
-@pytest.mark.parametrize("about", [0.0, 95.0])
-def test_statistics_of_bfloat16_in_one_pass(about):
+@pytest.mark.parametrize("shift", [0.0, 95.0])
+def test_statistics_of_bfloat16_in_one_pass(shift):
     x = jnp.asarray(RNG.normal(100, 10, (300, 4, 3)), jnp.bfloat16)
     exact = np.asarray(x, np.float64)
-    mean, variance = batch_statistics(x, jnp.full(3, about, jnp.float32))
+    mean, variance = batch_statistics(x, jnp.full(3, shift, jnp.float32))
     np.testing.assert_allclose(mean, exact.mean((0, 1)), rtol=1e-6)
-    np.testing.assert_allclose(variance, exact.var((0, 1)), rtol=2e-5 if about else 2e-4)
+    np.testing.assert_allclose(variance, exact.var((0, 1)), rtol=2e-5 if shift else 2e-4)
     same = jnp.full((64, 3), 100, jnp.bfloat16)
     assert (batch_statistics(same)[1] >= 0).all()
 

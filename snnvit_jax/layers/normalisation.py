@@ -14,7 +14,7 @@ from snnvit_jax.xla.rematerialisation import pointwise, value
 EPSILON = 1e-5
 MOMENTUM = 0.9  # of the running statistics; PyTorch calls the same thing 0.1
 CONSTANT = 1e-3  # a standard deviation up to this share of the mean is taken for rounding
-ROUNDING = 4e-3  # and of a narrow type's, up to this share of how far off it was taken about
+ROUNDING = 4e-3  # and of a narrow type's, up to this share of the distance to its shift
 
 
 def is_narrow(dtype):
@@ -27,17 +27,17 @@ def is_narrow(dtype):
 
 
 @jax.custom_vjp
-def batch_statistics(values, about=0.0):
+def batch_statistics(values, shift=0.0):
     """Returns mean and biased variance per channel over all other axes, in at least float32.
 
     Of values in float32 or wider the mean is taken first, then the squares of what is left.
-    Narrower ones are read once, mean and mean square of x - about together: what cancels in their
+    Narrower ones are read once, mean and mean square of x - shift together: what cancels in their
     difference is less than what rounded the values themselves (Chan, Golub, LeVeque, "Algorithms
     for Computing the Sample Variance", 1983). The backward pass is given the mean.
 
     Args:
       values: [..., C], or how to compute it (see `xla.rematerialisation.deferred`).
-      about: [C] or a number near the mean, without a gradient: how much cancels depends on it.
+      shift: [C] or a number near the mean, without a gradient: how much cancels depends on it.
 
     Returns:
       (mean [C], variance [C]), float32 (float64 for a float64 input).
@@ -47,9 +47,9 @@ def batch_statistics(values, about=0.0):
     if not is_narrow(x.dtype):
         mean = jnp.mean(x, axes)
         return mean, jnp.mean(jnp.square(x - mean), axes)
-    x = x.astype(jnp.float32) - about
+    x = x.astype(jnp.float32) - shift
     first, second = _means(x, jnp.square(x), axes)
-    return about + first, jnp.maximum(second - jnp.square(first), 0)
+    return shift + first, jnp.maximum(second - jnp.square(first), 0)
 
 
 def _means(one, other, axes):
@@ -60,19 +60,19 @@ def _means(one, other, axes):
     return jnp.sum(sums, 1) * (one.shape[-1] / one.size)
 
 
-def _statistics_forward(values, about):
-    mean, variance = batch_statistics(values, about)
-    return (mean, variance), (values, mean, about)
+def _statistics_forward(values, shift):
+    mean, variance = batch_statistics(values, shift)
+    return (mean, variance), (values, mean, shift)
 
 
 def _statistics_backward(residuals, gradients):
     # By hand, so that x - mean, as large as x, is not kept from the forward pass.
-    values, mean, about = residuals
+    values, mean, shift = residuals
     x, pull_back = jax.vjp(value, values)
     of_mean, of_variance = (gradient * x.shape[-1] / x.size for gradient in gradients)
     slope = 2 * of_variance
     gradient = (x * slope + (of_mean - mean * slope)).astype(x.dtype)
-    return *pull_back(gradient), jax.tree.map(jnp.zeros_like, about)
+    return *pull_back(gradient), jax.tree.map(jnp.zeros_like, shift)
 
 
 batch_statistics.defvjp(_statistics_forward, _statistics_backward)
@@ -137,7 +137,7 @@ def running(old, batch):
     return MOMENTUM * old + (1 - MOMENTUM) * batch
 
 
-def running_variance(old, mean, variance, count, about=None):
+def running_variance(old, mean, variance, count, shift=None):
     """Returns the running variance after one more batch: PyTorch's, with one exception.
 
     A layer that receives nothing, because no neuron before it fires at a step that is left, sees a
@@ -150,10 +150,10 @@ def running_variance(old, mean, variance, count, about=None):
       mean: [C], of the batch.
       variance: [C], of the batch, biased.
       count: values of a channel in the batch, >= 1.
-      about: [C], what a narrow type's mean and square were taken about, whose rounding the variance
-        of a constant is; None for float32 and wider.
+      shift: [C], that of a narrow type's `batch_statistics`, whose rounding the variance of a
+        constant is; None for float32 and wider.
     """
-    rounding = 0 if about is None else jnp.square(ROUNDING * (mean - about))
+    rounding = 0 if shift is None else jnp.square(ROUNDING * (mean - shift))
     is_constant = jnp.all(variance <= jnp.square(CONSTANT * mean) + rounding)
     return jnp.where(is_constant, old, running(old, variance * (count / max(count - 1, 1))))
 
@@ -192,19 +192,19 @@ class BatchNorm(nn.Module):
         bias = parameter(self, "bias", nn.initializers.zeros, (C,))
         mean = self.variable("batch_stats", "mean", jnp.zeros, (C,), jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, (C,), jnp.float32)
-        about = {"scale": scale, "bias": bias, "mean": mean.value, "var": var.value}
+        details = {"scale": scale, "bias": bias, "mean": mean.value, "var": var.value}
         if not train:
             result = x.then(normalize, mean.value, var.value, scale, bias)
             result = self._framed(result, _of_zero(mean.value, var.value, scale, bias))
-            about["pad"] = self.pad
-            return result.trace("norm", self.path, (x,), **about)
+            details["pad"] = self.pad
+            return result.trace("norm", self.path, (x,), **details)
         x = x.with_fixed_bias()
         batch_mean, batch_var = batch_statistics(x.pending, mean.value)
         if not self.is_initializing():
             repeats = x.time_steps if x.static else 1
             count = math.prod(x.shape[:-1]) * repeats
-            about = mean.value if is_narrow(x.dtype) else None
-            var.value = running_variance(var.value, batch_mean, batch_var, count, about)
+            shift = mean.value if is_narrow(x.dtype) else None
+            var.value = running_variance(var.value, batch_mean, batch_var, count, shift)
             mean.value = running(mean.value, batch_mean)
         result = x.then(normalize, batch_mean, batch_var, scale, bias)
         return self._framed(result, _of_zero(mean.value, var.value, scale, bias))
