@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from snnvit_jax import training
-from snnvit_jax.common.pixels import Normalization, seen
+from snnvit_jax.common.pixels import Normalization, normalised
 from snnvit_jax.data import loader
 from snnvit_jax.evaluation import eval_step
 from snnvit_jax.models import recipe_parts
@@ -45,7 +45,7 @@ def test_what_is_normalised_already_stays_as_it_is():
     for dtype in (np.float32, jnp.bfloat16, np.float64):
         images = ALL.astype(dtype)
         assert Normalization((0.5,), (0.5,))(images) is images
-    assert seen(ALL, None) is ALL
+    assert normalised(ALL, None) is ALL
 
 
 RECTANGLES = np.array([[0, 0, 2, 3], [5, 6, 3, 4], [0, 0, 0, 0], [1, 2, 6, 1]], np.int32)

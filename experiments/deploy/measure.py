@@ -21,7 +21,7 @@ import numpy as np
 
 import snnvit_jax as snn
 from snnvit_jax.common.arguments import number, output_folder, whole
-from snnvit_jax.common.pixels import seen
+from snnvit_jax.common.pixels import normalised
 from snnvit_jax.data import loader
 from snnvit_jax.evaluation import timing
 from snnvit_jax.runs import analysis
@@ -162,7 +162,7 @@ def times(programs, images, duration):
 def read_batches(experiment, batch_size):
     options = dataclasses.replace(experiment.loader_options, batch_size=batch_size)
     with loader.eval_batches(experiment.eval_source, experiment.preprocess, options) as batches:
-        return [x | {"image": seen(x["image"], experiment.normalization)} for x in batches]
+        return [x | {"image": normalised(x["image"], experiment.normalization)} for x in batches]
 
 
 def compare(programs, batches):

@@ -38,7 +38,7 @@ class Normalization:
         return (images.astype(np.float32) - np.float32(centre)) * np.float32(scale)
 
 
-def seen(images, normalization):
+def normalised(images, normalization):
     """Returns images as a model sees them.
 
     Args:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnvit_jax.common.pixels import seen
+from snnvit_jax.common.pixels import normalised
 from snnvit_jax.layers import Head
 from snnvit_jax.layers.head import token_mean
 from snnvit_jax.models import family_of
@@ -69,7 +69,7 @@ def running_logits_of(model, variables, batches, normalization=None):
     Returns:
       (logits [T, N, classes], labels [N]), NumPy arrays, in the order of the batches.
     """
-    function = jax.jit(lambda v, x: running_logits(model, v, seen(x, normalization)))
+    function = jax.jit(lambda v, x: running_logits(model, v, normalised(x, normalization)))
     logits, labels = [], []
     for batch in batches:
         logits.append(np.asarray(function(variables, batch["image"]))[:, batch["mask"]])

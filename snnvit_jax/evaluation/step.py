@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from snnvit_jax import energy
-from snnvit_jax.common.pixels import seen
+from snnvit_jax.common.pixels import normalised
 from snnvit_jax.training.objective import cross_entropy
 from snnvit_jax.xla import backends
 
@@ -29,7 +29,7 @@ def eval_step(variables, batch, *, model, products=True, normalization=None):
         confusion: [K, K] counts of examples by (label, prediction);
         operations: counts of `energy.observe`, to be read with `energy.decode`.
     """
-    images = seen(batch["image"], normalization)
+    images = normalised(batch["image"], normalization)
     logits, operations = energy.observe(
         model, variables, images, mask=batch["mask"], products=products
     )

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from snnvit_jax import evaluation
-from snnvit_jax.common.pixels import seen
+from snnvit_jax.common.pixels import normalised
 from snnvit_jax.data import loader
 from snnvit_jax.distributed.sharding import replicate, shard_batch
 from snnvit_jax.neurons import recording
@@ -99,10 +99,10 @@ def batches(experiment, description, repeats=1):
     ):
         for batch in loaded:
             batch = shard_batch(batch, experiment.mesh)
-            yield batch | {"image": _seen(batch["image"], experiment.normalization)}, bar
+            yield batch | {"image": _normalised(batch["image"], experiment.normalization)}, bar
 
 
-_seen = jax.jit(seen, static_argnums=1)
+_normalised = jax.jit(normalised, static_argnums=1)
 
 
 def evaluate(experiment, variables):

@@ -11,7 +11,7 @@ from flax import traverse_util
 
 from snnvit_jax import energy, training
 from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
-from snnvit_jax.common.pixels import seen
+from snnvit_jax.common.pixels import normalised
 from snnvit_jax.data import loader, sources
 from snnvit_jax.data.augment import pipeline, recording_pipeline
 from snnvit_jax.distributed.mesh import check_batch, create_mesh
@@ -154,7 +154,7 @@ class Experiment:
         if self.config.data.name not in sources.EVENT_SETS:
             return None
         chosen = sources.first_of_each_class(self.eval_source, RECORDINGS_SHOWN)
-        frames = [seen(self.preprocess(x)["image"], self.normalization) for x in chosen]
+        frames = [normalised(self.preprocess(x)["image"], self.normalization) for x in chosen]
         names = [self.eval_source.class_names[example["label"]] for example in chosen]
         return (frames, names) if frames else None
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from snnvit_jax.common import values
-from snnvit_jax.common.pixels import ERASING_FILLS, Normalization, seen
+from snnvit_jax.common.pixels import ERASING_FILLS, Normalization, normalised
 from snnvit_jax.distributed.sharding import Placement
 from snnvit_jax.layers.head import STEP_LOGITS
 from snnvit_jax.time_steps import masks
@@ -274,7 +274,7 @@ def _prepare(batch, key, step, teacher, procedure):
     mask = batch.get("mask", jnp.ones(len(batch["image"]), bool)).astype(jnp.float32)
     targets = jax.nn.one_hot(batch["label"], procedure.model.config.num_classes)
     targets = optax.smooth_labels(targets, procedure.objective.label_smoothing)
-    images = seen(batch["image"], procedure.normalization)
+    images = normalised(batch["image"], procedure.normalization)
     if "erased" in batch:
         noise_key = jax.random.fold_in(key, _NOISE)
         images = erase(noise_key, images, batch["erased"], procedure.erasing_fill)
