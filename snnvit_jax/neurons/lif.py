@@ -29,7 +29,7 @@ class LIF(nn.Module):
 
     Attributes:
       threshold: firing threshold of this layer.
-      neuron: what it shares with the rest of the model.
+      neuron: the kind of neuron and its settings.
     """
 
     threshold: float = 1.0
@@ -55,7 +55,7 @@ class LIF(nn.Module):
             )
         run = Emission(self.neuron, self.threshold, T)
         emitted = current.emit(run, score, own, price=spike_price.price_of(self))
-        if recording(self):
+        if recording(self):  # only then are its values needed here
             record(self, jnp.moveaxis(emitted.values, 1, 0))
         details = {"neuron": self.neuron, "threshold": self.threshold, "parameters": own}
         return emitted.trace("neuron", self.path, (current,), **details)

@@ -166,7 +166,7 @@ class MembraneNeuron(Neuron):
         Args:
           membrane: v[t-1] after the last reset.
           current: x[t].
-          parameters: {name: array}.
+          parameters: {name: array}, as `ready` returns them, in the current's dtype.
         """
         raise NotImplementedError(f"{type(self).__name__} must override charge")
 
@@ -185,7 +185,7 @@ class MembraneNeuron(Neuron):
           membrane: v[t-1].
           current: x[t].
           threshold: firing threshold, > 0.
-          parameters: {name: array}.
+          parameters: {name: array}, as `ready` returns them, in the current's dtype.
         """
         charged = self.charge(membrane, current, parameters)
         return fire_and_reset(

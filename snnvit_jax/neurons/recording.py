@@ -21,18 +21,17 @@ def recording(module):
 
 
 def record(module, spikes):
-    """Records the spikes of a layer if they are to be recorded; does nothing otherwise.
+    """Records the spikes of a layer for which `recording` is true.
 
     Args:
       module: the bound Linen module that emits them; its path is the layer's name.
       spikes: [T, B, ...] after the time-step mask.
     """
-    if recording(module):
-        root = module.scope.root
-        place = root.get_variable(COLLECTION, _COUNT, np.int32(0))
-        root.put_variable(COLLECTION, _COUNT, np.int32(place + 1))
-        entry = {"order": place, "emitted": spikes}
-        module.sow(COLLECTION, "record", entry, init_fn=dict, reduce_fn=lambda _, new: new)
+    root = module.scope.root
+    place = root.get_variable(COLLECTION, _COUNT, np.int32(0))
+    root.put_variable(COLLECTION, _COUNT, np.int32(place + 1))
+    entry = {"order": place, "emitted": spikes}
+    module.sow(COLLECTION, "record", entry, init_fn=dict, reduce_fn=lambda _, new: new)
 
 
 def spikes(seen):
