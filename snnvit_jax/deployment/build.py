@@ -29,6 +29,7 @@ def deploy(
     model,
     variables,
     schedule=None,
+    *,
     dtype=None,
     recordings=False,
     classes=None,
