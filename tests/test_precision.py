@@ -64,6 +64,13 @@ def test_narrow_statistics_are_those_of_each_channel_whatever_the_axes(shape):
     np.testing.assert_allclose(variance, wide.var(0), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("num_heads", [0, 4])
+def test_heads_that_do_not_divide_the_channels_are_named(num_heads):
+    spikes = jnp.ones((1, 1, 2, 6))
+    with pytest.raises(ValueError, match=f"num_heads={num_heads} must divide the 6 channels"):
+        layers.spiking_attention(spikes, spikes, spikes, num_heads)
+
+
 def test_statistics_of_narrow_and_wide_values_have_the_same_gradient():
     x = jnp.asarray(RNG.normal(1, 2, (40, 3)), jnp.bfloat16)
     weights = jnp.float32(RNG.normal(size=(2, 3)))

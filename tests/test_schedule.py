@@ -157,6 +157,15 @@ def test_model_with_positive_scores_uses_every_time_step(tiny, names):
     assert schedule == snn.TimeStepSchedule.from_variables(tiny.variables)
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(["nowhere"], "no layer 'nowhere' with scores; there are .*block_0/"), ([], "at least one")],
+)
+def test_masks_are_read_of_layers_that_exist(tiny, names, message):
+    with pytest.raises(ValueError, match=message):
+        snn.TimeStepSchedule.from_variables(tiny.variables, names)
+
+
 @hypothesis.given(masks=hnp.arrays(bool, (12, 4)))
 @hypothesis.settings(max_examples=30)
 @hypothesis.example(masks=np.zeros((12, 4), bool))

@@ -31,8 +31,13 @@ def spiking_attention(q, k, v, num_heads, scale=0.125):
 
     Returns:
       [B, T, N, C], typed like `q`.
+
+    Raises:
+      ValueError: if num_heads does not divide C.
     """
     B, T, N, C = q.shape
+    if num_heads < 1 or C % num_heads:
+        raise ValueError(f"{num_heads=} must divide the {C} channels")
     head_dim = C // num_heads
     q, k, v = (x.reshape(B, T, N, num_heads, head_dim) for x in (q, k, v))
     if head_dim < N:

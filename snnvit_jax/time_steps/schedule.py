@@ -50,11 +50,18 @@ class TimeStepSchedule:
 
         Args:
           variables: {"params": ...} of a model.
-          names: layer names in the order wanted, for example `layer_names(model)`; None keeps the
-            order of the parameter tree, which `jax.jit` sorts by name.
+          names: layer names in the order wanted, at least one, for example `layer_names(model)`;
+            None keeps the order of the parameter tree, which `jax.jit` sorts by name.
+
+        Raises:
+          ValueError: for parameters without scores, no names, or a name that no layer with a score
+            has.
         """
         scores = masks.scores(variables["params"])
-        return cls({name: np.asarray(scores[name]) > 0 for name in names or scores})
+        names = list(scores if names is None else names)
+        if unknown := [name for name in names if name not in scores]:
+            raise ValueError(f"no layer {unknown[0]!r} with scores; there are {', '.join(scores)}")
+        return cls({name: np.asarray(scores[name]) > 0 for name in names})
 
     @property
     def time_steps(self):
