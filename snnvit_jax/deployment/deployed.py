@@ -47,9 +47,11 @@ class Deployed:
       schedule: the `TimeStepSchedule` it was made from.
       steps: {layer name: steps that are computed}, those of the schedule that have an effect.
       weights: {name: array}, what is left of the model's, normalisations folded in.
-      about: what else is known of it, as plain values: "model", "config", "image_shape", "dtype",
-        "jax" and "snnvit_jax" (versions that made it), and, if they were given, "classes" (names in
-        the order of the logits) and "reading" (how files become images).
+      about: what else is known of it, as plain values: "model" and "family" (names), "config",
+        "image_shape" ([H, W, C], [T, H, W, C] of recordings), "dtype", "steps" (as above), "merged"
+        (names of the linear maps that became part of another one), "jax" and "snnvit_jax" (versions
+        that made it), and, if they were given, "classes" (names in the order of the logits) and
+        "reading" (how files become images).
     """
 
     def __init__(self, function, weights, schedule, about, program=None):
@@ -59,7 +61,7 @@ class Deployed:
           function: pure function of (weights, images).
           weights: its first argument.
           schedule: a `TimeStepSchedule`.
-          about: dictionary that JSON can hold, with the keys above and "steps".
+          about: dictionary that JSON can hold, with the keys above.
           program: what `function` calls as `jax.export` wrote it, bytes, if it came from a file.
             It is saved again as it is: a newer JAX would write it for newer ones alone.
         """
@@ -76,7 +78,8 @@ class Deployed:
         """Returns the logits [B, K].
 
         Args:
-          images: [B, H, W, C], floating point, normalised as for training.
+          images: [B, H, W, C], or recordings [B, T, H, W, C] if it was deployed for these; floating
+            point, normalised as for training.
 
         Raises:
           ValueError: for images of another shape or kind.
@@ -111,11 +114,11 @@ class Deployed:
             without an ending, is for CPU, GPU (CUDA) and TPU, and `load_deployed` reads it.
 
         Raises:
-          ValueError: for the name of any other kind of file.
+          ValueError: for the name of any other kind of file; as ONNX, for another dtype than
+            float32, or a model that was itself loaded from a file.
           MissingExtraError: for an ONNX model without the package onnx.
           NotImplementedError: naming a primitive of an own model or neuron that has no counterpart
             in ONNX.
-          ValueError: for an ONNX model of another dtype than float32, or of one from a file.
         """
         _check_ending(path, ".snn", ".onnx")
         if str(path).endswith(".onnx"):

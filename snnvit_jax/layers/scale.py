@@ -88,7 +88,7 @@ def firing_rate(module, name, spikes, axis, train):
     """Returns the running firing rate of each head, [heads], which a module keeps as a statistic.
 
     In training it takes in the batch first, so that a scale in training is a running average too.
-    Nothing under a plan, where it is part of the weights.
+    None under a plan, where it is part of the weights.
 
     Args:
       module: the bound Linen module that owns it.

@@ -24,8 +24,8 @@ _ROUNDING = 1e-6  # epochs
 def default_config():
     """Returns the configuration that every file in configs/ starts from, with all keys it may set.
 
-    Keys without a default value (`None`) are optional; all others can be overridden on the command
-    line as `--config.key=value`.
+    Every key can be overridden on the command line as `--config.key=value`; those whose default is
+    None are optional.
     """
     optional = config_dict.placeholder
     config = config_dict.ConfigDict()
@@ -245,7 +245,11 @@ def schedule_epochs(config):
 
 
 def to_json(config):
-    """Returns the configuration as JSON text."""
+    """Returns the configuration as JSON text.
+
+    Args:
+      config: a ConfigDict.
+    """
     return json.dumps(config.to_dict(), indent=1, default=_plain) + "\n"
 
 

@@ -1,6 +1,6 @@
 """One training step as pure functions; no file system.
 
-Imports `common`, `distributed`, `layers`, `time_steps` and `xla`. no checkpoints, no runs.
+Imports `common`, `distributed`, `layers`, `time_steps` and `xla`; no checkpoints, no runs.
 """
 
 from snnvit_jax.extras import needed

@@ -59,10 +59,18 @@ def common_shape(*shapes):
 
 
 def is_one(size):
-    """Returns whether a length is the number 1; one that depends on the batch size is not."""
+    """Returns whether a length is the number 1; one that depends on the batch size is not.
+
+    Args:
+      size: whole number, or an expression in the batch size.
+    """
     return isinstance(size, (int, np.integer)) and size == 1
 
 
 def is_known(shape):
-    """Returns whether a shape does not depend on the batch size."""
+    """Returns whether a shape does not depend on the batch size.
+
+    Args:
+      shape: of whole numbers, and expressions in the batch size.
+    """
     return all(isinstance(size, (int, np.integer)) for size in shape)
