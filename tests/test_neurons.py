@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis.extra import numpy as hnp
 
-from snnvit_jax.neurons import LIF, RESETS, NeuronConfig, lif_scan
+from snnvit_jax.neurons import LIF, RESETS, create_neuron, lif_scan
 from snnvit_jax.neurons.recording import spikes as recorded_spikes
 from snnvit_jax.neurons.surrogates import SURROGATES, surrogate_gradient
 from snnvit_jax.time_steps import masks
@@ -79,7 +79,7 @@ def scan_gradient(current, upstream, tau, threshold, reset, surrogate, detach_re
 
 
 def layer_and_variables(current, threshold=1.0, **neuron):
-    layer = LIF(threshold, NeuronConfig(**neuron))
+    layer = LIF(threshold, create_neuron(**neuron))
     return layer, jax.jit(layer.init)(jax.random.key(0), current)
 
 
@@ -426,7 +426,7 @@ def test_scan_names_a_bad_current(current, message):
 )
 def test_configuration_names_a_bad_value(settings, message):
     with pytest.raises(ValueError, match=message):
-        NeuronConfig(**settings)
+        create_neuron(**settings)
 
 
 def test_layer_names_a_bad_threshold():

@@ -13,7 +13,7 @@ from flax import traverse_util
 from hypothesis.extra import numpy as hnp
 
 import snnvit_jax as snn
-from snnvit_jax.neurons import LIF, NeuronConfig, lif_scan
+from snnvit_jax.neurons import LIF, create_neuron, lif_scan
 from snnvit_jax.time_steps import masks
 from snnvit_jax.time_steps.masks import ESTIMATORS, SCORE
 
@@ -87,7 +87,7 @@ def test_one_line_adds_an_estimator(monkeypatch, untrained):
     assert np.abs(score_rows(learned)).max() == 0.25
     learned = descend(learned, optax.adam(0.05), 40, minimum=1, estimator="steep")
     assert set((score_rows(learned) > 0).sum(1)) == {1}
-    assert NeuronConfig(estimator="steep").estimator == "steep"
+    assert create_neuron(estimator="steep").estimator == "steep"
 
 
 # ---------------------------------------------------------------- a masked layer
@@ -101,7 +101,7 @@ MASKED = np.float32([-0.3, 0.4, -0.9, 0.0, 0.8])  # active at steps 1 and 4
 
 def masked_layer(scores, current, estimator="identity"):
     """Spikes [T, B] that a layer emits for a current [T, B]."""
-    layer = LIF(neuron=NeuronConfig(estimator=estimator))
+    layer = LIF(neuron=create_neuron(estimator=estimator))
     emitted = layer.apply({"params": {SCORE: scores}}, jnp.moveaxis(current, 0, 1))
     return jnp.moveaxis(emitted, 0, 1)
 

@@ -21,8 +21,6 @@ from snnvit_jax.neurons.lif import LIF
 from snnvit_jax.neurons.neuron import MembraneNeuron, Neuron, Update
 from snnvit_jax.neurons.surrogates import SURROGATES, fire, surrogate_gradient
 
-NeuronConfig = create_neuron  # its name in versions before 0.2
-
 __all__ = [
     "KINDS",
     "LIF",
@@ -32,7 +30,6 @@ __all__ = [
     "LIFNeuron",
     "MembraneNeuron",
     "Neuron",
-    "NeuronConfig",
     "PLIFNeuron",
     "ParallelNeuron",
     "QuantizedNeuron",

@@ -12,7 +12,7 @@ from flax import errors, traverse_util
 import snnvit_jax as snn
 from snnvit_jax import layers
 from snnvit_jax.models.spikformer.model import Block, PatchEmbedding
-from snnvit_jax.neurons import LIF, NeuronConfig
+from snnvit_jax.neurons import LIF, create_neuron
 from snnvit_jax.neurons.surrogates import SURROGATES
 from snnvit_jax.signals import Signal
 from snnvit_jax.time_steps.masks import SCORE, initial_scores
@@ -62,7 +62,7 @@ def variant(tiny, **settings):
 @pytest.fixture(scope="module")
 def learnable(tiny, lively):
     """(variables, training step) of a model with everything that can be learned in it."""
-    model = variant(tiny, neuron=NeuronConfig(kind="plif"), time_steps=2)
+    model = variant(tiny, neuron=create_neuron(kind="plif"), time_steps=2)
     return lively(model), jax.jit(training_step(model, tiny.images))
 
 
@@ -319,7 +319,7 @@ def described(tree):
 @pytest.mark.parametrize("neuron", VARIANTS, ids=str)
 def test_every_neuron_can_be_trained(tiny, neuron):
     # Traced only: the numbers are those of the neurons' own tests.
-    model = variant(tiny, neuron=NeuronConfig(**neuron))
+    model = variant(tiny, neuron=create_neuron(**neuron))
     variables = jax.eval_shape(model.init, jax.random.key(0), tiny.images)
     gradients, (logits, _) = jax.eval_shape(training_step(model, tiny.images), variables)
     assert described(gradients) == described(variables["params"])
@@ -328,7 +328,7 @@ def test_every_neuron_can_be_trained(tiny, neuron):
 
 @pytest.mark.parametrize("neuron", [{"kind": "if"}, {"reset": "soft"}, {"tau": 4.0}], ids=str)
 def test_another_neuron_gives_other_spikes(tiny, seen, neuron):
-    model = variant(tiny, neuron=NeuronConfig(**neuron))
+    model = variant(tiny, neuron=create_neuron(**neuron))
 
     @jax.jit
     def first_layer(variables, images):  # all that follows is not compiled
