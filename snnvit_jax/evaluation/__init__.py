@@ -1,4 +1,4 @@
-"""What is known of a finished model: accuracy, early exits, sensitivity.
+"""What is known of a finished model: accuracy, early exits, class rankings, timing.
 
 Imports `common`, `data`, `distributed`, `energy`, `layers`, `models`, `time_steps`, `training` and
 `xla`.
