@@ -1,4 +1,6 @@
-"""Where a deployed model can be called, and what it says of images it cannot take."""
+"""Where a deployed model can be called, what it says of bad images, and what it is measured beside."""
+
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -157,3 +159,21 @@ def test_without_known_channels_any_number_of_them_fits(channels):
         check_images(grey, (16, 16))
     else:
         assert "got (1, 16, 16, 1)" in words(check_images, grey, (16, 16), channels)
+
+
+def test_schedules_of_the_same_masks_under_other_names_are_others(tiny):
+    names = snn.layer_names(tiny.model)  # the first two follow each other
+    first = {name: [1, 1, 1, 1] for name in names} | {names[0]: [1, 0, 0, 1]}
+    other = {name: [1, 1, 1, 1] for name in names} | {names[1]: [1, 0, 0, 1]}
+    schedules = [snn.TimeStepSchedule(m) for m in (first, other, dict(reversed(first.items())))]
+    steps = [snn.deploy(tiny.model, tiny.variables, schedule).steps for schedule in schedules]
+    assert [found[names[0]] for found in steps[:2]] == [(0, 3), (0, 1, 2, 3)]
+    assert [found[names[1]] for found in steps[:2]] == [(0, 1, 2, 3), (0, 3)]
+    assert steps[2] == steps[0]  # the order of the names is nothing
+
+
+def test_the_masked_model_is_measured_with_the_options_of_the_deployed_one():
+    root = pathlib.Path(__file__).parents[1]
+    for script in ("experiments/deploy/measure.py", "snnvit_jax/deployment/build.py"):
+        assert "jax.jit(" not in (root / script).read_text(), script
+    assert "backends.jit(model.apply)" in (root / "experiments/deploy/measure.py").read_text()

@@ -1,6 +1,4 @@
-"""A convolution is one thing in training, evaluation and deployment, and so is what is measured."""
-
-import pathlib
+"""A convolution is one thing in training, evaluation and deployment."""
 
 import flax.linen as nn
 import jax
@@ -8,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import snnvit_jax as snn
 from snnvit_jax import layers
 from snnvit_jax.layers.linear import pair
 from snnvit_jax.signals import Signal
@@ -63,21 +60,3 @@ def test_a_convolution_is_the_same_in_training_and_evaluation(name):
     np.testing.assert_allclose(gradient, slope, rtol=1e-4, atol=1e-3)
     there = convolution.apply({"params": {"kernel": kernel}}, Signal.of(fire(CURRENT))).values
     np.testing.assert_allclose(there, wanted, rtol=1e-5, atol=1e-5)
-
-
-def test_schedules_of_the_same_masks_under_other_names_are_others(tiny):
-    names = snn.layer_names(tiny.model)  # the first two follow each other
-    first = {name: [1, 1, 1, 1] for name in names} | {names[0]: [1, 0, 0, 1]}
-    other = {name: [1, 1, 1, 1] for name in names} | {names[1]: [1, 0, 0, 1]}
-    schedules = [snn.TimeStepSchedule(m) for m in (first, other, dict(reversed(first.items())))]
-    steps = [snn.deploy(tiny.model, tiny.variables, schedule).steps for schedule in schedules]
-    assert [found[names[0]] for found in steps[:2]] == [(0, 3), (0, 1, 2, 3)]
-    assert [found[names[1]] for found in steps[:2]] == [(0, 1, 2, 3), (0, 3)]
-    assert steps[2] == steps[0]  # the order of the names is nothing
-
-
-def test_the_masked_model_is_measured_with_the_options_of_the_deployed_one():
-    root = pathlib.Path(__file__).parents[1]
-    for script in ("experiments/deploy/measure.py", "snnvit_jax/deployment/build.py"):
-        assert "jax.jit(" not in (root / script).read_text(), script
-    assert "backends.jit(model.apply)" in (root / "experiments/deploy/measure.py").read_text()
