@@ -1,4 +1,4 @@
-"""Where a deployed model can be called, what it says of bad images, and what it is measured beside."""
+"""Where a deployed model can be called, what it says of bad images, and what measures it."""
 
 import pathlib
 

@@ -265,19 +265,19 @@ class Signal(flax.struct.PyTreeNode):
         values = jnp.broadcast_to(self.values, (B, self.time_steps, *rest))
         return self.at_steps_only(values, range(self.time_steps))
 
-    def trace(self, operation, path, inputs, **about):
+    def trace(self, operation, path, inputs, **details):
         """Returns the signal, noted as the result of an operation if anybody traces it.
 
         Args:
           operation: see `trace.Node`.
           path: of the module that computed it.
           inputs: the signals it was computed from.
-          **about: what else is to be known.
+          **details: what else is to be known, see `trace.Node`.
         """
         if self.tracer is None:
             return self
         numbers = [x.node for x in inputs]
-        return self.replace(node=self.tracer.add(operation, path, numbers, self.shape[2:], about))
+        return self.replace(node=self.tracer.add(operation, path, numbers, self.shape[2:], details))
 
 
 @dataclasses.dataclass(frozen=True)
