@@ -156,7 +156,8 @@ def test_recomputed_blocks_have_the_same_gradients(tiny):
 
     def gradients(remat):
         config = with_remat(tiny.model.config, remat)
-        block = parts.rematerialised(Block, config.remat, train=True)(config, 0.3)
+        model = tiny.model.clone(config=config).bind({})
+        block = parts.rematerialised(model, Block, train=True)(config, 0.3)
 
         def loss(params):
             variables, keys = {"params": params, "batch_stats": stats}, {"drop_path": key}

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from snnvit_jax.common import values
+from snnvit_jax.neurons.recording import recording
 from snnvit_jax.signals import Signal, check_images
 from snnvit_jax.time_steps.schedule import check_time_steps_of
 
@@ -46,18 +47,20 @@ def image_channels(config, params):
     return params["kernel"].shape[-2] if "kernel" in params else None
 
 
-def rematerialised(block, remat, train):
+def rematerialised(module, block, train):
     """Returns a class of blocks that keeps only its input for the backward pass, or the class.
 
-    The former only in training: nothing can be recorded from inside a block computed again
-    (Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174).
+    The former only in training, and while no spikes are recorded: their place in the forward pass
+    is not known inside a block that is computed again (Chen et al., "Training Deep Nets with
+    Sublinear Memory Cost", arXiv 1604.06174).
 
     Args:
+      module: the bound model, whose config has `remat`, "block" or "none".
       block: Linen module class, called with (x, train).
-      remat: "block" or "none".
       train: whether the block is trained.
     """
-    return nn.remat(block, static_argnums=(2,)) if train and remat == "block" else block
+    again = train and module.config.remat == "block" and not recording(module)
+    return nn.remat(block, static_argnums=(2,)) if again else block
 
 
 def check_whole_numbers(config, names):

@@ -169,6 +169,22 @@ def test_recording_changes_no_logit(tiny, seen, infer):
     np.testing.assert_allclose(infer(tiny.variables, tiny.images), seen[0], 1e-6, 1e-6)
 
 
+def test_recording_in_training_sees_into_blocks_that_would_be_computed_again(tiny):
+    names = {}
+
+    def program(remat):
+        def recorded(variables):
+            model, collections = variant(tiny, remat=remat), ["batch_stats", "spikes"]
+            logits, new = model.apply(variables, tiny.images, train=True, mutable=collections)
+            names[remat] = list(snn.spikes(new))
+            return logits, list(snn.spikes(new).values())
+
+        return str(jax.make_jaxpr(recorded)(tiny.variables))
+
+    assert program("block") == program("none")
+    assert names["block"] == names["none"] == snn.layer_names(tiny.model)
+
+
 def test_asking_for_spikes_that_were_not_recorded_is_explained(tiny):
     with pytest.raises(ValueError, match=r"batch_stats.*mutable=\[\"spikes\"\]"):
         snn.spikes({"batch_stats": tiny.variables["batch_stats"]})

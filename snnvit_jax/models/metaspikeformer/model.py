@@ -33,7 +33,7 @@ class MetaSpikeformer(nn.Module):
         """Returns the logits of images; `train` normalises by batch statistics and updates them."""
         config = self.config
         x = parts.as_signal(self, images)
-        conv_block = parts.rematerialised(ConvBlock, config.remat, train)
+        conv_block = parts.rematerialised(self, ConvBlock, train)
         stages = zip(_STAGES, config.all_widths[:3], strict=True)
         for i, ((name, kernel, blocks), width) in enumerate(stages):
             x = Downsample(config, width, kernel, reads_image=i == 0, name=name)(x, train)
@@ -46,7 +46,7 @@ class MetaSpikeformer(nn.Module):
         return self._head(x)
 
     def _attention(self, x, stage, train):
-        block, before = parts.rematerialised(Block, self.config.remat, train), self.config.depth[0]
+        block, before = parts.rematerialised(self, Block, train), self.config.depth[0]
         for i in range(self.config.depth[stage]):
             drop_path = self.config.drop_path_of(i + stage * before)
             x = block(self.config, drop_path, name=f"block{3 + stage}_{i}")(x, train)

@@ -30,7 +30,7 @@ class QKFormer(nn.Module):
         """Returns the logits of images; `train` normalises by batch statistics and updates them."""
         config, number = self.config, 0
         x = parts.as_signal(self, images)
-        block = parts.rematerialised(Block, config.remat, train)
+        block = parts.rematerialised(self, Block, train)
         for stage, count in enumerate(config.blocks, 1):
             embedding = PatchEmbedInit if stage == 1 else PatchEmbeddingStage
             width = config.widths[stage - 1]

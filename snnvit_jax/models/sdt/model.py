@@ -59,7 +59,7 @@ class SpikeDrivenTransformer(nn.Module):
         config = self.config
         x = parts.as_signal(self, images)
         x = PatchEmbedding(config, name="patch_embed")(x, train).tokens()
-        block = parts.rematerialised(Block, config.remat, train)
+        block = parts.rematerialised(self, Block, train)
         for i in range(config.depth):
             x = block(config, config.drop_path_of(i), name=f"block_{i}")(x, train)
         x = LIF(neuron=config.neuron, name="head_lif")(x.map(layers.mean_over_space))

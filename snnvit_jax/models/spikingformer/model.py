@@ -52,7 +52,7 @@ class Spikingformer(nn.Module):
         config = self.config
         x = parts.as_signal(self, images)
         x = PatchEmbedding(config, name="patch_embed")(x, train).tokens()
-        block = parts.rematerialised(Block, config.remat, train)
+        block = parts.rematerialised(self, Block, train)
         for i in range(config.depth):
             x = block(config, config.drop_path_of(i), name=f"block_{i}")(x, train)
         return layers.Head(config.num_classes, name="head")(x)

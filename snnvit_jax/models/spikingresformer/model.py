@@ -29,8 +29,8 @@ class SpikingResformer(nn.Module):
         """Returns the logits of images; `train` normalises by batch statistics and updates them."""
         config, pair = self.config, 0
         x = self._prologue(parts.as_signal(self, images), train)
-        attention = parts.rematerialised(DualSpikeAttention, config.remat, train)
-        feed_forward = parts.rematerialised(FeedForward, config.remat, train)
+        attention = parts.rematerialised(self, DualSpikeAttention, train)
+        feed_forward = parts.rematerialised(self, FeedForward, train)
         for stage in range(STAGES):
             number = 0
             if stage:
