@@ -1,12 +1,15 @@
 """What experiments/cifar10/search.py gives up, where every step's use is known."""
 
+import json
 import pathlib
+import types
 
 import by_path
 import numpy as np
 import pytest
 
 import snnvit_jax as snn
+from snnvit_jax.pretrained import card
 
 FILE = pathlib.Path(__file__).parents[1] / "experiments" / "cifar10" / "search.py"
 NAMES = ("patch_embed/proj_lif", "patch_embed/rpe_lif", "block_0/attn/q_lif", "block_0/attn/k_lif")
@@ -95,3 +98,34 @@ def test_where_the_loss_falls_what_saves_more_comes_first(script):
 
     rounds = list(script.search(loss_of, energy_of, everything(), 3.04, 12))
     assert [(one["unit"], one["step"]) for one in rounds] == [(dear, 0)]
+
+
+def test_what_was_measured_before_is_not_said_of_the_network_that_was_found(script):
+    about = snn.load_pretrained("digits_t4").about
+    copy = json.loads(json.dumps(about))
+    asked = {"target": 2.0, "energy": None, "criterion": "change", "examples": 9}
+    note = script.noted(types.SimpleNamespace(**asked), "digits_t4", "train[:90%]")
+    found = script.described(about, "found", note)
+    assert about == copy and "measured" not in found
+    assert found["trained"]["note"].startswith(about["trained"]["note"])
+    for said in ("digits_t4", "2 time steps", "--criterion=change, 9 examples of train[:90%]"):
+        assert said in found["trained"]["note"]
+    text = card.render(found)
+    assert text.startswith("# found\n") and "does not say: measured.accuracy" in text
+    lacks = {**about, "trained": {"config": {}}}
+    assert script.described(lacks, "found", note)["trained"] == {"config": {}, "note": note}
+    asked |= {"energy": 0.5}
+    assert "down to 0.5 µJ" in script.noted(types.SimpleNamespace(**asked), "x", "train")
+
+
+def test_the_network_that_was_found_loads(script, tmp_path, monkeypatch):
+    network = snn.load_pretrained("digits_t4")
+    masks = {name: [0, 1, 0, 1] for name in network.schedule.masks}
+    options = types.SimpleNamespace(out=tmp_path / "found", network="pretrained:digits_t4")
+    options.__dict__.update(target=2.0, energy=None, criterion="loss", examples=3)
+    monkeypatch.setattr(script, "parse", lambda: (options, None, network, "train"))
+    monkeypatch.setattr(script, "measure", lambda *_: ([], snn.TimeStepSchedule(masks)))
+    script.main()
+    found = snn.load_pretrained(options.out)
+    assert found.schedule.as_lists() == masks
+    assert (found.about["name"], "measured" in found.about) == ("found", False)

@@ -215,10 +215,37 @@ def measure(options, run, schedule):
     return rounds, schedule
 
 
+def described(about, name, note):
+    """Returns what config.json says of a network that has got another schedule.
+
+    What was measured is left out: it is that of the network before.
+
+    Args:
+      about: what it said before; stays as it is.
+      name: of the network now.
+      note: that follows what was noted before.
+    """
+    about = {key: value for key, value in about.items() if key != "measured"}
+    before = about["trained"].get("note")
+    notes = [before, note] if isinstance(before, str) and before.strip() else [note]
+    return about | {"name": name, "trained": about["trained"] | {"note": "; ".join(notes)}}
+
+
+def noted(options, name, split):
+    """Returns in words what was searched, for the network's config.json."""
+    goal = f"{options.target:g} time steps"
+    if options.energy is not None:
+        goal = f"{options.energy:g} µJ"
+    what = f"--criterion={options.criterion}, {options.examples} examples of {split}"
+    return f"since then steps of {name} were given up by search.py, down to {goal} ({what})"
+
+
 def main():
     options, run, network, split = parse()
     rounds, schedule = measure(options, run, network.schedule)
-    pretrained.write(options.out, network.about, with_schedule(network.variables, schedule))
+    note = noted(options, network.about.get("name", options.network), split)
+    about = described(network.about, options.out.absolute().name, note)
+    pretrained.write(options.out, about, with_schedule(network.variables, schedule))
     found = {"split": split, "examples": options.examples, "criterion": options.criterion}
     found |= {"target": options.target} if options.energy is None else {"energy": options.energy}
     found |= {"rounds": rounds, "masks": schedule.as_lists()}
