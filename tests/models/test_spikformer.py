@@ -1,6 +1,7 @@
 """Spikformer's behaviour, beyond the published numbers that tests/test_convert.py compares."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -159,6 +160,29 @@ def test_recorded_layers_are_in_forward_order(transform):
     run = transform(lambda v: model.apply(v, current, mutable=["spikes"]))
     for _ in range(2):
         assert list(snn.spikes(run(variables)[1])) == ["second_lif", "first_lif", "another_lif"]
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda f: lambda x: f(x[0]),
+        jax.vmap,
+        lambda f: functools.partial(jax.lax.map, f),
+        lambda f: jax.jit(jax.jit(jax.vmap(f))),
+        lambda f: functools.partial(jax.eval_shape, jax.vmap(f)),
+        lambda f: lambda x: jax.lax.scan(lambda _, image: (None, f(image)), None, x)[1],
+    ],
+    ids=["none", "vmap", "map", "jit in jit", "eval_shape", "scan"],
+)
+def test_recorded_layers_keep_their_order_through_every_transformation(transform):
+    model, current = OutOfOrder(), jnp.full((2, 1, 2, 3), 3.0)
+    variables = jax.eval_shape(model.init, jax.random.key(0), current[0])
+    variables = jax.tree.map(lambda x: jnp.full(x.shape, 0.5), variables)
+
+    run = transform(lambda x: model.apply(variables, x, mutable=["spikes"])[1])
+    found = snn.spikes(run(current))
+    assert list(found) == ["second_lif", "first_lif", "another_lif"]
+    assert {spikes.shape[-3:] for spikes in found.values()} == {(2, 1, 3)}  # T B N
 
 
 def test_layer_names_are_those_recorded_under_jit(tiny, seen):
