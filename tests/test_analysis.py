@@ -126,13 +126,20 @@ def test_folders_without_a_finished_run_are_refused(tmp_path):
         analysis.open_run(tmp_path, examples=0)
 
 
-@pytest.mark.parametrize(("count", "expected"), [(3, [0, 1, 2]), (9, [0, 1, 2, 3, 4])])
-def test_the_first_examples_of_a_sequence(count, expected):
-    first = analysis.First(range(5), count)
-    assert list(first) == [first[i] for i in range(len(first))] == expected
-    assert first[-1] == expected[-1]
-    with pytest.raises(IndexError):
-        first[len(expected)]
+@pytest.mark.parametrize(("count", "expected"), [(3, [0, 1, 3]), (9, [0, 1, 2, 3, 4])])
+def test_some_examples_are_from_all_over_a_sequence(count, expected):
+    some = analysis.EvenlySpaced(range(5), count)
+    assert list(some) == [some[i] for i in range(len(some))] == expected
+    assert some[-1] == expected[-1]
+    for outside in (len(expected), -len(expected) - 1):
+        with pytest.raises(IndexError):
+            some[outside]
+
+
+def test_some_examples_of_sorted_folders_are_of_every_class():
+    labels = [label for label in range(10) for _ in range(37)]
+    for count in (10, 64, 369):
+        assert set(analysis.EvenlySpaced(labels, count)) == set(range(10))
 
 
 def test_a_module_is_cut_and_nothing_else():

@@ -5,6 +5,7 @@ import pathlib
 import types
 
 import by_path
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -129,3 +130,26 @@ def test_the_network_that_was_found_loads(script, tmp_path, monkeypatch):
     found = snn.load_pretrained(options.out)
     assert found.schedule.as_lists() == masks
     assert (found.about["name"], "measured" in found.about) == ("found", False)
+
+
+def test_the_energy_is_counted_from_images_of_all_the_split(script, monkeypatch):
+    def batches(experiment, _):
+        kept = list(experiment)
+        for some in (kept[:40], kept[40:]):  # the last of a batch is a gap
+            mask = [True] * (len(some) - 1) + [False]
+            yield {"image": jnp.asarray(some, jnp.float32), "mask": jnp.asarray(mask)}, None
+
+    def report(model, variables, images):
+        return types.SimpleNamespace(microjoule=(model, variables, images.tolist()))
+
+    monkeypatch.setattr(script.analysis, "with_examples", script.analysis.EvenlySpaced)
+    monkeypatch.setattr(script.analysis, "batches", batches)
+    monkeypatch.setattr(script, "with_schedule", lambda variables, schedule: schedule)
+    monkeypatch.setattr(script.snn, "energy_report", report)
+    found = script.energy_function(Split(range(640)), {})("schedule")
+    spaced = [float(i) for i in range(0, 640, 10)]
+    assert found == ("model", "schedule", spaced[:39] + spaced[40:63])
+
+
+class Split(list):
+    model = "model"

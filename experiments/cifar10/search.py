@@ -3,14 +3,14 @@
     python experiments/cifar10/search.py pretrained:cifar10_t4 OUT --target=2.0 --data_dir=DIR
 
 A unit is a layer of the patch embedding, an attention or an MLP. Round after round one step of one
-unit is given up: that without which the answers on training images change least, for each layer of
-the unit. Every unit keeps a step. A change is the Kullback-Leibler divergence from what the network
-says with all of its steps; its labels are not asked (--criterion=loss asks them). With
---energy=MICROJOULE in place of --target, it is the change for each microjoule that an image costs
-less, until it costs no more than that. In a round only the --width steps that looked best when they
-were measured last are measured again. OUT becomes a trained network with the weights that were
-there and the schedule that was found, for --config.init_from, and OUT/search.json says what every
-round measured.
+unit is given up: that without which the answers on training images, evenly spaced over the split,
+change least, for each layer of the unit. Every unit keeps a step. A change is the Kullback-Leibler
+divergence from what the network says with all of its steps; its labels are not asked
+(--criterion=loss asks them). With --energy=MICROJOULE in place of --target, it is the change for
+each microjoule that an image costs less, until it costs no more than that. In a round only the
+--width steps that looked best when they were measured last are measured again. OUT becomes a
+trained network with the weights that were there and the schedule that was found, for
+--config.init_from, and OUT/search.json says what every round measured.
 """
 
 import argparse
@@ -154,11 +154,11 @@ def energy_function(experiment, variables):
     """Returns the energy of an image in microjoules as a function of the schedule.
 
     Args:
-      experiment: from `analysis.open_run`; its first `COUNTED` images are counted.
+      experiment: from `analysis.open_run`; `COUNTED` images from all over it are counted.
       variables: of its model.
     """
-    batch = next(iter(analysis.batches(experiment, "counting")))[0]
-    images = batch["image"][np.asarray(batch["mask"])][:COUNTED]
+    few = analysis.batches(analysis.with_examples(experiment, COUNTED), "counting")
+    images = jnp.concatenate([batch["image"][np.asarray(batch["mask"])] for batch, _ in few])
 
     def cost_of(schedule):
         changed = with_schedule(variables, schedule)

@@ -90,7 +90,7 @@ def main():
     parser.add_argument("out", type=output_folder)
     parser.add_argument("--twin", help="the same of a run with model.neuron.kind=relu")
     parser.add_argument(
-        "--examples", type=whole(1), help="look only at the first N held-out examples"
+        "--examples", type=whole(1), help="look only at N held-out examples, evenly spaced"
     )
     parser.add_argument("--data_dir", help="folder of the data set, which a trained network needs")
     args = parser.parse_args()

@@ -24,12 +24,14 @@ _MAY_DIFFER = {"neuron", "time_steps", "drop_path", "remat", "dtype"}
 
 
 @dataclasses.dataclass(frozen=True)
-class First(collections.abc.Sequence):
-    """The first examples of a sequence.
+class EvenlySpaced(collections.abc.Sequence):
+    """Some examples of a sequence, from all over it and in its order.
+
+    Folders of images come class by class: the first examples of them are of one class.
 
     Attributes:
       examples: the whole sequence.
-      count: how many of them.
+      count: how many of them, >= 1; all of them if there are no more.
     """
 
     examples: collections.abc.Sequence
@@ -43,7 +45,7 @@ class First(collections.abc.Sequence):
         """Returns one example."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        return self.examples[index % len(self)]
+        return self.examples[index % len(self) * len(self.examples) // len(self)]
 
 
 def open_run(place, examples=None, data_dir=None, split=None):
@@ -51,7 +53,7 @@ def open_run(place, examples=None, data_dir=None, split=None):
 
     Args:
       place: the run's folder, "pretrained:NAME", or the folder of a trained network.
-      examples: how many held-out examples to look at, >= 1; None for all.
+      examples: how many held-out examples to look at, >= 1, from all over the split; None for all.
       data_dir: folder of the data set (`config.data.dir`); None for what the run says. A trained
         network says none.
       split: of the data to look at in place of the held-out one, for example "train[:90%]"; None
@@ -74,10 +76,20 @@ def open_run(place, examples=None, data_dir=None, split=None):
     experiment = build(config, to_train=False)
     classes.check_names(place, names, experiment.eval_source.class_names)
     if examples is not None:
-        source = experiment.eval_source
-        source = dataclasses.replace(source, examples=First(source.examples, examples))
-        experiment = dataclasses.replace(experiment, eval_source=source)
+        experiment = with_examples(experiment, examples)
     return experiment, replicate(opening.variables_of(place), experiment.mesh)
+
+
+def with_examples(experiment, count):
+    """Returns an experiment whose held-out split has at most so many examples, from all over it.
+
+    Args:
+      experiment: an `Experiment`.
+      count: of examples, >= 1.
+    """
+    source = experiment.eval_source
+    source = dataclasses.replace(source, examples=EvenlySpaced(source.examples, count))
+    return dataclasses.replace(experiment, eval_source=source)
 
 
 def batches(experiment, description, repeats=1):
