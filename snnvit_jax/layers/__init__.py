@@ -25,7 +25,7 @@ from snnvit_jax.layers.normalisation import (
     normalize,
 )
 from snnvit_jax.layers.pooling import Dilate, max_pool, mean_over_space
-from snnvit_jax.layers.scale import RateScale, Scale, firing_rate, running_rate
+from snnvit_jax.layers.scale import RateScale, Scale, running_rate, update_firing_rate
 
 __all__ = [
     "EPSILON",
@@ -52,7 +52,6 @@ __all__ = [
     "as_heads",
     "batch_statistics",
     "drop_path",
-    "firing_rate",
     "max_pool",
     "mean_over_space",
     "merge_heads",
@@ -60,4 +59,5 @@ __all__ = [
     "running_rate",
     "spiking_attention",
     "uniform_fan_in",
+    "update_firing_rate",
 ]

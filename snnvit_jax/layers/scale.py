@@ -84,7 +84,7 @@ def running_rate(rate, values, axis):
     return RATE_MOMENTUM * before + (1 - RATE_MOMENTUM) * now
 
 
-def firing_rate(module, name, spikes, axis, train):
+def update_firing_rate(module, name, spikes, axis, train):
     """Returns the running firing rate of each head, [heads], which a module keeps as a statistic.
 
     In training it takes in the batch first, so that a scale in training is a running average too.

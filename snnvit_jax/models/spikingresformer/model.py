@@ -119,7 +119,7 @@ class DualSpikeAttention(nn.Module):
 
     def _scaled(self, name, x, spikes, axis, count, train):
         """A signal scaled for the sum over `count` spikes of each head."""
-        rate = layers.firing_rate(self, f"firing_rate_{name}", spikes, axis, train)
+        rate = layers.update_firing_rate(self, f"firing_rate_{name}", spikes, axis, train)
         return layers.Scale(name=f"scale_{name}")(x, layers.RateScale(count), rate)
 
 
