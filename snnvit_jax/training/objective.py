@@ -21,7 +21,7 @@ RULES = {
     "start_step": _STEP,
     "anneal_steps": _STEP,
     "freeze_step": values.optional(_STEP),
-    "patience_steps": values.whole(1),
+    "patience_steps": values.number(above=0),
     "estimator": values.one_of(masks.ESTIMATORS),
 }
 
@@ -75,7 +75,7 @@ class Objective:
       anneal_steps: over so many steps from there on, the budget comes down from T to the target.
       freeze_step: training step from which they stay as they are; None for never.
       patience_steps: training steps in which an excess of one time step adds `time_step_penalty`
-        to the weight, >= 1; a run takes one epoch.
+        to the weight, > 0; a run takes those of one epoch.
       estimator: straight-through estimator of the penalty's gradient.
       spike_prices: ((layer name, what one spike adds to the objective for its image), ...); empty
         if spikes are free.
@@ -93,7 +93,7 @@ class Objective:
     start_step: int = 0
     anneal_steps: int = 0
     freeze_step: int | None = None
-    patience_steps: int = 100
+    patience_steps: float = 100.0
     estimator: str = "identity"
     spike_prices: tuple[tuple[str, float], ...] = ()
     step_losses: StepLosses | None = None
