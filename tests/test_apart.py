@@ -1,6 +1,7 @@
 """Trainings in processes of their own, and the tables that studies of them write."""
 
 import argparse
+import json
 import types
 
 import pytest
@@ -40,9 +41,33 @@ def test_what_a_training_prints_is_kept_beside_its_folder(monkeypatch, tmp_path,
 
 
 def test_a_finished_training_is_not_started(monkeypatch, tmp_path):
+    commands = started(monkeypatch)
+    apart.train(tmp_path / "run", ["--a=1"])
+    monkeypatch.setattr(apart.Workdir, "is_finished", lambda _: True)
+    apart.train(tmp_path / "run", ["--a=1"])
+    assert len(commands) == 1
+
+
+def test_a_finished_training_of_other_arguments_is_refused(monkeypatch, tmp_path):
     commands = started(monkeypatch, finished=True)
-    apart.train(tmp_path / "run", [])
+    kept = tmp_path / "run-1.5.command.json"
+    kept.write_text(json.dumps(["--config=a", "--b=2"]))
+    both = r"of other arguments: --config=a --b=2; now they are --config=a --b=3; .*run-1.5.command"
+    with pytest.raises(RuntimeError, match=both):
+        apart.train(tmp_path / "run-1.5", ["--config=a", "--b=3"])
+    apart.train(tmp_path / "run-1.5", ("--config=a", "--b=2"))
+    kept.unlink()
+    with pytest.warns(UserWarning, match=r"run-1.5 is finished .* its arguments were not kept"):
+        apart.train(tmp_path / "run-1.5", ["--config=a", "--b=3"])
     assert not commands
+
+
+def test_a_training_that_is_not_finished_may_get_other_arguments(monkeypatch, tmp_path):
+    commands = started(monkeypatch)
+    for arguments in (["--a=wrong"], ["--a=right"]):
+        apart.train(tmp_path / "run", arguments)
+    assert [command[-1] for command, _ in commands] == ["--a=wrong", "--a=right"]
+    assert json.loads((tmp_path / "run.command.json").read_text()) == ["--a=right"]
 
 
 def test_a_failed_training_is_told_with_the_end_of_its_output(monkeypatch, tmp_path):

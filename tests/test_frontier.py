@@ -33,6 +33,7 @@ def finish(folder, steps, time_steps, accuracy):
     (folder / "summary.json").write_text(json.dumps(summary))
 
 
+@pytest.mark.filterwarnings("ignore:.*arguments were not kept")
 def test_finished_runs_become_a_table_and_a_figure(frontier, tmp_path, monkeypatch, capsys):
     finish(tmp_path / "learned-2-of-4-seed0", 2, 4, 0.6)
     finish(tmp_path / "learned-1.5-of-4-seed0", 1, 4, 0.5)
@@ -99,6 +100,23 @@ def test_results_of_several_files_are_put_together(frontier, tmp_path, monkeypat
         frontier.read_results([tmp_path / "none.json"])
 
 
+def test_runs_of_other_settings_are_refused_before_any_training(frontier, tmp_path, monkeypatch):
+    finish(tmp_path / "fixed-3-seed0", 3, 3, 0.6)
+    arguments = [str(tmp_path), "--targets", "--fixed", "2", "3", "--", "--config.epochs=1"]
+    options = frontier.parse(arguments)
+    before = frontier.arguments_of(frontier.points(options)[1], options)
+    (tmp_path / "fixed-3-seed0.command.json").write_text(json.dumps(before))
+    started = []
+    monkeypatch.setattr(frontier, "train", lambda point, *_: started.append(point.time_steps))
+    assert list(frontier.train_wanted(options)) == ["fixed-3-seed0"] and started == [2, 3]
+    options.overrides = ["--config.epochs=2"]
+    with pytest.raises(SystemExit, match=r"epochs=1 .* now they are .*epochs=2 "):
+        frontier.train_wanted(options)
+    options.no_training = True
+    assert frontier.train_wanted(options) and started == [2, 3]
+
+
+@pytest.mark.filterwarnings("ignore:.*arguments were not kept")
 def test_runs_that_end_at_once_are_all_written(frontier, tmp_path, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     seeds = [str(seed) for seed in range(40)]
@@ -127,6 +145,7 @@ def test_a_run_that_fails_leaves_the_others_written(frontier, tmp_path, monkeypa
     assert "lost its data" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:.*arguments were not kept")
 def test_a_network_that_was_evaluated_while_it_trained_is_not_finished(
     frontier, tmp_path, monkeypatch
 ):

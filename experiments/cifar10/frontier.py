@@ -5,11 +5,11 @@
 
 Trains one network for each target and seed, which learns its time steps out of --time-steps, and
 one for each fixed T, which keeps all of them; everything else is the same. With --spike-penalties
-each of them again for each price of spikes. A run lies in OUT/NAME:
-one that is finished is not repeated, one cut short goes on. Writes OUT/frontier.json after each
-run, OUT/frontier.png and tables of all networks and of means and spreads over the seeds; with
---no-training of those that are finished by now, with --results of those in such JSON files, one or
-several put together. Seeds come one after the other.
+each of them again for each price of spikes. A run lies in OUT/NAME: one that is finished is not
+repeated, one cut short goes on. Its arguments lie in OUT/NAME.command.json: with others, a finished
+run is refused. Writes OUT/frontier.json after each run, OUT/frontier.png and tables of all networks
+and of means and spreads over the seeds; with --no-training of those that are finished by now, with
+--results of those in such JSON files, one or several put together. Seeds come one after the other.
 """
 
 import argparse
@@ -100,16 +100,29 @@ def points(options):
     return found
 
 
+def arguments_of(point, options):
+    """Returns the arguments of a network's training."""
+    return [f"--config={options.config}", *options.overrides, *point.overrides]
+
+
+def check_finished(wanted, options):
+    """Raises SystemExit if one of these networks is finished, but with other arguments."""
+    try:
+        for point in wanted:
+            apart.check_arguments(options.out / point.name, arguments_of(point, options))
+    except RuntimeError as error:
+        sys.exit(f"error: {error}")
+
+
 def train(point, options, cores):
     """Trains one network in a process of its own, unless its folder holds it finished.
 
     Raises:
       RuntimeError: with the end of its output, if it fails.
     """
-    arguments = [f"--config={options.config}", *options.overrides, *point.overrides]
     # Networks trained side by side do not compete.
     prefix = ("taskset", "-c", ",".join(map(str, cores))) if cores else ()
-    apart.train(options.out / point.name, arguments, ROOT, prefix, append=False)
+    apart.train(options.out / point.name, arguments_of(point, options), ROOT, prefix, append=False)
 
 
 def train_all(wanted, options):
@@ -333,10 +346,11 @@ def train_wanted(options):
     """Returns what is known of the networks that are wanted, trained before unless forbidden.
 
     Raises:
-      SystemExit: if none of them is finished.
+      SystemExit: if one of them was trained with other arguments, or none is finished.
     """
     wanted = points(options)
     if not options.no_training:
+        check_finished(wanted, options)
         train_all(wanted, options)
     found = write(wanted, options)
     if not found:
