@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import subprocess
+import sys
 import types
 
 import pytest
@@ -14,7 +16,7 @@ def started(monkeypatch, status=0, finished=False, says="went wrong\n"):
     """Returns a list that fills with the commands and folders of the processes started."""
     commands = []
 
-    def run(command, cwd, stdout, stderr):
+    def run(command, cwd, env, stdout, stderr):
         commands.append((command, cwd))
         stdout.write(says)
         return types.SimpleNamespace(returncode=status)
@@ -30,6 +32,18 @@ def test_a_training_gets_its_folder_its_arguments_and_its_prefix(monkeypatch, tm
     [(command, cwd)] = commands
     assert command[:3] == ["taskset", "-c", "0"] and cwd == tmp_path
     assert command[4:] == ["-m", "snnvit_jax.main", f"--workdir={tmp_path}/run", "--config=digits"]
+
+
+def test_a_training_imports_from_the_repository_and_works_elsewhere(monkeypatch, tmp_path):
+    for name in ("root", "user", "before"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "whose.py").write_text(f"print({name!r})\n")
+    (tmp_path / "user" / "own.py").write_text("import whose\n")
+    monkeypatch.chdir(tmp_path / "user")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "before"))
+    env = apart._importing_from(tmp_path / "root")
+    command = [sys.executable, "-S", "-m", "own"]
+    assert subprocess.run(command, env=env, capture_output=True, text=True).stdout == "root\n"
 
 
 @pytest.mark.parametrize(("append", "lines"), [(True, 2), (False, 1)])

@@ -188,6 +188,22 @@ def test_every_run_gets_its_settings(frontier):
     assert frontier.parse(["out", "--", "--config.epochs=1"]).overrides == ["--config.epochs=1"]
 
 
+def test_paths_are_meant_from_the_folder_of_the_user(frontier, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        frontier.apart.subprocess,
+        "run",
+        lambda command, cwd, env, **_: started.append((command, cwd, env)) or Done(),
+    )
+    monkeypatch.chdir(tmp_path)
+    options = frontier.parse(["out", "--fixed", "--targets=2", "--", "--config.data.dir=data"])
+    frontier.train(frontier.points(options)[0], options, None)
+    ((command, cwd, env),) = started
+    assert f"--workdir={tmp_path}/out/learned-2-of-4-seed0" in command
+    assert "--config.data.dir=data" in command and cwd is None
+    assert env["PYTHONPATH"].split(":")[0] == str(PATH.parents[2])
+
+
 def test_a_run_that_fails_tells_why(frontier, tmp_path):
     options = frontier.parse([str(tmp_path), "--config=no_such_file.py"])
     with pytest.raises(RuntimeError, match="no_such_file.py"):

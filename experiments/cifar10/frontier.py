@@ -122,7 +122,9 @@ def train(point, options, cores):
     """
     # Networks trained side by side do not compete.
     prefix = ("taskset", "-c", ",".join(map(str, cores))) if cores else ()
-    apart.train(options.out / point.name, arguments_of(point, options), ROOT, prefix, append=False)
+    folder, arguments = options.out / point.name, arguments_of(point, options)
+    # In the user's folder, from which the paths among the arguments are meant.
+    apart.train(folder, arguments, prefix=prefix, append=False, root=ROOT)
 
 
 def train_all(wanted, options):

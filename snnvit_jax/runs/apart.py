@@ -1,6 +1,7 @@
 """Trainings in processes of their own, for studies that compare many of them."""
 
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -9,7 +10,7 @@ from snnvit_jax.common import files
 from snnvit_jax.runs.workdir import Workdir
 
 
-def train(folder, arguments, cwd=None, prefix=(), append=True):
+def train(folder, arguments, cwd=None, prefix=(), append=True, root=None):
     """Trains one network in a process of its own, unless its folder holds it finished.
 
     What the process prints goes to FOLDER.log, beside the folder, and its arguments to
@@ -21,6 +22,8 @@ def train(folder, arguments, cwd=None, prefix=(), append=True):
       cwd: folder in which the process works; None is this one's.
       prefix: of the command, for example ("taskset", "-c", "0").
       append: whether an older log is kept and goes on.
+      root: folder of the repository that the process imports from, wherever it works; None is what
+        Python finds by itself.
 
     Raises:
       RuntimeError: with the command and the end of its output, if it fails; with both arguments,
@@ -35,9 +38,20 @@ def train(folder, arguments, cwd=None, prefix=(), append=True):
     command = [*prefix, sys.executable, "-m", "snnvit_jax.main", f"--workdir={folder}", *arguments]
     log = folder.with_name(f"{folder.name}.log")
     with log.open("a" if append else "w") as file:
-        status = subprocess.run(command, cwd=cwd, stdout=file, stderr=file).returncode
+        places = {"cwd": cwd, "env": root and _importing_from(root)}
+        status = subprocess.run(command, **places, stdout=file, stderr=file).returncode
     if status:
         raise RuntimeError(f"{' '.join(command)} ended with {status}:\n{log.read_text()[-2000:]}")
+
+
+def _importing_from(root):
+    """The environment of a process that imports from one folder first, and from its own last.
+
+    Python itself would put the folder in which a module is started before all others, and that may
+    be another clone.
+    """
+    paths = [str(root), os.environ.get("PYTHONPATH"), os.getcwd()]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONSAFEPATH": "1"}
 
 
 def check_arguments(folder, arguments):
