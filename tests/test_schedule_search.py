@@ -153,3 +153,18 @@ def test_the_energy_is_counted_from_images_of_all_the_split(script, monkeypatch)
 
 class Split(list):
     model = "model"
+
+
+def test_layers_of_a_unit_may_have_different_steps(script):
+    q, k = NAMES[2:]
+    masks = {NAMES[0]: [0, 0, 0, 1], q: [0, 0, 1, 0], k: [1, 1, 1, 0]}
+    rounds = list(script.search(lambda _: 0.0, steps_of, snn.TimeStepSchedule(masks), 1.0, 4))
+    assert [(one["unit"], one["step"]) for one in rounds] == [
+        *(("block_0/attn", 0), ("block_0/attn", 1))
+    ]
+    assert rounds[-1]["schedule"].as_lists() == masks | {k: [0, 0, 1, 0]}
+    silent = snn.TimeStepSchedule({q: [0, 0, 0, 0], k: [1, 1, 0, 0]})
+    (only,) = script.search(lambda _: 0.0, steps_of, silent, 0.5, 4)
+    assert only["schedule"].layers == {q: 0, k: 1}
+    apart = snn.TimeStepSchedule({q: [1, 0, 0, 0], k: [0, 1, 0, 0]})
+    assert list(script.search(lambda _: 0.0, steps_of, apart, 0.5, 4)) == []

@@ -4,7 +4,7 @@
 
 A unit is a layer of the patch embedding, an attention or an MLP. Round after round one step of one
 unit is given up: that without which the answers on training images, evenly spaced over the split,
-change least, for each layer of the unit. Every unit keeps a step. A change is the Kullback-Leibler
+change least, for each layer of the unit. Every layer keeps a step. A change is the Kullback-Leibler
 divergence from what the network says with all of its steps; its labels are not asked
 (--criterion=loss asks them). With --energy=MICROJOULE in place of --target, it is the change for
 each microjoule that an image costs less, until it costs no more than that. In a round only the
@@ -84,7 +84,7 @@ def search(loss_of, cost_of, schedule, target, width):
         left = {
             (unit, step): value
             for (unit, step), value in harm.items()
-            if schedule.masks[members[unit][0]][step] and schedule.layers[members[unit][0]] > 1
+            if _may_go([schedule.masks[name] for name in members[unit]], step)
         }
         if not left:
             return
@@ -101,6 +101,13 @@ def search(loss_of, cost_of, schedule, target, width):
         loss, cost, schedule = tried[unit, step]
         found = {"unit": unit, "step": step, "loss": loss, "average": schedule.average}
         yield found | {"cost": cost, "schedule": schedule}
+
+
+def _may_go(masks, step):
+    """Whether some layer of a unit has a step, and none would be left without any."""
+    return any(mask[step] for mask in masks) and all(
+        mask.sum() - mask[step] >= 1 for mask in masks if mask.any()
+    )
 
 
 def _harm(lost, saved):
