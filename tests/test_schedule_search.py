@@ -168,3 +168,17 @@ def test_layers_of_a_unit_may_have_different_steps(script):
     assert only["schedule"].layers == {q: 0, k: 1}
     apart = snn.TimeStepSchedule({q: [1, 0, 0, 0], k: [0, 1, 0, 0]})
     assert list(script.search(lambda _: 0.0, steps_of, apart, 0.5, 4)) == []
+
+
+def test_where_the_best_save_nothing_any_more_the_others_are_measured(script):
+    some, other = NAMES[:2]
+
+    def loss_of(schedule):
+        return -np.dot(USE[some], schedule.masks[some]) - 10 * schedule.layers[other]
+
+    def energy_of(schedule):  # where one step of some is gone, another saves nothing
+        return 10.0 + (schedule.layers[some] == 4) + schedule.layers[other]
+
+    rounds = list(script.search(loss_of, energy_of, everything(), 12.0, 1))
+    assert [one["unit"] for one in rounds] == [some, other, other]
+    assert rounds[-1]["cost"] == 12

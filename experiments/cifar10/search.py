@@ -96,8 +96,10 @@ def search(loss_of, cost_of, schedule, target, width):
             tried[unit, step] = (loss_of(other), cost_of(other), other)
             harm[unit, step] = _harm(tried[unit, step][0] - loss, cost - tried[unit, step][1])
         unit, step = min(fresh, key=harm.get)
-        if harm[unit, step] == jnp.inf:
+        if all(harm[one] == jnp.inf for one in left):
             return
+        if harm[unit, step] == jnp.inf:  # none of these saves any, one of the others may
+            continue
         loss, cost, schedule = tried[unit, step]
         found = {"unit": unit, "step": step, "loss": loss, "average": schedule.average}
         yield found | {"cost": cost, "schedule": schedule}
