@@ -1,5 +1,6 @@
 """What experiments/cifar10/search.py gives up, where every step's use is known."""
 
+import functools
 import json
 import pathlib
 import types
@@ -125,7 +126,7 @@ def test_the_network_that_was_found_loads(script, tmp_path, monkeypatch):
     options = types.SimpleNamespace(out=tmp_path / "found", network="pretrained:digits_t4")
     options.__dict__.update(target=2.0, energy=None, criterion="loss", examples=3)
     monkeypatch.setattr(script, "parse", lambda: (options, None, network, "train"))
-    monkeypatch.setattr(script, "measure", lambda *_: ([], snn.TimeStepSchedule(masks)))
+    monkeypatch.setattr(script, "measure", lambda *_: snn.TimeStepSchedule(masks))
     script.main()
     found = snn.load_pretrained(options.out)
     assert found.schedule.as_lists() == masks
@@ -182,3 +183,69 @@ def test_where_the_best_save_nothing_any_more_the_others_are_measured(script):
     rounds = list(script.search(loss_of, energy_of, everything(), 12.0, 1))
     assert [one["unit"] for one in rounds] == [some, other, other]
     assert rounds[-1]["cost"] == 12
+
+
+def measured(script, monkeypatch, out, loss_of, energy_of=None, energy=None):
+    """The schedule that `measure` finds, down to 2.25 time steps or an energy."""
+    options = {"out": out, "target": 2.25, "energy": energy, "criterion": "loss"}
+    options = types.SimpleNamespace(**options, examples=9, width=4)
+    monkeypatch.setattr(script, "loss_function", lambda *_: loss_of)
+    monkeypatch.setattr(script, "energy_function", lambda *_: energy_of)
+    keep = functools.partial(script.write_rounds, options, "train")
+    return script.measure(options, (None, None), everything(), keep)
+
+
+def test_every_round_is_kept_when_it_is_over(script, tmp_path, monkeypatch):
+    rounds = list(script.search(loss_of, steps_of, everything(), 2.25, 4))
+    schedule = measured(script, monkeypatch, tmp_path / "new" / "out", loss_of)
+    found = json.loads((tmp_path / "new" / "out" / "search.json").read_text())
+    assert found["masks"] == schedule.as_lists() == rounds[-1]["schedule"].as_lists()
+    assert (found["reached"], found["examples"], found["target"]) == (True, 9, 2.25)
+    assert [one["step"] for one in found["rounds"]] == [one["step"] for one in rounds]
+
+
+def test_a_search_that_is_stopped_keeps_its_rounds(script, tmp_path, monkeypatch):
+    def stopped(schedule):
+        if schedule.average < 3.25:
+            raise KeyboardInterrupt
+        return loss_of(schedule)
+
+    with pytest.raises(SystemExit, match=r"stopped in round 3: .* is in .*search.json"):
+        measured(script, monkeypatch, tmp_path, stopped)
+    found = json.loads((tmp_path / "search.json").read_text())
+    assert len(found["rounds"]) == 2 and found["reached"] is False
+
+
+def test_a_goal_that_is_not_reached_is_told_and_its_rounds_are_kept(script, tmp_path, monkeypatch):
+    def energy_of(schedule):  # with the last step alone it would be little
+        return sum(np.dot([5, 4, 3, 0.001], mask) for mask in schedule.masks.values())
+
+    def loss_of(schedule):  # but that is given up first
+        return sum(np.dot([-9.0, 0, 0, 9], mask) for mask in schedule.masks.values())
+
+    message = r"error: 0.01 µJ cannot be reached, the least is 20; what was measured is in .*json"
+    with pytest.raises(SystemExit, match=message):
+        measured(script, monkeypatch, tmp_path, loss_of, energy_of, 0.01)
+    found = json.loads((tmp_path / "search.json").read_text())
+    assert (len(found["rounds"]), found["reached"], found["energy"]) == (9, False, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("energy", "message"),
+    [(3.9, "3.9 µJ cannot be reached, with one step of every layer it has 4$"), (64, "nothing to")],
+)
+def test_goals_out_of_reach_or_reached_are_refused_at_once(
+    script, tmp_path, monkeypatch, energy, message
+):
+    def energy_of(schedule):
+        return sum(np.dot([3, 2, 1, 4], mask) for mask in schedule.masks.values())
+
+    with pytest.raises(SystemExit, match=message):
+        measured(script, monkeypatch, tmp_path, lambda _: 1 / 0, energy_of, energy)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_single_step_is_the_last_where_a_layer_lacks_it(script):
+    schedule = snn.TimeStepSchedule({"a/x": [1, 1, 0], "a/y": [0, 1, 1], "a/z": [0, 0, 0]})
+    kept = {"a/x": [0, 1, 0], "a/y": [0, 0, 1], "a/z": [0, 0, 0]}
+    assert script.single(schedule, 2).as_lists() == kept

@@ -10,7 +10,8 @@ divergence from what the network says with all of its steps; its labels are not 
 each microjoule that an image costs less, until it costs no more than that. In a round only the
 --width steps that looked best when they were measured last are measured again. OUT becomes a
 trained network with the weights that were there and the schedule that was found, for
---config.init_from, and OUT/search.json says what every round measured.
+--config.init_from. OUT/search.json says what every round measured, as soon as it is over, also of a
+search that is stopped or does not reach its goal.
 """
 
 import argparse
@@ -199,8 +200,46 @@ def parse():
         parser.error(str(error))
 
 
-def measure(options, run, schedule):
-    """Returns what the rounds measured, with a progress bar, and the schedule that was found.
+def single(schedule, step):
+    """Returns a schedule in which every layer keeps one step: this one, or else its last one."""
+    masks = {}
+    for name, mask in schedule.masks.items():
+        kept = [step] if mask[step] else np.flatnonzero(mask)[-1:]
+        masks[name] = np.isin(np.arange(mask.size), kept)
+    return TimeStepSchedule(masks)
+
+
+def check_goal(cost_of, schedule, goal, unit):
+    """Raises SystemExit if a schedule has reached a goal already, or has no hope of reaching it.
+
+    Args:
+      cost_of: see `search`.
+      schedule: to start from.
+      goal: cost to reach; what costs more with one step of every layer, whichever that is, is taken
+        to be out of reach. That is exact for numbers of steps.
+      unit: of the cost, for the message.
+    """
+    cost, least = cost_of(schedule), np.inf
+    if cost <= goal:
+        sys.exit(f"error: nothing to give up, it has {cost:.3g} {unit} and {goal:g} are asked for")
+    for step in range(schedule.time_steps):
+        least = min(least, cost_of(single(schedule, step)))
+        if least <= goal:
+            return
+    sys.exit(
+        f"error: {goal:g} {unit} cannot be reached, with one step of every layer it has {least:.3g}"
+    )
+
+
+def measure(options, run, schedule, keep):
+    """Returns the schedule that was found; what the rounds measure is kept, a progress bar shown.
+
+    Args:
+      options: of the command line.
+      run: from `analysis.open_run`.
+      schedule: to start from.
+      keep: function of what all rounds measured, the schedule, and whether the goal is reached;
+        called after every round.
 
     Raises:
       SystemExit: if the goal is not reached, or nothing is to be given up for it.
@@ -208,20 +247,42 @@ def measure(options, run, schedule):
     goal, cost_of, unit = options.target, lambda schedule: schedule.average, "time steps"
     if options.energy is not None:
         goal, cost_of, unit = options.energy, energy_function(*run), "µJ"
-    rounds = []
-    with tqdm(unit="round") as bar:
-        loss_of = loss_function(*run, options.criterion)
-        for one in search(loss_of, cost_of, schedule, goal, options.width):
-            schedule = one.pop("schedule")
-            rounds.append(one)
-            bar.set_postfix(one)
-            bar.update()
+    check_goal(cost_of, schedule, goal, unit)
+    rounds, file = [], options.out / "search.json"
+    try:
+        with tqdm(unit="round") as bar:
+            loss_of = loss_function(*run, options.criterion)
+            for one in search(loss_of, cost_of, schedule, goal, options.width):
+                schedule = one.pop("schedule")
+                rounds.append(one)
+                keep(rounds, schedule, bool(one["cost"] <= goal))
+                bar.set_postfix(one)
+                bar.update()
+    except KeyboardInterrupt:
+        kept = f": what was measured before is in {file}" if rounds else ""
+        sys.exit(f"stopped in round {len(rounds) + 1}{kept}")
     cost = rounds[-1]["cost"] if rounds else cost_of(schedule)
     if cost > goal:
-        sys.exit(f"error: {goal:g} {unit} cannot be reached, the least is {cost:.3g}")
-    if not rounds:
-        sys.exit(f"error: nothing to give up, it has {cost:.3g} {unit} and {goal:g} are asked for")
-    return rounds, schedule
+        kept = f"; what was measured is in {file}" if rounds else ""
+        sys.exit(f"error: {goal:g} {unit} cannot be reached, the least is {cost:.3g}{kept}")
+    return schedule
+
+
+def write_rounds(options, split, rounds, schedule, reached):
+    """Writes OUT/search.json.
+
+    Args:
+      options: of the command line.
+      split: that was looked at.
+      rounds: what they measured.
+      schedule: after them.
+      reached: whether it is the one that was searched for.
+    """
+    found = {"split": split, "examples": options.examples, "criterion": options.criterion}
+    found |= {"target": options.target} if options.energy is None else {"energy": options.energy}
+    found |= {"reached": reached, "rounds": rounds, "masks": schedule.as_lists()}
+    files.make_folder(options.out)
+    files.write_text(options.out / "search.json", json.dumps(found, indent=1) + "\n")
 
 
 def described(about, name, note):
@@ -251,14 +312,11 @@ def noted(options, name, split):
 
 def main():
     options, run, network, split = parse()
-    rounds, schedule = measure(options, run, network.schedule)
+    keep = functools.partial(write_rounds, options, split)
+    schedule = measure(options, run, network.schedule, keep)
     note = noted(options, network.about.get("name", options.network), split)
     about = described(network.about, options.out.absolute().name, note)
     pretrained.write(options.out, about, with_schedule(network.variables, schedule))
-    found = {"split": split, "examples": options.examples, "criterion": options.criterion}
-    found |= {"target": options.target} if options.energy is None else {"energy": options.energy}
-    found |= {"rounds": rounds, "masks": schedule.as_lists()}
-    files.write_text(options.out / "search.json", json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
