@@ -12,6 +12,7 @@ import pytest
 
 import snnvit_jax as snn
 from snnvit_jax.pretrained import card
+from snnvit_jax.pretrained.catalogue import NETWORKS
 
 FILE = pathlib.Path(__file__).parents[1] / "experiments" / "cifar10" / "search.py"
 NAMES = ("patch_embed/proj_lif", "patch_embed/rpe_lif", "block_0/attn/q_lif", "block_0/attn/k_lif")
@@ -249,3 +250,26 @@ def test_a_single_step_is_the_last_where_a_layer_lacks_it(script):
     schedule = snn.TimeStepSchedule({"a/x": [1, 1, 0], "a/y": [0, 1, 1], "a/z": [0, 0, 0]})
     kept = {"a/x": [0, 1, 0], "a/y": [0, 0, 1], "a/z": [0, 0, 0]}
     assert script.single(schedule, 2).as_lists() == kept
+
+
+def test_the_network_is_found_once_and_so_many_examples_are_told_as_there_are(
+    script, tmp_path, monkeypatch, capsys
+):
+    asked = []
+
+    def open_run(place, count, *_):
+        asked.append((place, count))
+        return types.SimpleNamespace(eval_source=range(min(count, 7))), {}
+
+    monkeypatch.setattr(script.analysis, "open_run", open_run)
+    monkeypatch.setattr(script.snn, "load_pretrained", asked.append)
+    monkeypatch.setattr("sys.argv", ["search.py", "pretrained:digits_t4", str(tmp_path / "out")])
+    options, _, _, split = script.parse()
+    assert (options.examples, split) == (7, "train")
+    assert asked == [NETWORKS / "digits_t4", (NETWORKS / "digits_t4", 512)]
+    monkeypatch.setattr("sys.argv", ["search.py", "digits_t4", str(tmp_path / "out")])
+    with pytest.raises(SystemExit):
+        script.parse()
+    assert "digits_t4 is no trained network: give pretrained:NAME" in capsys.readouterr().err
+    monkeypatch.chdir(NETWORKS)
+    assert script.located("digits_t4") == NETWORKS / "digits_t4"

@@ -29,7 +29,7 @@ import snnvit_jax as snn
 from snnvit_jax import pretrained
 from snnvit_jax.common import files
 from snnvit_jax.common.arguments import number, output_folder, whole
-from snnvit_jax.runs import analysis, opening
+from snnvit_jax.runs import analysis, initial, opening
 from snnvit_jax.time_steps.masks import module_of
 from snnvit_jax.time_steps.schedule import TimeStepSchedule, with_schedule
 
@@ -177,6 +177,24 @@ def energy_function(experiment, variables):
     return cost_of
 
 
+def located(network):
+    """Returns the folder of a trained network, absolute.
+
+    Args:
+      network: "pretrained:NAME" or the folder.
+
+    Raises:
+      ValueError: if it is neither.
+    """
+    folder = initial.network_at(network)
+    if folder is None:
+        raise ValueError(
+            f"{network} is no trained network: give pretrained:NAME, or a folder as "
+            "experiments/pretrained/export.py writes it"
+        )
+    return folder.absolute()
+
+
 def parse():
     """Returns the options, what `analysis.open_run` gives, the network, and the split."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -192,10 +210,12 @@ def parse():
     options = parser.parse_args()
     try:
         pretrained.check_free(options.out)
-        network = snn.load_pretrained(options.network.removeprefix("pretrained:"))
-        split = opening.settings_of(options.network)[0].data.train_split
-        opened = (options.network, options.examples, options.data_dir, split)
-        return options, analysis.open_run(*opened), network, split
+        place = located(options.network)
+        network = snn.load_pretrained(place)
+        split = opening.settings_of(place)[0].data.train_split
+        run = analysis.open_run(place, options.examples, options.data_dir, split)
+        options.examples = len(run[0].eval_source)  # where there are fewer
+        return options, run, network, split
     except (ValueError, OSError) as error:
         parser.error(str(error))
 
