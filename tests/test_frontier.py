@@ -224,3 +224,40 @@ def test_results_of_another_kind_are_refused(frontier, tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(SystemExit, match="--results: .*a.json: this is no file as frontier.py"):
         frontier.read_results([tmp_path / "a.json"])
+
+
+RESULT = {
+    **{"kind": "learned", "time_steps": 4, "target": 2.0, "seed": 0, "spike_penalty": 0.0},
+    **{"accuracy": 0.5, "split": "test", "examples": 100, "average_time_steps": 2.0},
+    **{"energy_uj": 3.0, "seconds": 60.0},
+}
+
+
+def written(folder, **results):
+    """Paths of JSON files, each with its networks."""
+    for name, found in results.items():
+        (folder / f"{name}.json").write_text(json.dumps(found))
+    return [folder / f"{name}.json" for name in results]
+
+
+def test_results_that_do_not_go_together_are_refused(frontier, tmp_path):
+    paths = written(tmp_path, a={"x": RESULT, "y": RESULT}, b={"x": RESULT, "z": RESULT})
+    assert list(frontier.read_results(paths)) == ["x", "y", "z"]
+    paths = written(tmp_path, a={"x": RESULT}, b={"x": RESULT | {"accuracy": 0.6}})
+    with pytest.raises(SystemExit, match=r"a.json and .*b.json say different things of x"):
+        frontier.read_results(paths)
+    for other in ({"split": "train[90%:]"}, {"examples": 99}):
+        paths = written(tmp_path, a={"x": RESULT}, b={"y": RESULT | other})
+        with pytest.raises(SystemExit, match=r"100 examples of test in .*a.json, .* in .*b.json"):
+            frontier.read_results(paths)
+
+
+@pytest.mark.parametrize("before", ['{"old": {}, "fixed-3-seed0": {}}', "[]", "{"])
+def test_what_was_written_of_other_networks_stays(frontier, tmp_path, before):
+    finish(tmp_path / "fixed-3-seed0", 3, 3, 0.6)
+    (tmp_path / "frontier.json").write_text(before)
+    options = frontier.parse([str(tmp_path), "--targets", "--fixed=3"])
+    found = frontier.write(frontier.points(options), options)
+    assert list(found) == ["fixed-3-seed0"]
+    kept = json.loads((tmp_path / "frontier.json").read_text())
+    assert kept == found | ({"old": {}} if "old" in before else {})

@@ -9,7 +9,8 @@ each of them again for each price of spikes. A run lies in OUT/NAME: one that is
 repeated, one cut short goes on. Its arguments lie in OUT/NAME.command.json: with others, a finished
 run is refused. Writes OUT/frontier.json after each run, OUT/frontier.png and tables of all networks
 and of means and spreads over the seeds; with --no-training of those that are finished by now, with
---results of those in such JSON files, one or several put together. Seeds come one after the other.
+--results of those in such JSON files, one or several put together. OUT/frontier.json keeps what it
+says of networks that were not asked for. Seeds come one after the other.
 """
 
 import argparse
@@ -170,12 +171,27 @@ def read(point, options):
 
 
 def write(wanted, options):
-    """Writes what is known so far, unless that is nothing; returns it."""
+    """Writes what is known so far, unless that is nothing; returns it.
+
+    What OUT/frontier.json says of other networks than these stays there.
+    """
+    path = options.out / "frontier.json"
     found = {point.name: read(point, options) for point in wanted}
     found = {name: result for name, result in found.items() if result}
     if found:
-        files.write_text(options.out / "frontier.json", json.dumps(found, indent=1) + "\n")
+        others = _others(path, {point.name for point in wanted})
+        files.write_text(path, json.dumps(found | others, indent=1) + "\n")
     return found
+
+
+def _others(path, names):
+    """What a file of `write` says of networks besides these; nothing if there is no such file."""
+    try:
+        before = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    before = before if isinstance(before, dict) else {}
+    return {name: one for name, one in before.items() if name not in names}
 
 
 def spread(found):
@@ -323,9 +339,10 @@ def read_results(paths):
       paths: of the files.
 
     Raises:
-      SystemExit: naming a file that cannot be read.
+      SystemExit: naming a file that cannot be read, or two that say different things of a network
+        or were measured on different examples.
     """
-    found = {}
+    found, whose = {}, {}
     for path in paths:
         try:
             more = json.loads(path.read_text())
@@ -333,8 +350,28 @@ def read_results(paths):
                 raise ValueError("this is no file as frontier.py writes it")
         except (OSError, ValueError) as error:
             sys.exit(f"error: --results: {path}: {error}")
-        found |= more
+        for name, one in more.items():
+            if name in found and found[name] != one:
+                both = f"{whose[name]} and {path}"
+                sys.exit(f"error: --results: {both} say different things of {name}")
+            found[name], whose[name] = one, whose.get(name, path)
+    _check_examples(found, whose)
     return found
+
+
+def _check_examples(found, whose):
+    """Raises SystemExit if networks were measured on different examples.
+
+    Args:
+      found: {name: what is known of a network}.
+      whose: {name: path of the file that says it}.
+    """
+    seen = {}  # {what was measured on: the first file that says so}
+    for name, one in found.items():
+        seen.setdefault((one.get("split"), one["examples"]), whose[name])
+    if len(seen) > 1:
+        said = (f"{count} examples of {split} in {path}" for (split, count), path in seen.items())
+        sys.exit(f"error: --results: networks measured on different data: {', '.join(said)}")
 
 
 def _is_result(one):
