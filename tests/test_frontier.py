@@ -261,3 +261,22 @@ def test_what_was_written_of_other_networks_stays(frontier, tmp_path, before):
     assert list(found) == ["fixed-3-seed0"]
     kept = json.loads((tmp_path / "frontier.json").read_text())
     assert kept == found | ({"old": {}} if "old" in before else {})
+
+
+def test_networks_whose_energy_is_not_counted_are_shown_without(frontier, tmp_path):
+    some = {"a": RESULT, "b": RESULT | {"seed": 1, "energy_uj": None}}
+    every = {"c": RESULT | {"kind": "fixed", "target": 4, "energy_uj": None}}
+    (path,) = written(tmp_path, a=some | every)
+    found = frontier.read_results([path])
+    assert "| 2.00 | 0.5000 | not counted | 1 min |" in frontier.table(found)
+    means = frontier.spread(found)
+    assert [(one["energy_uj"], one["energy_uj_sd"]) for one in means] == [(None, None)] * 2
+    assert "| 0, 1 | 2.00 | 50.00 ± 0.00 | not counted |" in frontier.spread_table(means)
+    steps, energy = frontier.draw(found | {"d": RESULT | {"target": 3.0}}).axes
+    shown = [[len(bars[0].get_xdata()) for bars in ax.containers] for ax in (steps, energy)]
+    assert shown == [[2, 1], [1, 0]]
+    assert len(energy.get_legend().get_texts()) == 2
+    assert frontier.figures.as_png(frontier.draw(every))
+    del every["c"]["energy_uj"]
+    with pytest.raises(SystemExit, match=r"a.json: this is no file as frontier.py writes it"):
+        frontier.read_results(written(tmp_path, a=every))

@@ -47,10 +47,11 @@ LOOK = {
 }
 SHOWN = {  # of a network, and what it must be
     **dict.fromkeys(("target", "spike_penalty", "seconds"), values.number(0)),
-    **dict.fromkeys(("average_time_steps", "energy_uj"), values.number(0)),
+    **{"average_time_steps": values.number(0), "energy_uj": values.optional(values.number(0))},
     **{"accuracy": values.number(0, 1), "seed": values.whole(0)},
     **dict.fromkeys(("examples", "time_steps"), values.whole(1)),
 }
+NOT_COUNTED = "not counted"  # the energy of some models, see `evaluation.evaluate`
 LINES = (":", "-", "--", "-.")  # of the penalties on spikes, in turn
 
 
@@ -203,7 +204,8 @@ def spread(found):
     Returns:
       [dict]: "kind", "time_steps", "target", "spike_penalty", "seeds" (a list), and of "accuracy",
       "average_time_steps" and "energy_uj" the mean; "accuracy_sd" and "energy_uj_sd" are sample
-      standard deviations, None of one seed.
+      standard deviations, None of one seed. Both are None where the energy of a network was not
+      counted.
     """
     kinds = ("kind", "time_steps", "target", "spike_penalty")
     grouped = {}
@@ -214,8 +216,10 @@ def spread(found):
         group = dict(zip(kinds, kind, strict=True)) | {"seeds": sorted(o["seed"] for o in ones)}
         for key in ("accuracy", "average_time_steps", "energy_uj"):
             each = [one[key] for one in ones]
-            group[key] = float(np.mean(each))
-            group[f"{key}_sd"] = float(np.std(each, ddof=1)) if len(ones) > 1 else None
+            counted = None not in each
+            group[key] = float(np.mean(each)) if counted else None
+            several = counted and len(ones) > 1
+            group[f"{key}_sd"] = float(np.std(each, ddof=1)) if several else None
         means.append(group | {"examples": ones[0]["examples"]})
     return sorted(means, key=lambda one: (one["average_time_steps"], one["kind"]))
 
@@ -234,6 +238,8 @@ def spread_table(means):
 
 
 def _with_spread(mean, deviation, factor):
+    if mean is None:
+        return NOT_COUNTED
     return f"{mean:.2f}" + ("" if deviation is None else f" ± {factor * deviation:.2f}")
 
 
@@ -254,7 +260,9 @@ def table(found):
         what = f"T = {one['time_steps']}, all steps" if one["kind"] == "fixed" else some
         cells = [what, f"{one['spike_penalty']:g}", one["seed"]]
         cells += [f"{one['average_time_steps']:.2f}", f"{one['accuracy']:.4f}"]
-        rows.append([*cells, f"{one['energy_uj']:.3g} µJ", f"{one['seconds'] / 60:.0f} min"])
+        energy = one["energy_uj"]
+        cells.append(NOT_COUNTED if energy is None else f"{energy:.3g} µJ")
+        rows.append([*cells, f"{one['seconds'] / 60:.0f} min"])
     return markdown.table(head, rows)
 
 
@@ -276,7 +284,7 @@ def series(means):
 
 
 def draw(found):
-    """Returns a figure of accuracy against average time steps, and against energy.
+    """Returns a figure of accuracy against average time steps, and against energy where counted.
 
     Points are means over seeds. Bars are the standard deviation over seeds; of one seed the
     standard error of an accuracy measured on so many images, in which that of a training repeated
@@ -285,11 +293,11 @@ def draw(found):
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for ones, style in series(spread(found)):
-        accuracy = np.array([one["accuracy"] for one in ones])
-        error = np.array([_bar(one) for one in ones])
         for ax, key in zip(axes, ("average_time_steps", "energy_uj"), strict=True):
-            x = [one[key] for one in ones]
-            ax.errorbar(x, 100 * accuracy, 100 * error, capsize=2, **style)
+            known = [one for one in ones if one[key] is not None]
+            x, accuracy = ([one[name] for one in known] for name in (key, "accuracy"))
+            error = np.array([_bar(one) for one in known])
+            ax.errorbar(x, 100 * np.array(accuracy), 100 * error, capsize=2, **style)
     axes[0].set(xlabel="average time steps", ylabel="held-out accuracy in %", xlim=(0, None))
     axes[1].set(xlabel="energy of an image in µJ", xlim=(0, None))
     axes[1].legend(frameon=False, loc="best", fontsize="small")
@@ -378,7 +386,7 @@ def _is_result(one):
     """Whether this is what `read` returns of a network, as far as it is shown."""
     if not isinstance(one, dict) or one.get("kind") not in list(LOOK):
         return False
-    return all(rule.fits(one.get(key)) for key, rule in SHOWN.items())
+    return all(key in one and rule.fits(one[key]) for key, rule in SHOWN.items())
 
 
 def train_wanted(options):
