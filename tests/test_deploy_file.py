@@ -1,6 +1,7 @@
 """The file of a deployed model, and what its program costs."""
 
 import copy
+import dataclasses
 import itertools
 import json
 import pickle
@@ -71,6 +72,20 @@ def test_a_loaded_model_is_the_saved_one(loaded, deployed, tiny):
     assert loaded.about == deployed.about
     assert loaded.about["image_shape"] == [16, 16, 3]
     assert loaded.about["config"]["neuron"]["kind"] == "lif"
+
+
+def test_settings_that_are_numbers_of_numpy_are_written_as_plain_ones(tiny, deployed):
+    config = tiny.model.config
+    given = dataclasses.replace(
+        config,
+        num_classes=np.int64(3),
+        image_size=(np.int32(16), 16),
+        mlp_ratio=np.float32(4),
+        pool=tuple(map(np.bool_, config.pool)),
+        neuron=dataclasses.replace(config.neuron, tau=np.float32(2)),
+    )
+    about = snn.deploy(tiny.model.clone(config=given), tiny.variables).about
+    assert json.dumps(about["config"]) == json.dumps(deployed.about["config"])
 
 
 def test_a_loaded_model_takes_any_batch_size(loaded, tiny):

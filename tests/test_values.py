@@ -43,6 +43,13 @@ RULES = {
 }
 
 
+def test_numbers_of_numpy_become_plain_ones():
+    given = (np.int64(5), [np.bool_(True), np.float32(0.5)], np.str_("a"), None, np.float32)
+    assert values.plain(given) == (5, (True, 0.5), "a", None, np.float32)
+    assert [type(value) for value in values.plain(given)[:3]] == [int, tuple, str]
+    assert values.plain(7) == 7
+
+
 @pytest.mark.parametrize("name", RULES)
 def test_what_fits_a_rule_passes_and_the_rest_is_named(name):
     rule, good, bad = RULES[name]

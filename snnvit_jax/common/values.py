@@ -9,6 +9,8 @@ import numbers
 import sys
 from collections.abc import Callable
 
+import numpy as np
+
 from snnvit_jax.common.nearest import did_you_mean
 
 _LARGEST = 3.4e38  # what float32 can hold: in it, larger numbers are infinite
@@ -52,6 +54,17 @@ def shown(value):
     except ValueError:  # a whole number of more digits than Python writes
         return "a number of thousands of digits"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def plain(value):
+    """Returns a value with NumPy's numbers, truth values and texts as Python's, lists as tuples.
+
+    Args:
+      value: anything; what stands in a list or a tuple counts too.
+    """
+    if type(value) in (tuple, list):  # a named tuple stays one
+        return tuple(map(plain, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def number(low=-_LARGEST, high=_LARGEST, *, above=None, below=None):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from snnvit_jax.common import values
 from snnvit_jax.common.variables import check_finite
 from snnvit_jax.deployment import planning
 from snnvit_jax.deployment.deployed import Deployed, checked_dtype
@@ -147,5 +148,6 @@ def _as_plain(value):
         return {key: _as_plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [_as_plain(item) for item in value]
+    value = values.plain(value)
     plain = value is None or isinstance(value, (bool, int, float, str))
     return value if plain else jnp.dtype(value).name

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 
+from snnvit_jax.common import values
 from snnvit_jax.neurons import LIFNeuron, as_neuron
 
 # Settings that a user gives apart from a family's own.
@@ -89,7 +90,7 @@ class Family:
         Raises:
           ValueError: for an unknown setting, or a value that does not fit, each by name.
         """
-        chosen = {key: value for key, value in overrides.items() if value is not None}
+        chosen = {k: values.plain(v) for k, v in overrides.items() if v is not None}
         unknown = sorted(set(chosen) - set(self.settings))
         if unknown:
             raise ValueError(
@@ -97,11 +98,12 @@ class Family:
             )
         settings = {**self.sizes[name], **chosen}
         size = settings.pop("image_size")
-        settings["image_size"] = _as_pair(size if image_size is None else image_size)
+        settings["image_size"] = _as_pair(values.plain(size if image_size is None else image_size))
         published = self.sizes[name].get("neuron", LIFNeuron())
         settings["neuron"] = as_neuron(settings.get("neuron", published), published)
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-        return self.module(self.config(num_classes=num_classes, time_steps=time_steps, **settings))
+        classes, steps = values.plain(num_classes), values.plain(time_steps)
+        return self.module(self.config(num_classes=classes, time_steps=steps, **settings))
 
 
 def _as_pair(image_size):

@@ -214,6 +214,24 @@ def test_asking_for_spikes_that_were_not_recorded_is_explained(tiny):
         snn.spikes({"batch_stats": tiny.variables["batch_stats"]})
 
 
+# ---------------------------------------------------------------- settings
+
+
+def test_settings_may_be_numbers_of_numpy():
+    plain = {"image_size": 16, "time_steps": 2, "embed_dim": 32, "depth": 1, "mlp_ratio": 2.0}
+    given = {key: np.array(value)[()] for key, value in plain.items()}
+    pool = (True, False, False, True)
+    one = snn.create_model("spikformer_4_256", 5, num_heads=4, pool=pool, **plain)
+    same = snn.create_model(
+        "spikformer_4_256", np.int64(5), num_heads=np.int8(4), pool=[*np.array(pool)], **given
+    )
+    assert one.config == same.config
+    assert repr(one.config) == repr(same.config)
+    assert snn.create_model("spikformer_4_256", image_size=[np.int32(16)] * 2) == (
+        snn.create_model("spikformer_4_256", image_size=16)
+    )
+
+
 # ---------------------------------------------------------------- training and inference
 
 
