@@ -8,15 +8,24 @@ import dataclasses
 from typing import ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from snnvit_jax import layers
+from snnvit_jax.common import values
 from snnvit_jax.models import parts
 from snnvit_jax.neurons import LIFNeuron, Neuron
 from snnvit_jax.time_steps import masks
 
 CIFAR_POOL = (False, False, True, True)
 IMAGENET_POOL = (True, True, True, True)
+_POOL = values.several(  # for each of the four stages
+    values.Rule(
+        "True or False (or 1 or 0)",
+        lambda value: isinstance(value, (bool, np.bool_)) or values.whole(0, 1).fits(value),
+    ),
+    4,
+)
 ATTENTION_THRESHOLD = 0.5  # of the neurons behind a product of spikes, in all three families
 
 
@@ -64,8 +73,7 @@ class SingleStageConfig:
         masks.check_time_steps(self.time_steps)
         parts.check_whole_numbers(self, ("num_classes", "embed_dim", "num_heads", "depth"))
         parts.check_positive(self, ("mlp_ratio",))
-        if not isinstance(self.pool, (tuple, list)) or len(self.pool) != 4:
-            raise ValueError(f"pool={self.pool!r} needs one value for each of the four stages")
+        _POOL.check("pool", self.pool)
         parts.check_image_size(self, self.patch_stride)
         if self.embed_dim % self.num_heads:
             raise ValueError(

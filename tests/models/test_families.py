@@ -76,6 +76,21 @@ def test_what_no_model_can_be_made_of_is_named(form):
                 snn.create_model(name, **sizes | {key: value})
 
 
+@pytest.mark.parametrize("form", ["spikformer", "spikingformer", "sdt"])
+def test_a_stage_is_pooled_or_not(form):
+    name, sizes = FORMS[form]
+    for entry in ("a", None, 2, -1, 1.5, float("nan"), (), "1"):
+        for pool in ((entry, 0, 1, 1), (1, 1, 0, entry)):
+            with pytest.raises(ValueError, match=r"^pool=\(.* must be a tuple of 4, each True or "):
+                snn.create_model(name, **sizes | {"pool": pool})
+    for pool in ((True,) * 3, (True,) * 5, "1111", 1):
+        with pytest.raises(ValueError, match=r"^pool=.* must be a tuple of 4"):
+            snn.create_model(name, **sizes | {"pool": pool})
+    same = [(1, 0, 0, 1), [True, False, False, True], tuple(map(np.bool_, (1, 0, 0, 1)))]
+    models = [snn.create_model(name, **sizes | {"pool": pool}) for pool in same]
+    assert models[0] == models[1] == models[2]
+
+
 @pytest.mark.parametrize("form", FAMILY_FORMS)
 def test_other_images_and_time_steps_are_possible_or_named(form, lively):
     model, variables, images, _ = small(lively, form)
