@@ -80,6 +80,15 @@ def test_its_own_settings_are_checked(registered):
         snn.create_model("drift_16", embed_dim=32)
 
 
+def test_a_module_class_belongs_to_one_family(registered):
+    for sizes in ({"other_16": SIZE}, {}):
+        other = dataclasses.replace(own_family.FAMILY, name="other", sizes=sizes)
+        with pytest.raises(ValueError, match="'other': the module class Drift is that of.*'drift'"):
+            snn.register(other)
+    assert "other" not in models.FAMILIES
+    assert snn.register(own_family.FAMILY) is own_family.FAMILY  # once more does no harm
+
+
 BEFORE_NORMS = tuple(f"['{layer}']['bias']" for layer in ("q", "k", "v", "proj"))
 
 

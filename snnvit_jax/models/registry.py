@@ -26,14 +26,20 @@ def register(family):
 
     Raises:
       TypeError: if it is no `Family`.
-      ValueError: if one of its model names belongs to another family.
+      ValueError: if its module class or one of its model names belongs to another family.
     """
     if not isinstance(family, Family):
         raise TypeError(f"register takes a Family, got {family!r}")
     for other in FAMILIES.values():
-        taken = sorted(set(other.sizes) & set(family.sizes))
-        if taken and other.name != family.name:
+        if other.name == family.name:
+            continue
+        if taken := sorted(set(other.sizes) & set(family.sizes)):
             raise ValueError(f"{family.name!r}: models {taken} belong to family {other.name!r}")
+        if other.module is family.module:  # the family of a model is found by its class
+            raise ValueError(
+                f"{family.name!r}: the module class {family.module.__name__} is that of family "
+                f"{other.name!r}; derive a class of its own from it"
+            )
     FAMILIES[family.name] = family
     return family
 
