@@ -89,6 +89,48 @@ def test_a_module_class_belongs_to_one_family(registered):
     assert snn.register(own_family.FAMILY) is own_family.FAMILY  # once more does no harm
 
 
+class NoConfig:
+    """Has no fields."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ShortConfig:
+    """Has fields, but not all that are needed."""
+
+    num_classes: int
+    time_steps: int
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": None}, "name=None of a family"),
+        ({"module": "Drift"}, "'bad': module='Drift' must be a Linen module class"),
+        ({"module": int}, "'bad': module=.*int.* must be a Linen module class"),
+        ({"config": NoConfig}, "'bad': config=.*NoConfig.* must be a dataclass"),
+        ({"config": ShortConfig(3, 4)}, "'bad': config=ShortConfig.* must be a dataclass"),
+        ({"config": ShortConfig}, "ShortConfig lacks the fields image_size, neuron, dtype"),
+        ({"sizes": None}, "'bad': sizes=None must be"),
+        ({"sizes": ["bad_16"]}, r"'bad': sizes=\['bad_16'\] must be"),
+        ({"sizes": {"bad_16": 16}}, "'bad': sizes: 'bad_16': 16 must be"),
+        ({"sizes": {3: SIZE}}, "'bad': sizes: 3: .* must be"),
+        ({"sizes": {"bad_16": SIZE | {"deep": 2}}}, r"'bad_16' sets \['deep'\]"),
+        ({"sizes": {"bad_16": SIZE | {"time_steps": 2}}}, r"sets \['time_steps'\], which create"),
+        ({"sizes": {"bad_16": {"width": 16}}}, r"'bad_16' needs \['image_size'\]"),
+        ({"sizes": {"bad_16": {"image_size": 8}}}, r"'bad_16' needs \['width'\]"),
+    ],
+)
+def test_a_record_that_no_model_can_be_made_of_is_refused(change, message, registered):
+    class Other(own_family.Drift):
+        """A module class of its own."""
+
+    whole = {"name": "bad", "module": Other, "sizes": {"bad_16": SIZE}} | change
+    before = dict(models.FAMILIES)
+    with pytest.raises(ValueError, match=message):
+        snn.register(dataclasses.replace(own_family.FAMILY, **whole))
+    assert before == models.FAMILIES
+
+
 BEFORE_NORMS = tuple(f"['{layer}']['bias']" for layer in ("q", "k", "v", "proj"))
 
 

@@ -199,6 +199,14 @@ def test_a_name_that_is_taken_or_missing_is_refused(kinds):
         snn.register_neuron(Imposter)
 
 
+@pytest.mark.parametrize("given", [None, "lif", AdaptiveNeuron(), dict, int])
+def test_what_is_no_class_of_neurons_is_refused(kinds, given):
+    before = dict(kinds)
+    with pytest.raises(ValueError, match="register_neuron takes a class derived from Neuron, got"):
+        snn.register_neuron(given)
+    assert before == kinds
+
+
 def test_what_has_to_be_overridden_says_so():
     current = jnp.ones((4, 2))
     with pytest.raises(NotImplementedError, match="Neuron must override run"):

@@ -3,11 +3,15 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 
+import flax.linen as nn
+
 from snnvit_jax.common import values
 from snnvit_jax.neurons import LIFNeuron, as_neuron
 
 # Settings that a user gives apart from a family's own.
 _GIVEN = ("num_classes", "image_size", "time_steps")
+_EXPECTED = (*_GIVEN, "neuron", "dtype")  # of every configuration
+_FILLED = ("num_classes", "time_steps", "neuron")  # where a model is created, whatever its size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +108,41 @@ class Family:
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
         classes, steps = values.plain(num_classes), values.plain(time_steps)
         return self.module(self.config(num_classes=classes, time_steps=steps, **settings))
+
+
+def check_family(family):
+    """Raises ValueError for a record that no model can be created from, naming what is wrong.
+
+    Args:
+      family: a `Family`.
+    """
+    name, config, module = family.name, family.config, family.module
+    if not (isinstance(name, str) and name):
+        raise ValueError(f"name={name!r} of a family must be a text that is not empty")
+    if not (isinstance(module, type) and issubclass(module, nn.Module)):
+        raise ValueError(f"{name!r}: module={module!r} must be a Linen module class")
+    if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
+        raise ValueError(f"{name!r}: config={config!r} must be a dataclass, the class itself")
+    fields = {field.name: field for field in dataclasses.fields(config) if field.init}
+    if missing := [field for field in _EXPECTED if field not in fields]:
+        raise ValueError(f"{name!r}: {config.__name__} lacks the fields {', '.join(missing)}")
+    if not isinstance(family.sizes, Mapping):
+        raise ValueError(f"{name!r}: sizes={family.sizes!r} must be {{model name: settings}}")
+    needed = {"image_size"} | {key for key, field in fields.items() if _has_no_default(field)}
+    for model, settings in family.sizes.items():
+        if not (isinstance(model, str) and model and isinstance(settings, Mapping)):
+            raise ValueError(f"{name!r}: sizes: {model!r}: {settings!r} must be a name: settings")
+        if unknown := [key for key in settings if key not in fields]:
+            raise ValueError(f"{name!r}: {model!r} sets {unknown}, no fields of {config.__name__}")
+        if given := [key for key in settings if key in ("num_classes", "time_steps")]:
+            raise ValueError(f"{name!r}: {model!r} sets {given}, which create_model is given")
+        if missing := sorted(needed - set(settings) - set(_FILLED)):
+            raise ValueError(f"{name!r}: {model!r} needs {missing}, which have no default")
+
+
+def _has_no_default(field):
+    missing = dataclasses.MISSING
+    return field.default is missing and field.default_factory is missing
 
 
 def _as_pair(image_size):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from snnvit_jax.common.nearest import did_you_mean
-from snnvit_jax.models.family import Family
+from snnvit_jax.models.family import Family, check_family
 from snnvit_jax.neurons.recording import spikes
 
 FAMILIES = {}  # name -> Family
@@ -26,10 +26,12 @@ def register(family):
 
     Raises:
       TypeError: if it is no `Family`.
-      ValueError: if its module class or one of its model names belongs to another family.
+      ValueError: if no model can be created from it (`family.check_family`), or its module class or
+        one of its model names belongs to another family.
     """
     if not isinstance(family, Family):
         raise TypeError(f"register takes a Family, got {family!r}")
+    check_family(family)
     for other in FAMILIES.values():
         if other.name == family.name:
             continue

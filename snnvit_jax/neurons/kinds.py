@@ -196,8 +196,10 @@ def register_neuron(cls):
       The class, so that this can be a decorator.
 
     Raises:
-      ValueError: if it has no kind, or another class has it.
+      ValueError: if it is no subclass of `Neuron`, has no kind, or another class has it.
     """
+    if not (isinstance(cls, type) and issubclass(cls, Neuron)):
+        raise ValueError(f"register_neuron takes a class derived from Neuron, got {cls!r}")
     kind = getattr(cls, "kind", None)
     if not kind or KINDS.get(kind, cls) is not cls:
         raise ValueError(f"{cls.__name__} needs a class attribute kind of its own, got {kind=}")
