@@ -391,11 +391,36 @@ def test_layer_records_its_spikes_with_time_first():
         ({"reset": "gentle"}, "reset='gentle'.*hard, soft"),
         ({"surrogate": "gaussian"}, "surrogate='gaussian'.*sigmoid"),
         ({"alpha": -1.0}, "alpha=-1.0"),
+        ({"threshold": None}, "^threshold=None must be a number, above 0"),
+        ({"threshold": "1"}, "^threshold='1'"),
+        ({"threshold": jnp.ones(2)}, r"^threshold=.*1\., 1\."),
+        ({"tau": jnp.array([1.0, 2.0])}, r"^tau=.*1\., 2\..* must be None or a number, at least 1"),
+        ({"tau": "2"}, "^tau='2'"),
+        ({"tau": True}, "^tau=True"),
+        ({"reset": ["hard"]}, r"^reset=\['hard'\] must be one of hard, soft"),
+        ({"surrogate": {}}, r"^surrogate=\{\} must be one of sigmoid"),
+        ({"alpha": "x"}, "^alpha='x'"),
+        ({"alpha": jnp.ones(2)}, r"^alpha=.*1\., 1\."),
+        ({"detach_reset": "no"}, "^detach_reset='no' must be True or False"),
+        ({"axis": None}, "^axis=None"),
     ],
 )
 def test_scan_names_a_bad_argument(arguments, message):
     with pytest.raises(ValueError, match=message):
         lif_scan(jnp.ones((4, 2)), **arguments)
+
+
+def test_scalars_may_be_arrays_and_traced_ones_are_not_looked_into():
+    current = jnp.ones((4, 2))
+    wanted = lif_scan(current, 2.0, 0.5)
+    scalar = jnp.float32
+    np.testing.assert_array_equal(lif_scan(current, scalar(2), np.array(0.5)), wanted)
+    traced = jax.jit(lambda tau, threshold: lif_scan(current, tau, threshold))
+    np.testing.assert_array_equal(traced(2.0, 0.5), wanted)
+    with pytest.raises(ValueError, match=r"tau of shape \(2,\) must be a scalar"):
+        traced(scalar([2, 2]), 0.5)
+    with pytest.raises(ValueError, match="alpha must be a plain number"):
+        jax.jit(lambda alpha: lif_scan(current, alpha=alpha))(2.0)
 
 
 @pytest.mark.parametrize(
@@ -422,6 +447,17 @@ def test_scan_names_a_bad_current(current, message):
         ({"surrogate": "gaussian"}, "surrogate='gaussian'"),
         ({"alpha": 0.0}, "alpha=0.0"),
         ({"estimator": "magic"}, "estimator='magic'"),
+        ({"estimator": []}, r"estimator=\[\]"),
+        ({"tau": "2"}, "^tau='2'"),
+        ({"kind": "plif", "tau": "2"}, "^tau='2'"),
+        ({"kind": "plif", "tau": None}, "^tau=None"),
+        ({"kind": "psn", "tau": "2"}, "^tau='2'"),
+        ({"alpha": "x"}, "^alpha='x'"),
+        ({"surrogate": ["sigmoid"]}, r"^surrogate=\['sigmoid'\]"),
+        ({"reset": ["hard"]}, r"^reset=\['hard'\]"),
+        ({"kind": []}, r"kind=\[\]"),
+        ({"detach_reset": "no"}, "^detach_reset='no'"),
+        ({"kind": "psn", "detach_reset": "no"}, "^detach_reset='no'"),
     ],
 )
 def test_configuration_names_a_bad_value(settings, message):

@@ -1,5 +1,6 @@
 from fractions import Fraction
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -48,6 +49,14 @@ def test_numbers_of_numpy_become_plain_ones():
     assert values.plain(given) == (5, (True, 0.5), "a", None, np.float32)
     assert [type(value) for value in values.plain(given)[:3]] == [int, tuple, str]
     assert values.plain(7) == 7
+
+
+def test_an_array_without_axes_is_its_number():
+    for value in (np.float32(0.5), np.array(0.5), jnp.float32(0.5), jnp.bfloat16(0.5)):
+        assert type(values.scalar(value)) is float
+        assert values.scalar(value) == 0.5
+    for value in (None, "a", [1], np.ones(1), Fraction(1, 2)):
+        assert values.scalar(value) is value
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -67,6 +67,15 @@ def plain(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
+def scalar(value):
+    """Returns the number in an array without axes, or a value of NumPy's, and all else as it is.
+
+    Args:
+      value: anything but a traced array, which holds no number yet.
+    """
+    return value.item() if getattr(value, "shape", None) == () else value
+
+
 def number(low=-_LARGEST, high=_LARGEST, *, above=None, below=None):
     """Returns the rule of a finite number.
 

@@ -13,8 +13,8 @@ transformers use (Fang et al., "SpikingJelly", Science Advances 2023).
 import jax
 import jax.numpy as jnp
 
-from snnvit_jax.common.nearest import did_you_mean
-from snnvit_jax.neurons.surrogates import fire
+from snnvit_jax.common import values
+from snnvit_jax.neurons.surrogates import check_surrogate, fire
 from snnvit_jax.xla.rematerialisation import write_out
 from snnvit_jax.xla.scan import scan_steps
 
@@ -102,11 +102,12 @@ def lif_scan(
     Args:
       current: input current [T, ...], T >= 1, floating point; every element beyond the axis of time
         is a neuron of its own.
-      tau: membrane time constant in time steps, >= 1; None integrates without leak.
-      threshold: firing threshold, > 0.
+      tau: membrane time constant in time steps, >= 1, a number or a traced scalar; None integrates
+        without leak.
+      threshold: firing threshold, > 0, a number or a traced scalar.
       reset: "hard" or "soft".
       surrogate: shape of the surrogate gradient, a key of `surrogates.SURROGATES`.
-      alpha: its sharpness; None takes the shape's default.
+      alpha: its sharpness, a plain number and never a traced one; None takes the shape's default.
       detach_reset: no gradient flows through the spike in the reset.
       return_membrane: also return the potential before reset.
       axis: of time, >= 0.
@@ -115,12 +116,13 @@ def lif_scan(
       Spikes in {0, 1}, shaped and typed like the current; with `return_membrane`, (spikes, h).
 
     Raises:
-      ValueError: for a current without time steps or not floating point, an unknown reset or
-        surrogate, tau < 1, or a threshold that is not positive.
+      ValueError: for a current without time steps or not floating point, or an argument that does
+        not fit, by name.
       TypeError: if current is no array.
     """
     check_current(current, axis)
-    check_dynamics(tau, threshold, reset)
+    check_dynamics(tau, threshold, reset, detach_reset)
+    check_surrogate(surrogate, alpha)
     current = jnp.asarray(current)
     tau = tau if tau is None else jnp.asarray(tau, current.dtype)
     threshold = jnp.asarray(threshold, current.dtype)
@@ -159,24 +161,30 @@ def check_current(current, axis):
     if not hasattr(current, "dtype"):
         raise TypeError(f"current must be an array [T, ...], got {type(current).__name__}")
     shape, dtype = jnp.shape(current), jnp.result_type(current)
-    if not 0 <= axis < len(shape) or shape[axis] < 1:
+    values.whole(0).check("axis", axis)
+    if not axis < len(shape) or shape[axis] < 1:
         raise ValueError(f"current needs at least one time step on its axis {axis}, got {shape=}")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"current must be floating point, got {dtype}")
 
 
-def check_dynamics(tau=None, threshold=1.0, reset="hard"):
-    """Raises ValueError for a time constant below 1, a threshold not above 0, an unknown reset.
+def check_dynamics(tau=None, threshold=1.0, reset="hard", detach_reset=True):
+    """Raises ValueError, by name, for what no membrane can follow.
 
     Args:
-      tau: number, None or a traced value (not checked).
-      threshold: number or a traced value (not checked).
-      reset: a key of `RESETS`.
+      tau: to be a number of at least 1, None, or a traced scalar, whose value is not checked.
+      threshold: to be a number above 0, or a traced scalar, whose value is not checked.
+      reset: to be a key of `RESETS`.
+      detach_reset: to be a truth value.
     """
-    if reset not in RESETS:
-        hint = did_you_mean(reset, RESETS)
-        raise ValueError(f"unknown {reset=}{hint}; use one of {', '.join(RESETS)}")
-    if tau is not None and not isinstance(tau, jax.core.Tracer) and not tau >= 1:
-        raise ValueError(f"{tau=} must be at least 1 time step (or None for no leak)")
-    if not isinstance(threshold, jax.core.Tracer) and not threshold > 0:
-        raise ValueError(f"{threshold=} must be positive")
+    values.one_of(RESETS).check("reset", reset)
+    values.flag().check("detach_reset", values.plain(detach_reset))
+    _check_scalar("tau", tau, values.optional(values.number(1)))
+    _check_scalar("threshold", threshold, values.number(above=0))
+
+
+def _check_scalar(name, value, rule):
+    if not isinstance(value, jax.core.Tracer):
+        rule.check(name, values.scalar(value))
+    elif value.shape:
+        raise ValueError(f"{name} of shape {value.shape} must be a scalar")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from snnvit_jax.common import values
 from snnvit_jax.common.nearest import did_you_mean
 from snnvit_jax.neurons.dynamics import check_dynamics, leaky_charge
 from snnvit_jax.neurons.neuron import SAFE_CURRENT, MembraneNeuron, Neuron, Update
@@ -83,8 +84,7 @@ class PLIFNeuron(MembraneNeuron):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.tau is None or not self.tau > 1:
-            raise ValueError(f"a learnable time constant must start above 1, got tau={self.tau}")
+        values.number(above=1).check("tau", values.scalar(self.tau))
 
     def parameters(self, time_steps, threshold):
         """See `Neuron.parameters`: w, a scalar."""
@@ -219,7 +219,7 @@ def create_neuron(kind="lif", **settings):
     Raises:
       ValueError: for an unknown kind or setting, or a value that does not fit, each by name.
     """
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         hint = did_you_mean(kind, KINDS)
         raise ValueError(f"unknown neuron {kind=}{hint}; use one of {', '.join(KINDS)}")
     fields = [field.name for field in dataclasses.fields(KINDS[kind])]
@@ -228,8 +228,8 @@ def create_neuron(kind="lif", **settings):
         known = ", ".join(("kind", *dict.fromkeys((*_SETTINGS, *fields))))
         raise ValueError(f"unknown neuron settings {unknown}; use some of {known}")
     # A setting that is of no use to this kind is checked all the same.
-    if "reset" in settings or "tau" in settings:
-        check_dynamics(settings.get("tau"), reset=settings.get("reset", "hard"))
+    given = {key: settings[key] for key in ("tau", "reset", "detach_reset") if key in settings}
+    check_dynamics(**given)
     if "levels" in settings:
         check_levels(settings["levels"])
     return KINDS[kind](**{name: settings[name] for name in fields if name in settings})

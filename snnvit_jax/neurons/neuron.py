@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from snnvit_jax.common import values
 from snnvit_jax.neurons.dynamics import (
     check_current,
     check_dynamics,
     fire_and_reset,
     resting,
 )
-from snnvit_jax.neurons.surrogates import fire
+from snnvit_jax.neurons.surrogates import check_surrogate, fire
 from snnvit_jax.time_steps import masks
 from snnvit_jax.xla.scan import scan_steps
 
@@ -64,6 +65,8 @@ class Neuron:
     spiking: ClassVar[bool] = True
 
     def __post_init__(self):
+        check_surrogate(self.surrogate, self.alpha)
+        values.one_of(masks.ESTIMATORS).check("estimator", self.estimator)
         # Traced, not computed: importing this must not start the devices, because several processes
         # have to find each other before.
         scalar = jax.ShapeDtypeStruct((), jnp.float32)
@@ -158,7 +161,7 @@ class MembraneNeuron(Neuron):
 
     def __post_init__(self):
         super().__post_init__()
-        check_dynamics(reset=self.reset)
+        check_dynamics(reset=self.reset, detach_reset=self.detach_reset)
 
     def charge(self, membrane, current, parameters):
         """Returns the potential before firing, h[t], of one step.

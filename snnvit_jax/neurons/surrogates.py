@@ -11,7 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from snnvit_jax.common.nearest import did_you_mean
+from snnvit_jax.common import values
 
 
 def _sigmoid(u, alpha):
@@ -50,16 +50,17 @@ def surrogate_gradient(u, surrogate="sigmoid", alpha=None):
     Args:
       u: distance h - threshold to the threshold, any shape, floating point.
       surrogate: one of `SURROGATES`.
-      alpha: sharpness, > 0; None takes the shape's default.
+      alpha: sharpness, > 0, a plain number and never a traced one; None takes the shape's default.
 
     Returns:
       The derivative, shaped and typed like `u`.
 
     Raises:
-      ValueError: for an unknown surrogate or a sharpness that is not positive.
+      ValueError: for an unknown surrogate or a sharpness that is no plain number above 0.
     """
-    derivative, default_alpha = _lookup(surrogate)
-    return derivative(u, _checked_alpha(default_alpha if alpha is None else alpha))
+    check_surrogate(surrogate, alpha)
+    derivative, default_alpha = SURROGATES[surrogate]
+    return derivative(u, default_alpha if alpha is None else alpha)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
@@ -69,16 +70,15 @@ def fire(u, surrogate="sigmoid", alpha=None):
     Args:
       u: distance h - threshold to the threshold, any shape, floating point.
       surrogate: one of `SURROGATES`.
-      alpha: sharpness, > 0; None takes the shape's default.
+      alpha: sharpness, > 0, a plain number and never a traced one; None takes the shape's default.
 
     Returns:
       Spikes in {0, 1}, shaped and typed like `u`.
 
     Raises:
-      ValueError: for an unknown surrogate or a sharpness that is not positive.
+      ValueError: for an unknown surrogate or a sharpness that is no plain number above 0.
     """
-    _, default_alpha = _lookup(surrogate)
-    _checked_alpha(default_alpha if alpha is None else alpha)
+    check_surrogate(surrogate, alpha)
     return (u >= 0).astype(u.dtype)
 
 
@@ -88,14 +88,17 @@ def _fire_jvp(surrogate, alpha, primals, tangents):
     return fire(u, surrogate, alpha), surrogate_gradient(u, surrogate, alpha) * du
 
 
-def _lookup(surrogate):
-    if surrogate not in SURROGATES:
-        hint = did_you_mean(surrogate, SURROGATES)
-        raise ValueError(f"unknown {surrogate=}{hint}; use one of {', '.join(SURROGATES)}")
-    return SURROGATES[surrogate]
+def check_surrogate(surrogate, alpha=None):
+    """Raises ValueError for an unknown surrogate, or a sharpness that is no plain number above 0.
 
-
-def _checked_alpha(alpha):
-    if not alpha > 0:
-        raise ValueError(f"surrogate {alpha=} must be positive")
-    return alpha
+    Args:
+      surrogate: to be a key of `SURROGATES`.
+      alpha: its sharpness, or None.
+    """
+    values.one_of(SURROGATES).check("surrogate", surrogate)
+    if isinstance(alpha, jax.core.Tracer):
+        raise ValueError(
+            "alpha must be a plain number: the sharpness of a surrogate is part of the program, "
+            "and cannot be traced or learned; give it outside of jax.jit, or make it static"
+        )
+    values.optional(values.number(above=0)).check("alpha", values.scalar(alpha))
