@@ -87,6 +87,12 @@ def test_equality_is_that_of_masks_and_names(schedule):
         ({"a": [0.5, 1]}, r"'a'.*0\.5"),
         ({"a": ["on", "off"]}, "'a'.*on"),
         ({"a": [1, 0], "b": [1, 0, 1]}, "'a': 2, 'b': 3"),
+        ({"a": [[1], [1, 0]]}, r"'a'.*got \[\[1\], \[1, 0\]\]"),
+        ({"a": [10**5000, 0]}, "'a'.*thousands of digits"),
+        ({"a": None}, "'a'.*None"),
+        ({"a": np.array([1, 2])}, r"'a'.*got \[1, 2\]"),
+        ([[1, 0]], r"masks=\[\[1, 0\]\] must be \{layer name"),
+        (None, "masks=None must be"),
     ],
 )
 def test_bad_masks_are_named(masks, message):
@@ -136,6 +142,26 @@ def test_a_file_that_is_no_text_is_named(content, tmp_path):
     path = tmp_path / "other.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"other\.json' is not a time-step schedule"):
+        snn.TimeStepSchedule.load(path)
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ('{"a": [[1], [1, 0]]}', r"'a'.*\[\[1\], \[1, 0\]\]"),
+        ("null", "masks=None"),
+        ("{}", "at least one layer"),
+        ('{"a": [2, 0]}', r"'a'.*\[2, 0\]"),
+        ('{"a": [1, 0], "b": [1]}', "'a': 2, 'b': 1"),
+        (f'{{"a": [{"9" * 5000}, 0]}}', "digits"),
+        (f'{{"a": [{"9" * 400}, 0]}}', "'a'.*999"),
+        ('{"a": [NaN, 0]}', "'a'.*nan"),
+    ],
+)
+def test_a_file_of_bad_masks_is_named_with_layer_and_value(masks, message, tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text(f'{{"masks": {masks}}}')
+    with pytest.raises(ValueError, match=rf"other\.json' is not a time-step schedule: .*{message}"):
         snn.TimeStepSchedule.load(path)
 
 

@@ -1,5 +1,6 @@
 """TimeStepSchedule: at which time steps each layer of a model is active."""
 
+import collections.abc
 import dataclasses
 import json
 import pathlib
@@ -8,10 +9,8 @@ import warnings
 import numpy as np
 from flax import traverse_util
 
-from snnvit_jax.common import files
+from snnvit_jax.common import files, values
 from snnvit_jax.time_steps import masks
-
-_NOT_JSON = (json.JSONDecodeError, UnicodeDecodeError, RecursionError)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,6 +28,9 @@ class TimeStepSchedule:
     masks: dict[str, np.ndarray]
 
     def __post_init__(self):
+        if not isinstance(self.masks, collections.abc.Mapping):
+            got = values.shown(self.masks)
+            raise ValueError(f"masks={got} must be {{layer name: [0 or 1 for each time step]}}")
         if not self.masks:
             raise ValueError("a schedule needs at least one layer")
         object.__setattr__(self, "masks", {n: _as_mask(n, m) for n, m in self.masks.items()})
@@ -124,12 +126,14 @@ class TimeStepSchedule:
           path: JSON file; only its "masks" are read, the rest is there for people.
 
         Raises:
-          ValueError: if the file is not a schedule.
+          ValueError: if the file is not a schedule, naming it, and the layer that does not fit.
         """
         try:
             return cls(json.loads(pathlib.Path(path).read_text())["masks"])
-        except (KeyError, TypeError, AttributeError, *_NOT_JSON) as error:
+        except (KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{str(path)!r} is not a time-step schedule: {error!r}") from error
+        except ValueError as error:  # of JSON, of its text, or of a schedule
+            raise ValueError(f"{str(path)!r} is not a time-step schedule: {error}") from error
 
 
 def with_schedule(variables, schedule):
@@ -240,7 +244,11 @@ def _resized(layers, time_steps, added, active):
 
 
 def _as_mask(name, mask):
-    mask = np.asarray(mask)
-    if mask.ndim != 1 or mask.size < 1 or not np.isin(mask, (0, 1)).all():
-        raise ValueError(f"the mask of {name!r} must be a vector of 0 and 1, got {mask.tolist()}")
-    return mask.astype(bool)
+    try:
+        found = np.asarray(mask)
+    except ValueError:  # lists of several lengths
+        found = np.zeros(0)
+    if found.ndim != 1 or found.size < 1 or not np.isin(found, (0, 1)).all():
+        got = values.shown(mask.tolist() if hasattr(mask, "tolist") else mask)
+        raise ValueError(f"the mask of {name!r} must be a vector of 0 and 1, got {got}")
+    return found.astype(bool)
