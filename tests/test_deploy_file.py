@@ -288,9 +288,9 @@ def test_flops_of_a_product():
     assert compiled_flops(lambda a, b: a @ b, a, b) == 2 * 4 * 5 * 6
 
 
-@pytest.mark.parametrize("batch_size", [0, -1])
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, "2", None, True])
 def test_a_batch_needs_an_image(deployed, batch_size):
-    with pytest.raises(ValueError, match=f"batch_size={batch_size}"):
+    with pytest.raises(ValueError, match=f"^batch_size={batch_size!r} must be a whole"):
         deployed.flops(batch_size)
 
 

@@ -4,6 +4,8 @@ A spike function swallows a NaN, so that the logits stay finite and only the acc
 every place that takes weights asks here first.
 """
 
+import collections.abc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,16 +20,32 @@ _NOT_NEGATIVE = {
 }
 
 
+def check_variables(variables, where="the variables"):
+    """Raises ValueError for what cannot be the variables of a model: no mapping of arrays.
+
+    Args:
+      variables: to be {"params", "batch_stats"} of a model, or another mapping.
+      where: what to call them in the error.
+    """
+    if not isinstance(variables, collections.abc.Mapping):
+        raise ValueError(
+            f"{where} must be a mapping of arrays, got {type(variables).__name__}; those of "
+            "model = snn.create_model(...) are what model.init(jax.random.key(0), images) returns, "
+            "or a training or a file of weights"
+        )
+
+
 def check_finite(variables, where="the variables"):
     """Raises ValueError naming the first tensor with a NaN, an infinity or a negative variance.
 
-    A firing rate may not be negative either.
+    A firing rate may not be negative either. What is no mapping is refused too.
 
     Args:
       variables: a tree of arrays in any floating-point type, such as {"params", "batch_stats"} of a
         model, or {name: array} of a state dict; others than floating-point numbers always pass.
       where: what to call them all in the error.
     """
+    check_variables(variables, where)
     for name, leaf in traverse_util.flatten_dict(dict(variables), sep="/").items():
         found = problem(leaf, name)
         if found:

@@ -9,13 +9,13 @@ import numpy as np
 from flax import traverse_util
 
 from snnvit_jax.common import values
-from snnvit_jax.common.variables import check_finite
+from snnvit_jax.common.variables import check_finite, check_variables
 from snnvit_jax.deployment import planning
 from snnvit_jax.deployment.deployed import Deployed, checked_dtype
 from snnvit_jax.deployment.folding import fold_kernels
 from snnvit_jax.deployment.merging import merge_chains, unmerged
 from snnvit_jax.deployment.program import Program, collect_weights
-from snnvit_jax.models import family_of, variable_shapes
+from snnvit_jax.models import check_model, family_of, variable_shapes
 from snnvit_jax.models.parts import image_channels
 from snnvit_jax.neurons import Neuron, describe
 from snnvit_jax.time_steps.schedule import (
@@ -62,9 +62,11 @@ def deploy(
       A `Deployed`.
 
     Raises:
-      ValueError: for variables or a schedule of another model, a dtype that cannot be used, weights
-        that are not finite, or another number of classes.
+      ValueError: for what is no model or no variables, variables or a schedule of another model, a
+        dtype that cannot be used, weights that are not finite, or another number of classes.
     """
+    check_model(model)
+    check_variables(variables)
     family_of(model)  # that of a known family, or an error that says so
     dtype = checked_dtype(model.config.dtype if dtype is None else dtype)
     variables, image_shape = _checked(model, variables)

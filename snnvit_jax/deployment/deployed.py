@@ -9,7 +9,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from snnvit_jax.common import files, tensors
+from snnvit_jax.common import files, tensors, values
 from snnvit_jax.deployment import container
 from snnvit_jax.extras import needed
 from snnvit_jax.signals import check_images
@@ -99,9 +99,11 @@ class Deployed:
 
         Args:
           batch_size: number of images, >= 1.
+
+        Raises:
+          ValueError: for what is no such number.
         """
-        if batch_size < 1:
-            raise ValueError(f"{batch_size=} must be at least 1")
+        values.whole(1).check("batch_size", batch_size)
         images = jax.ShapeDtypeStruct((batch_size, *self.about["image_shape"]), self._image_dtype)
         return compiled_flops(self._function, self.weights, images)
 

@@ -6,11 +6,15 @@ multiply-accumulate, 0.9 pJ for an accumulate.
 
 import dataclasses
 
+from snnvit_jax.common import values
+
 MAC_PICOJOULE = 4.6
 AC_PICOJOULE = 0.9
 # What an input of small integers costs: accumulates, an integer n as n of them (Zhou et al., ICLR
 # 2023), or multiply-accumulates like any other input that is not binary (arXiv 2304.11954).
 CONVENTIONS = ("accumulate", "multiply")
+
+_ENERGY = dataclasses.replace(values.number(0), must="an energy in pJ, a number, at least 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Accounting:
         published figures.
 
     Raises:
-      ValueError: for an unknown convention, or an energy that is negative or not finite.
+      ValueError: for an unknown convention, or an energy that is no number, negative or not finite.
     """
 
     mac: float = MAC_PICOJOULE
@@ -40,12 +44,10 @@ class Accounting:
     repeat_embedding: bool = False
 
     def __post_init__(self):
-        if self.integers not in CONVENTIONS:
-            raise ValueError(f"integers={self.integers!r} must be one of {', '.join(CONVENTIONS)}")
-        for name in ("mac", "ac", "membrane"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < float("inf"):
-                raise ValueError(f"{name}={value} must be an energy in pJ, at least 0")
+        values.one_of(CONVENTIONS).check("integers", self.integers)
+        for name in ("mac", "ac"):
+            _ENERGY.check(name, values.scalar(getattr(self, name)))
+        values.optional(_ENERGY).check("membrane", values.scalar(self.membrane))
 
     def multiplies(self, kind):
         """Returns whether a layer with inputs of a kind costs multiply-accumulates.

@@ -14,6 +14,7 @@ from snnvit_jax.models import (
 from snnvit_jax.models.family import Family, Recipe
 from snnvit_jax.models.registry import (
     FAMILIES,
+    check_model,
     create_model,
     describe,
     family_of,
@@ -40,6 +41,7 @@ __all__ = [
     "FAMILIES",
     "Family",
     "Recipe",
+    "check_model",
     "create_model",
     "describe",
     "family_of",

@@ -2,9 +2,11 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from snnvit_jax.common import values
 from snnvit_jax.common.nearest import did_you_mean
 from snnvit_jax.models.family import Family, check_family
 from snnvit_jax.neurons.recording import spikes
@@ -74,6 +76,20 @@ def family_of(model):
     )
 
 
+def check_model(model):
+    """Raises ValueError for what is no model, but for example the name of one.
+
+    Args:
+      model: to be a Linen module, as `create_model` returns them.
+    """
+    if not isinstance(model, nn.Module):
+        name = values.shown(model) if isinstance(model, str) else "NAME"
+        raise ValueError(
+            f"model={values.shown(model)} must be a model, as snn.create_model({name}, ...) "
+            "returns it"
+        )
+
+
 def create_model(name, num_classes=10, image_size=None, time_steps=4, **overrides):
     """Creates a published model, with other sizes if wanted.
 
@@ -119,7 +135,11 @@ def variable_shapes(model, image_shape):
     Args:
       model: from `create_model`.
       image_shape: (H, W, C) of one image, or (T, H, W, C) of a recording.
+
+    Raises:
+      ValueError: for what is no model.
     """
+    check_model(model)
     shapes = _traced_shapes(model, tuple(image_shape), jax.config.jax_enable_x64)
     return jax.tree.map(lambda leaf: leaf, shapes)  # a copy: the caller may change it
 
@@ -137,7 +157,11 @@ def layer_names(model, channels=3):
     Args:
       model: from `create_model`.
       channels: of the images.
+
+    Raises:
+      ValueError: for what is no model.
     """
+    check_model(model)
     return list(_traced_layer_names(model, channels))
 
 

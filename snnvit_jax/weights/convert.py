@@ -10,7 +10,7 @@ import numpy as np
 from flax import traverse_util
 
 from snnvit_jax.common.variables import check_finite, check_floating
-from snnvit_jax.models import family_of, variable_shapes
+from snnvit_jax.models import check_model, family_of, variable_shapes
 from snnvit_jax.time_steps import masks
 from snnvit_jax.weights.fitting import learned_constants, warn_of_constants
 from snnvit_jax.weights.names import unwrap
@@ -42,10 +42,11 @@ def from_torch(model, state_dict):
       {"params", "batch_stats"}, float32.
 
     Raises:
-      ValueError: naming every tensor that is missing, unexpected or of another shape, two that have
-        the same name, or one that holds no floating-point numbers, or that is not finite in
-        float32.
+      ValueError: for what is no model or no state dict; naming every tensor that is missing,
+        unexpected or of another shape, two that have the same name, or one that holds no
+        floating-point numbers, or that is not finite in float32.
     """
+    check_model(model)
     if not isinstance(state_dict, collections.abc.Mapping):
         raise ValueError(
             f"state_dict must be {{name: array}}, got {type(state_dict).__name__}; of a file it is "
