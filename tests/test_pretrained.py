@@ -21,7 +21,16 @@ from snnvit_jax.checkpoints import Checkpoints, Measured, load_variables
 from snnvit_jax.common import tensors
 from snnvit_jax.data import sources
 from snnvit_jax.pretrained import card, catalogue, folder
-from snnvit_jax.runs import classes, experiment, initial, networks, opening, publishing, start
+from snnvit_jax.runs import (
+    classes,
+    experiment,
+    initial,
+    networks,
+    opening,
+    publishing,
+    start,
+    teachers,
+)
 from snnvit_jax.runs.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -174,6 +183,70 @@ def test_a_bad_name_gets_the_list_and_the_nearest():
         networks.open_network("/nowhere/x")
     with pytest.raises(ValueError, match="no pretrained network is called ''"):
         snn.load_pretrained("")
+
+
+@pytest.fixture
+def namesake(tmp_path, monkeypatch):
+    """A folder in the working directory, called like a network of the package that it is not."""
+    monkeypatch.chdir(tmp_path)
+    own = snn.load_pretrained("digits_t4")
+    masks = {name: [1, 0, 0, 0] for name in own.schedule.masks}
+    changed = snn.with_schedule(own.variables, snn.TimeStepSchedule(masks))
+    folder.write("digits_t4", own.about, changed)
+    return tmp_path / "digits_t4"
+
+
+@pytest.fixture(scope="module")
+def t4():
+    return snn.load_pretrained("pretrained:digits_t4")
+
+
+def average_of(network, variables):
+    names = network.schedule.masks
+    return snn.TimeStepSchedule.from_variables(variables, list(names)).average
+
+
+ROUTES = {
+    "load_pretrained": lambda place, t4: snn.load_pretrained(place).variables,
+    "opening": lambda place, t4: opening.variables_of(place),
+    "teachers": lambda place, t4: teachers.load(teachers.find(place), 10),
+    "initial": lambda place, t4: initial.load(place, t4.model, t4.variables),
+    "open_network": lambda place, t4: networks.open_network(place),
+    "start": lambda place, t4: start.load(place, t4.model, t4.variables, t4.classes)[0],
+}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_folder_by_path_is_never_the_network_called_alike(namesake, t4, route, monkeypatch):
+    monkeypatch.setattr(networks, "deploy", lambda model, variables, **_: variables)
+    read = ROUTES[route]
+    for place in ("./digits_t4", pathlib.Path("digits_t4"), namesake, str(namesake)):
+        assert average_of(t4, read(place, t4)) == 1.0, place
+    assert average_of(t4, read("pretrained:digits_t4", t4)) == 4.0
+
+
+def test_a_training_from_a_folder_tells_its_weights(namesake, t4):
+    origin = start.load("./digits_t4", t4.model, t4.variables, t4.classes)[1]
+    assert origin["sha256"] == folder.read_config(namesake)["sha256"] != t4.about["sha256"]
+
+
+def test_a_plain_name_that_a_folder_has_too_is_refused(namesake, monkeypatch):
+    message = "write './digits_t4' for the folder, 'pretrained:digits_t4' for the network of the"
+    for load in (snn.load_pretrained, networks.open_network):
+        with pytest.raises(ValueError, match=message):
+            load("digits_t4")
+    for file in namesake.iterdir():
+        file.unlink()
+    assert snn.load_pretrained("digits_t4").schedule.average == 4.0  # a folder of other things
+    monkeypatch.chdir(catalogue.NETWORKS)
+    assert snn.load_pretrained("digits_t4").schedule.average == 4.0  # the same one
+
+
+def test_a_path_is_no_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ("digits_t4", "pretrained:digits_t4"):
+        with pytest.raises(ValueError, match=f"no folder '{path}'; by their names, as texts, .*t4"):
+            snn.load_pretrained(pathlib.Path(path))
 
 
 def test_damage_is_told(copy):

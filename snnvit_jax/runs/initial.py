@@ -56,14 +56,17 @@ def network_at(path):
     """Returns the folder of the trained network that a path names; None if it names another thing.
 
     Args:
-      path: see `load`.
+      path: see `load`; only a text can be a name.
+
+    Returns:
+      An absolute path.
 
     Raises:
       ValueError: for an unknown name.
     """
-    if str(path).startswith(PRETRAINED):
-        return pretrained.find(str(path).removeprefix(PRETRAINED))
-    folder = expanded(path)
+    if isinstance(path, str) and path.startswith(PRETRAINED):
+        return pretrained.find(path)
+    folder = expanded(path).absolute()
     return folder if pretrained.is_network(folder) else None
 
 

@@ -14,7 +14,7 @@ from snnvit_jax.common import files
 from snnvit_jax.common.paths import expanded
 from snnvit_jax.runs import config as config_lib
 
-PRETRAINED = "pretrained:"  # before the name of a network that comes with the package
+PRETRAINED = pretrained.PREFIX  # before the name of a network that comes with the package
 
 
 class InUseError(OSError):
