@@ -30,7 +30,7 @@ MODES = {
     "evaluate": lambda run, _: commands.evaluate(run),
     "report": lambda run, _: commands.report(run),
     "export": commands.export,
-    "predict": lambda paths, form: commands.predict(_MODEL.value or _WORKDIR.value, paths, form),
+    "predict": lambda paths, form: commands.predict(_place(), paths, form),
     "compare": lambda paths, _: commands.compare(paths, _OUTPUT.value),
 }
 ON_PATHS = ("predict", "compare")
@@ -181,6 +181,12 @@ def _workdir(alone=False):
         return contextlib.nullcontext(_WORKDIR.value)
     file = config_flags.get_config_filename(flags.FLAGS["config"])
     return folders.new(pathlib.Path(file).stem, alone)
+
+
+def _place():
+    """The network to predict with: as --model gives it, or the run's folder, which is no name."""
+    is_folder = not _MODEL.value and _WORKDIR.value
+    return Workdir(_WORKDIR.value).path if is_folder else _MODEL.value
 
 
 def _format():

@@ -106,6 +106,15 @@ def test_the_cost_is_that_of_each_runs_own_program(runs, tmp_path):
     assert "Accuracy against cost" not in (tmp_path / "page.html").read_text()
 
 
+def test_a_run_may_be_called_like_a_trained_network(patched, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("digits_t4", "digits_relu")):
+        finished(name, model, 0.5, seed=seed)
+    found = comparing.compare(["digits_t4", "digits_relu"], "page.html")
+    assert [run.name for run in found] == ["digits_t4", "digits_relu"]
+    assert found[0].flops < found[1].flops < 1e6  # of the runs' own programs
+
+
 def test_a_run_without_counted_energy_is_shown_without(patched, model, tmp_path):
     folders = [finished(tmp_path / name, model, 0.5, energy=name == "a") for name in "ab"]
     comparing.compare(folders, tmp_path / "page.html")

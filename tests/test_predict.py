@@ -1,6 +1,7 @@
 """Predictions for files, by a run's folder or an exported file."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -229,3 +230,22 @@ def test_the_command_line_says_what_is_missing(arguments, message, capsys):
         for name in ("mode", "model", "format", "workdir"):
             flags.FLAGS[name].value = saved[name]
     assert message in capsys.readouterr().err
+
+
+def test_a_workdir_is_never_the_trained_network_called_alike(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, "digits_t4")
+    opened = []
+    monkeypatch.setattr(networks, "open_run", opened.append)
+    monkeypatch.setattr(predicting, "predict", lambda *_: [])
+    saved = flags.FLAGS.flag_values_dict()
+    predict = ("snnvit", "--mode=predict", "--format=json", "x.png")
+    try:
+        assert main.main(flags.FLAGS([*predict, "--model=digits_t4"])) == 2  # may be a name
+        assert "write './digits_t4' for the folder" in capsys.readouterr().err
+        flags.FLAGS["model"].value = None
+        assert main.main(flags.FLAGS([*predict, "--workdir=digits_t4"])) == 0
+    finally:
+        for name in ("mode", "model", "format", "workdir"):
+            flags.FLAGS[name].value = saved[name]
+    assert opened == [tmp_path / "digits_t4"]

@@ -242,6 +242,11 @@ def test_a_plain_name_that_a_folder_has_too_is_refused(namesake, monkeypatch):
     assert snn.load_pretrained("digits_t4").schedule.average == 4.0  # the same one
 
 
+def test_no_network_has_a_name_of_300_characters():
+    with pytest.raises(FileNotFoundError, match="xxx' is neither a run's folder nor a file"):
+        networks.open_network("x" * 300)
+
+
 def test_a_path_is_no_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in ("digits_t4", "pretrained:digits_t4"):

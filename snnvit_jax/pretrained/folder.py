@@ -9,6 +9,7 @@ small score must not be lost. config.json holds the SHA-256 of the weights.
 
 import hashlib
 import json
+import os
 import pathlib
 
 import jax.numpy as jnp
@@ -35,8 +36,8 @@ def is_network(path):
       path: of the folder.
     """
     path = pathlib.Path(path)
-    has_weights = (path / WEIGHTS).is_file()
-    if not (path / CONFIG).is_file():
+    has_weights = os.path.isfile(path / WEIGHTS)  # is_file of a long name raises
+    if not os.path.isfile(path / CONFIG):
         return has_weights
     try:
         keys = json.loads((path / CONFIG).read_bytes()).keys()

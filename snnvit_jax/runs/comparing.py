@@ -47,7 +47,7 @@ def compare(folders, output, batch_size=BATCH_SIZE, seconds=SECONDS):
             f"--mode=compare needs the folders of two runs or more, each once: {folders!r}"
         )
     results = [_results(Workdir(folder)) for folder in folders]
-    deployed = [networks.open_network(folder) for folder in folders]
+    deployed = [networks.open_run(folder) for folder in folders]
     times = _milliseconds(deployed, batch_size, seconds)
     found = [
         _read(folder, name, of_run, network, milliseconds / batch_size)

@@ -5,6 +5,8 @@ its classes and how files are read. A further origin is one more function that r
 and a line in `open_network`.
 """
 
+import os
+
 from snnvit_jax import pretrained
 from snnvit_jax.checkpoints.checkpoints import load_variables
 from snnvit_jax.common.paths import expanded
@@ -23,25 +25,46 @@ def open_network(place):
 
     Args:
       place: a run's folder, a file that `Deployed.save` wrote, or a trained network: its name
-        (one of `list_pretrained()`, or that after "pretrained:") or its folder.
+        (one of `list_pretrained()`, or that after "pretrained:") or its folder. A path object is
+        never a name.
 
     Raises:
       FileNotFoundError: if there is nothing there.
-      ValueError: if it holds no network, or not how its images are prepared.
+      ValueError: if it holds no network, or not how its images are prepared; or for a name that a
+        folder in the working directory has too.
     """
-    is_name = str(place) in pretrained.list_pretrained()
+    is_name = isinstance(place, str) and place in pretrained.list_pretrained()
     network = place if is_name else initial.network_at(place)
     if network is not None:
         return _of_pretrained(pretrained.load_pretrained(network))
     path = expanded(place)
-    if path.is_dir():
-        return _of_folder(path)
-    if path.is_file():
+    if os.path.isdir(path):  # is_dir of a long name raises
+        return open_run(path)
+    if os.path.isfile(path):
         return _with_input(load_deployed(path), path)
     raise FileNotFoundError(
         f"{str(place)!r} is neither a run's folder nor a file of a deployed model (.snn), nor a "
         f"trained network that comes with the package: {', '.join(pretrained.list_pretrained())}"
     )
+
+
+def open_run(path):
+    """Returns the network of a run's newest checkpoint as a `Deployed`.
+
+    Args:
+      path: of the run's folder, whatever it is called.
+
+    Raises:
+      ValueError: if it holds no run, or no checkpoint that can be read.
+    """
+    folder = Workdir(path)
+    config = folder.read_config()
+    if config is None:
+        raise ValueError(f"the folder {path} holds no run: there is no config.json in it")
+    variables = load_variables(folder.checkpoints)
+    count = variables["params"][head_of(variables["params"])]["kernel"].shape[-1]
+    model = model_of(config.model, count, config.data.image_size)
+    return deploy_run(config, model, variables, classes.read(folder))
 
 
 def deploy_run(config, model, variables, class_names):
@@ -95,17 +118,6 @@ def _of_pretrained(network):
         classes=network.classes,
         reading=reading,
     )
-
-
-def _of_folder(path):
-    folder = Workdir(path)
-    config = folder.read_config()
-    if config is None:
-        raise ValueError(f"the folder {path} holds no run: there is no config.json in it")
-    variables = load_variables(folder.checkpoints)
-    count = variables["params"][head_of(variables["params"])]["kernel"].shape[-1]
-    model = model_of(config.model, count, config.data.image_size)
-    return deploy_run(config, model, variables, classes.read(folder))
 
 
 def _with_input(deployed, path):
