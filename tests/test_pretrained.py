@@ -532,6 +532,17 @@ def test_what_cannot_be_published_is_named(run, tmp_path, monkeypatch):
         publishing.publish(run, tmp_path / "x", HISTORY)
 
 
+def test_it_is_the_written_network_that_is_measured_whatever_its_name(run, tmp_path, monkeypatch):
+    measured = []
+    monkeypatch.setattr(publishing, "_measure", lambda network, *_: measured.append(network) or {})
+    (tmp_path / "digits_t4").mkdir()
+    for place, target in ((tmp_path, "digits_t4"), (tmp_path / "digits_t4", ".")):
+        monkeypatch.chdir(place)
+        about = publishing.publish(run, pathlib.Path(target), HISTORY)
+        assert about["name"] == "digits_t4"
+        assert measured.pop().about["trained"]["command"] == HISTORY["command"]
+
+
 def test_a_weight_that_float16_cannot_hold_is_named(tmp_path):
     with pytest.raises(ValueError, match="float16.* cannot be used: 'params/a/kernel' holds 1 val"):
         folder.write(tmp_path / "x", {}, {"params": {"a": {"kernel": np.full((1, 1), 7e4)}}})

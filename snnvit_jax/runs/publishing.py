@@ -9,6 +9,7 @@ import numpy as np
 from snnvit_jax import evaluation, pretrained
 from snnvit_jax.checkpoints import BEST, LAST, best
 from snnvit_jax.checkpoints.checkpoints import finished_checkpoints, load_variables
+from snnvit_jax.common.paths import expanded
 from snnvit_jax.data import inputs
 from snnvit_jax.models import describe
 from snnvit_jax.pretrained import catalogue
@@ -39,7 +40,7 @@ def publish(workdir, target, history, which=LAST, split=None):
         are not those of the data, the target holds a run, or the weights are too large for a
         network inside the package.
     """
-    folder, target = Workdir(workdir), pathlib.Path(target)
+    folder, target = Workdir(workdir), expanded(target).absolute()
     pretrained.check_free(target)
     settings = folder.read_config()
     if settings is None:
@@ -51,7 +52,7 @@ def publish(workdir, target, history, which=LAST, split=None):
     source = _source(run, split)
     about = _about(target.name, run) | {"trained": _trained(folder, run, history, which)}
     variables = jax.device_get(load_variables(folder.checkpoints, which))
-    if target.absolute().parent == catalogue.NETWORKS:
+    if target.parent == catalogue.NETWORKS:
         _check_size(target, pretrained.packed(variables))
     pretrained.write(target, about, variables)
     about |= {"measured": _measure(pretrained.load_pretrained(target), run, source)}
