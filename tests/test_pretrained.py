@@ -390,6 +390,32 @@ def test_a_network_that_does_not_say_how_it_was_trained_can_be_used_but_not_open
         opening.settings_of(copy)
 
 
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"README.md": "# Mine\n"},
+        {"config.json": '{"model_type": "vit"}', "model.safetensors": "of others"},
+        {"model.safetensors": "of others"},
+        {"config.json": "[]"},
+    ],
+)
+def test_files_of_others_are_not_replaced(tmp_path, learned, others):
+    for name, text in others.items():
+        (tmp_path / name).write_text(text)
+    message = rf"holds other files \({', '.join(others)}\), which would be lost: choose"
+    for refuse in (folder.check_free, lambda x: folder.write(x, learned.about, learned.variables)):
+        with pytest.raises(ValueError, match=message):
+            refuse(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == others
+
+
+def test_an_earlier_network_is_replaced_and_other_files_beside_it_are_kept(copy, learned):
+    (copy / "notes.txt").write_text("mine")
+    folder.write(copy, learned.about, learned.variables)
+    assert snn.load_pretrained(copy).about["name"] == "digits_learned"
+    assert (copy / "notes.txt").read_text() == "mine"
+
+
 def test_what_could_not_be_loaded_is_not_written(tmp_path, learned):
     with pytest.raises(ValueError, match="config.json' lacks reading.kind"):
         folder.write(tmp_path / "x", learned.about | {"reading": {}}, learned.variables)

@@ -37,11 +37,8 @@ def is_network(path):
     """
     path = pathlib.Path(path)
     has_weights = os.path.isfile(path / WEIGHTS)  # is_file of a long name raises
-    if not os.path.isfile(path / CONFIG):
-        return has_weights
-    try:
-        keys = json.loads((path / CONFIG).read_bytes()).keys()
-    except (AttributeError, RecursionError, ValueError):
+    keys = _keys(path)
+    if keys is None:
         return has_weights
     return set(_KEYS) <= keys or (has_weights and _OF_RUNS not in keys)
 
@@ -50,13 +47,21 @@ def check_free(path):
     """Raises ValueError for a path at which a network cannot be written without a loss.
 
     Args:
-      path: of the folder that is to hold it; there may be none yet, or an earlier network.
+      path: of the folder that is to hold it; there may be none yet, or an earlier network in this
+        format, beside whatever files.
     """
     path = pathlib.Path(path)
     if (path / "checkpoints").exists():
         raise ValueError(f"{path} holds a run, which would be lost: choose another name")
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is no folder: choose another name")
+    others = [file for file in (CONFIG, WEIGHTS, CARD) if os.path.lexists(path / file)]
+    # Not `is_network`, which takes whatever lies beside weights for a network that lacks something.
+    if others and not set(_KEYS) <= (_keys(path) or set()):
+        raise ValueError(
+            f"{path} holds other files ({', '.join(others)}), which would be lost: choose another "
+            "name"
+        )
 
 
 def write(path, about, variables):
@@ -71,9 +76,10 @@ def write(path, about, variables):
 
     Raises:
       ValueError: naming a weight that is not finite, also as it is stored, or what does not fit in
-        `about`; nothing is written then.
+        `about`, or for a folder that `check_free` refuses; nothing is written then.
       OSError: if something cannot be written.
     """
+    check_free(path)
     path, content = pathlib.Path(path), packed(variables)
     about = {"format": FORMAT, **about, "sha256": hashlib.sha256(content).hexdigest()}
     text = json.dumps(about, indent=1) + "\n"
@@ -186,6 +192,16 @@ def read_weights(path, about, model):
     arrays = {name: jnp.asarray(leaf, jnp.float32) for name, leaf in stored.items()}
     check_finite(arrays, repr(str(file)))
     return traverse_util.unflatten_dict(arrays, sep="/")
+
+
+def _keys(path):
+    """The keys in a folder's config.json; None if there is none, or it is no JSON object."""
+    if not os.path.isfile(path / CONFIG):
+        return None
+    try:
+        return json.loads((path / CONFIG).read_bytes()).keys()
+    except (AttributeError, RecursionError, ValueError):
+        return None
 
 
 def _stored(array):
