@@ -168,7 +168,7 @@ def test_the_split_is_counted_batch_by_batch_as_at_once(evaluated, at_once):
     labels, under = at_once
     logits, spikes = under(evaluated.schedule)
     assert evaluated.examples == evaluated.energy.examples == EXAMPLES == len(labels)
-    assert evaluated.accuracy == np.mean(np.argmax(logits, -1) == labels)
+    assert evaluated.accuracy == np.mean(np.argmax(np.asarray(logits), -1) == labels)
     for name, emitted in spikes.items():
         by_step = np.asarray(emitted).reshape(2, -1)
         counted = evaluated.energy.counts["active"][name]
@@ -193,7 +193,7 @@ def test_accuracies_under_schedules_are_those_of_the_changed_models(opened, eval
     assert found[0] == found[-1] == evaluated.accuracy
     labels, under = at_once
     for schedule, accuracy in zip(schedules, found, strict=False):
-        assert accuracy == np.mean(np.argmax(under(schedule)[0], -1) == labels)
+        assert accuracy == np.mean(np.argmax(np.asarray(under(schedule)[0]), -1) == labels)
 
 
 def test_the_relu_twin_is_trained_like_any_model(twin):

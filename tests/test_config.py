@@ -126,7 +126,7 @@ def test_tuples_come_from_the_command_line_and_through_a_folder(arguments, embed
     held = config.model.embed_dim
     assert (held if isinstance(held, int) else tuple(held)) == embed_dim
     if embed_dim == 32:
-        with pytest.raises(ValueError, match="embed_dim=32 must be 4 whole numbers"):
+        with pytest.raises(ValueError, match="embed_dim=32 must be a tuple of 4, each a whole"):
             experiment.build(config)
     else:
         built = experiment.build(config).model.config

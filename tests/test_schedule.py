@@ -333,9 +333,9 @@ def test_parallel_neurons_stay_with_their_time_steps():
 
 @pytest.mark.parametrize("time_steps", [0, -1, 2.0, "3", None])
 def test_another_number_of_steps_must_be_one(tiny, schedule, time_steps):
-    with pytest.raises(ValueError, match="must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match="must be a whole number, at least 1"):
         schedule.resized(time_steps)
-    with pytest.raises(ValueError, match="must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match="must be a whole number, at least 1"):
         snn.with_time_steps(tiny.variables, time_steps)
 
 

@@ -102,7 +102,7 @@ def test_other_images_and_time_steps_are_possible_or_named(form, lively):
     assert logits(wide, fewer, 2, 2 * side, side, 3) == (2, 3)
     assert logits(wide, fewer, 2, 2, 2 * side, side, 3) == (2, 3)  # frames of a recording
     assert logits(model, lively(model, 1), 2, side, side, 1) == (2, 3)
-    with pytest.raises(ValueError, match="variables have 4 time steps, this model 2: snn.with_tim"):
+    with pytest.raises(ValueError, match="have 4 time steps, the model 2: resize them with"):
         logits(wide, variables, 2, 2 * side, side, 3)
     for shape in ((2, side, side, 1), (0, side, side, 3), (2, side, 2 * side, 3)):
         with pytest.raises(ValueError, match=r"images must be \[B, "):
