@@ -543,6 +543,17 @@ def test_another_network_is_not_lost_to_a_split_that_there_is_not(run, published
     assert {path.name: path.read_bytes() for path in target.iterdir()} == before
 
 
+def test_another_network_is_not_lost_to_an_interrupted_measurement(run, copy, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    monkeypatch.setattr(publishing, "_measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        publishing.publish(run, copy, HISTORY)
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+
+
 def test_what_cannot_be_published_is_named(run, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="holds no run"):
         publishing.publish(tmp_path, tmp_path / "x", HISTORY)

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import pathlib
+import tempfile
 
 import jax
 import numpy as np
@@ -23,6 +24,9 @@ _VERSIONS = ("snnvit_jax", "jax", "flax", "numpy")
 
 def publish(workdir, target, history, which=LAST, split=None):
     """Writes a run's network as `pretrained.folder` has it, measured with the file as loaded.
+
+    It is measured elsewhere before anything is written: an earlier network stays as it was if this
+    is interrupted.
 
     Args:
       workdir: path of the run's folder; its training must have ended.
@@ -54,8 +58,10 @@ def publish(workdir, target, history, which=LAST, split=None):
     variables = jax.device_get(load_variables(folder.checkpoints, which))
     if target.parent == catalogue.NETWORKS:
         _check_size(target, pretrained.packed(variables))
-    pretrained.write(target, about, variables)
-    about |= {"measured": _measure(pretrained.load_pretrained(target), run, source)}
+    with tempfile.TemporaryDirectory() as place:
+        written = pathlib.Path(place) / target.name
+        pretrained.write(written, about, variables)
+        about |= {"measured": _measure(pretrained.load_pretrained(written), run, source)}
     pretrained.write(target, about, variables)
     return about
 
