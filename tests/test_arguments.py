@@ -1,6 +1,7 @@
 """Command-line arguments of the experiments: a bad value is refused before any work."""
 
 import argparse
+import os
 import pathlib
 import re
 
@@ -104,6 +105,7 @@ def test_experiments_refuse_bad_arguments_at_once(words, message, tmp_path, monk
     places = {"FILE": str(tmp_path / "file"), "OUT": str(tmp_path / "out")}
     for word, place in places.items():
         words = [one.replace(word, place) for one in words]
+    monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])  # some change it: as it was after them
     monkeypatch.syspath_prepend((ROOT / "experiments" / words[0]).parent)  # for its neighbours
     script = by_path.module(ROOT / "experiments" / words[0])
     monkeypatch.setattr("sys.argv", words)
