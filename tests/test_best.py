@@ -10,8 +10,8 @@ from absl import flags
 from tiny_run import tiny_config
 
 from snnvit_jax import main
-from snnvit_jax.checkpoints import Checkpoints, Measured
-from snnvit_jax.runs import classes, commands, experiment, loop, networks
+from snnvit_jax.checkpoints import Checkpoints, Measured, load_variables
+from snnvit_jax.runs import classes, commands, experiment, loop, networks, publishing
 from snnvit_jax.runs.workdir import Workdir
 
 
@@ -74,6 +74,19 @@ class Nothing:
         pass
 
     save_weights = save
+
+
+@pytest.mark.parametrize("word", ["Best", "newest", "", None, ["best"]])
+def test_another_word_than_last_and_best_is_refused_everywhere(folder, tmp_path, word):
+    for use in (
+        lambda: load_variables(folder / "checkpoints", word),
+        lambda: run_of(folder, word),
+        lambda: loop.Run(tiny_config(), tmp_path / "new", checkpoint=word),
+        lambda: publishing.publish(folder, tmp_path / "out", {}, which=word),
+    ):
+        with pytest.raises(ValueError, match="^checkpoint=.* must be one of last, best"):
+            use()
+    assert not list(tmp_path.iterdir())
 
 
 def test_results_on_the_split_that_chose_are_said_to_be_flattered(folder):

@@ -17,7 +17,7 @@ from absl import logging
 from orbax.checkpoint import v1 as ocp
 
 from snnvit_jax.checkpoints import best, checksums, matching, reading
-from snnvit_jax.common import files
+from snnvit_jax.common import files, values
 from snnvit_jax.distributed import is_writer, true_for_all
 
 LAST, BEST = "last", "best"
@@ -208,18 +208,32 @@ def load_variables(directory, which=LAST):
       {"params", "batch_stats"} on one device; the average over past steps if the run kept one.
 
     Raises:
-      ValueError: if there is no checkpoint, none is recorded as the best, or the one wanted is
-        damaged or cannot be loaded.
+      ValueError: for another word, if there is no checkpoint, none is recorded as the best, or the
+        one wanted is damaged or cannot be loaded.
       OSError: if it cannot be read, in several attempts.
     """
+    wants_best = is_best(which)
     finished = finished_checkpoints(directory)
     if not finished:
         raise ValueError(f"there is no checkpoint in {directory}")
-    folder = best.choose(finished, directory)[1] if which == BEST else finished[-1][1]
+    folder = best.choose(finished, directory)[1] if wants_best else finished[-1][1]
     state = reading.read(folder, lambda: _load_whole(folder))
     if state.get("average") is not None:
         return state["average"]
     return {"params": state["params"], "batch_stats": state["batch_stats"]}
+
+
+def is_best(which):
+    """Returns whether the best checkpoint is meant, not the last.
+
+    Args:
+      which: "last" or "best".
+
+    Raises:
+      ValueError: for anything else.
+    """
+    values.one_of((LAST, BEST)).check("checkpoint", which)
+    return which == BEST
 
 
 class _SaveAlways(ocp.training.save_decision_policies.SaveDecisionPolicy):

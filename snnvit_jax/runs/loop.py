@@ -8,7 +8,7 @@ import time
 import jax
 
 from snnvit_jax import evaluation, report, training
-from snnvit_jax.checkpoints import BEST, LAST, Measured
+from snnvit_jax.checkpoints import LAST, Measured, is_best
 from snnvit_jax.checkpoints.checkpoints import Checkpoints, add_measured, restore, restore_best
 from snnvit_jax.common import files
 from snnvit_jax.common.hints import AGAINST_SILENCE
@@ -66,6 +66,7 @@ class Run:
           FileNotFoundError: if the data set is not prepared, or a teacher is missing.
           OSError: if the folder cannot be used, or another process trains in it.
         """
+        takes_best = is_best(checkpoint) and not training
         self._stop, self.measured = None, None
         self.workdir = self.results = Workdir(workdir)
         continuing.check_same_run(self.workdir, config)  # before data and model are looked at
@@ -77,7 +78,7 @@ class Run:
                 held.enter_context(self.workdir.lock() if is_writer() else contextlib.nullcontext())
                 self._check_folder()  # again: until now another process may have written there
             self._teacher = self.experiment.load_teacher()
-            if checkpoint == BEST and not training:
+            if takes_best:
                 self._restore_best()
             else:
                 self._restore(training)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from snnvit_jax import evaluation, pretrained
-from snnvit_jax.checkpoints import BEST, LAST, best
+from snnvit_jax.checkpoints import LAST, best, is_best
 from snnvit_jax.checkpoints.checkpoints import finished_checkpoints, load_variables
 from snnvit_jax.common.paths import expanded
 from snnvit_jax.data import inputs
@@ -41,9 +41,10 @@ def publish(workdir, target, history, which=LAST, split=None):
     Raises:
       FileNotFoundError: if the folder holds no run.
       ValueError: if the training has not ended, there is no such checkpoint or split, its classes
-        are not those of the data, the target holds a run, or the weights are too large for a
-        network inside the package.
+        are not those of the data, the target holds a run or other files, or the weights are too
+        large for a network inside the package.
     """
+    is_best(which)  # refuses another word before the data are looked at
     folder, target = Workdir(workdir), expanded(target).absolute()
     pretrained.check_free(target)
     settings = folder.read_config()
@@ -97,7 +98,7 @@ def _about(name, run):
 def _trained(folder, run, history, which):
     log = folder.read_metrics()
     finished = finished_checkpoints(folder.checkpoints)
-    if which == BEST:
+    if is_best(which):
         step, _, measured = best.choose(finished, folder.checkpoints)
     else:
         step, measured = finished[-1][0], None

@@ -6,7 +6,7 @@ its end.
 
 import numpy as np
 
-from snnvit_jax.checkpoints import BEST, LAST, best
+from snnvit_jax.checkpoints import BEST, LAST, best, is_best
 from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
 from snnvit_jax.common import files
 from snnvit_jax.runs.workdir import InUseError
@@ -140,8 +140,8 @@ def write_if_finished(workdir, result, summary, total_steps):
     Returns:
       What to tell if nothing was written, else None.
     """
-    is_best = summary["checkpoint"] == BEST
-    done = _wanted_step(workdir, LAST) if is_best else summary["steps"]
+    of_best = summary["checkpoint"] == BEST
+    done = _wanted_step(workdir, LAST) if of_best else summary["steps"]
     if done < total_steps:
         return (
             f"the training has done {done} of {total_steps} steps: "
@@ -152,7 +152,7 @@ def write_if_finished(workdir, result, summary, total_steps):
             wanted = _wanted_step(workdir, summary["checkpoint"])
             if wanted != summary["steps"]:
                 return f"there is a checkpoint of step {wanted} by now: summary.json is left to it"
-            target = workdir.best if is_best else workdir
+            target = workdir.best if of_best else workdir
             files.make_folder(target.path)
             write(target, result, summary)
     except InUseError:
@@ -164,7 +164,7 @@ def write_if_finished(workdir, result, summary, total_steps):
 
 def _wanted_step(workdir, which):
     finished = finished_checkpoints(workdir.checkpoints)
-    return best.choose(finished, workdir.checkpoints)[0] if which == BEST else finished[-1][0]
+    return best.choose(finished, workdir.checkpoints)[0] if is_best(which) else finished[-1][0]
 
 
 def _median(lines, key):
