@@ -254,6 +254,22 @@ def test_a_path_is_no_name(tmp_path, monkeypatch):
             snn.load_pretrained(pathlib.Path(path))
 
 
+@pytest.mark.parametrize("value", [None, 3, ["x"], b"digits_t4"])
+def test_what_is_no_text_and_no_path_is_refused(value):
+    with pytest.raises(TypeError, match=r"its name, a text, or by the path .*, got (None|3|\[|b')"):
+        snn.load_pretrained(value)
+
+
+def test_names_are_understood_or_refused_however_they_are_spelt():
+    assert snn.load_pretrained("pretrained:digits_t4").about["name"] == "digits_t4"
+    for name in ("digits_t4/", "networks/digits_t4", "pretrained:digits_t4/"):
+        with pytest.raises(ValueError, match=r"called '.*' \(did you mean 'digits_t4'\?\)"):
+            snn.load_pretrained(name)
+    for name in ("x" * 300, "\0", "pretrained:", "pretrained:."):
+        with pytest.raises(ValueError, match="no pretrained network is called '"):
+            snn.load_pretrained(name)
+
+
 def test_damage_is_told(copy):
     weights = copy / "model.safetensors"
     content = bytearray(weights.read_bytes())
@@ -315,6 +331,19 @@ def test_a_description_of_another_model_or_format_is_refused(copy):
         ("model", [], "lacks model.name"),
         ("model.time_steps", True, "time_steps=True must be a whole number"),
         ("model.num_classes", 10.0, "num_classes=10.0 must be a whole number"),
+        ("model.time_steps", 10**30, "time_steps=10* must be a whole number"),
+        ("model.settings.embed_dim", 10**30, "settings.embed_dim=10* must be .* at most"),
+        ("model.settings.depth", 10**8, "settings.depth=10* must be .* at most"),
+        ("model.settings.pool", [[{}]], r"settings.pool=\[\[{}\]\] must be a text, "),
+        ("model.settings.dtype", "float23", "settings.dtype='float23' must be the name of a float"),
+        ("model.settings.neuron", "lif", "settings.neuron='lif' must be an object"),
+        ("model.settings.neuron", {"kind": []}, r"neuron.kind=\[\] must be None or a text"),
+        (
+            "model.settings.neuron",
+            {"kind": "lif", "tau": "2"},
+            "neuron.tau='2' must be None or a n",
+        ),
+        ("model.settings.neuron", {"own": {}}, "settings.neuron.own={} must be a text, "),
     ],
 )
 def test_an_entry_that_does_not_fit_is_named_before_any_weights_are_read(

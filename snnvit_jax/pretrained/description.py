@@ -3,6 +3,8 @@
 How it was trained and what it reaches may be left out; only the card asks for that.
 """
 
+import jax.numpy as jnp
+
 from snnvit_jax.common import values
 
 IMAGES, RECORDINGS = "images", "recordings"
@@ -18,11 +20,45 @@ _ENERGY = values.Rule(
     lambda value: _NUMBERS.fits(value) and {"add", "multiply", "plain"} <= value.keys(),
 )
 
+_MOST = 2**20  # of a setting: beyond, no model can be built, and some try for hours
+
+
+def _is_plain(value):
+    """Whether a setting is a text, a truth value, None, a number, or a list of such."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (str, bool)) or _NUMBER.fits(value)
+
+
+def _is_type(value):
+    try:
+        return isinstance(value, str) and jnp.issubdtype(jnp.dtype(value), jnp.floating)
+    except TypeError:
+        return False
+
+
+_NUMBER = values.number(-_MOST, _MOST)
+_PLAIN = values.Rule(f"a text, True, False, None, {_NUMBER.must}, or a list of such", _is_plain)
+# What every family, or every kind of neuron, takes; families check what is their own.
+_SETTINGS = {
+    "dtype": values.Rule("the name of a floating-point type, such as float32", _is_type),
+    "neuron": values.Rule("an object", lambda value: isinstance(value, dict)),
+}
+_NEURON = {
+    "kind": values.optional(values.text()),
+    "tau": values.optional(_NUMBER),
+    "alpha": values.optional(_NUMBER),
+    "surrogate": values.optional(values.text()),
+    **dict.fromkeys(("reset", "estimator"), values.text()),
+    "detach_reset": values.flag(),
+    "levels": values.whole(1, _MOST),
+}
+
 _RULES = {
     "model/name": values.text(),
     "model/num_classes": values.whole(1),
     "model/image_size": _SIZE,
-    "model/time_steps": values.whole(1),
+    "model/time_steps": values.whole(1, _MOST),
     "model/settings": values.Rule("an object", lambda value: isinstance(value, dict)),
     "classes": values.several(values.text()),
     "reading/kind": values.one_of((IMAGES, RECORDINGS)),
@@ -81,6 +117,9 @@ def check(about, file):
     kind = at(about, "reading/kind")
     for entry, rule in (_RULES | _RULES_OF.get(kind if isinstance(kind, str) else "", {})).items():
         _check(about, entry, rule, file)
+    _check_each(about, "model/settings", _SETTINGS, file)
+    if "neuron" in about["model"]["settings"]:
+        _check_each(about, "model/settings/neuron", _NEURON, file)
     names, count = len(about["classes"]), about["model"]["num_classes"]
     if names != count:
         raise ValueError(f"{file!r}: classes holds {names} names, model.num_classes is {count}")
@@ -127,15 +166,26 @@ def missing_for_card(about):
 
 
 def _check(about, entry, rule, file):
-    value, name = at(about, entry), entry.replace("/", ".")
+    value = at(about, entry)
     if value is _NOTHING and entry in _MAY_BE_MISSING:
         return
     if value is _NOTHING:
+        name = entry.replace("/", ".")
         raise ValueError(f"{file!r} lacks {name}, which must be {rule.must}")
+    _check_value(entry, value, rule, file)
+
+
+def _check_value(entry, value, rule, file):
     try:
-        rule.check(name, value)
+        rule.check(entry.replace("/", "."), value)
     except ValueError as error:
         raise ValueError(f"{file!r}: {error}") from error
+
+
+def _check_each(about, entry, rules, file):
+    """Checks every key of an object: by its own rule, or to be a plain value."""
+    for key, value in at(about, entry).items():
+        _check_value(f"{entry}/{key}", value, rules.get(key, _PLAIN), file)
 
 
 def _check_equal(about, entry, other, file):

@@ -155,7 +155,7 @@ def create(about, path):
             settings["dtype"] = jnp.dtype(settings["dtype"])
         sizes = (spec["num_classes"], spec["image_size"], spec["time_steps"])
         return create_model(spec["name"], *sizes, **settings)
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{str(pathlib.Path(path) / CONFIG)!r} describes no model: {error!r}"
         ) from error
