@@ -313,12 +313,13 @@ def described(about, name, note):
     Args:
       about: what it said before; stays as it is.
       name: of the network now.
-      note: that follows what was noted before.
+      note: a sentence that follows what was noted before.
     """
     about = {key: value for key, value in about.items() if key != "measured"}
     before = about["trained"].get("note")
-    notes = [before, note] if isinstance(before, str) and before.strip() else [note]
-    return about | {"name": name, "trained": about["trained"] | {"note": "; ".join(notes)}}
+    if isinstance(before, str) and before.strip():
+        note = f"{before.rstrip(' .')}. {note}"
+    return about | {"name": name, "trained": about["trained"] | {"note": note}}
 
 
 def noted(options, name, split):
@@ -327,7 +328,7 @@ def noted(options, name, split):
     if options.energy is not None:
         goal = f"{options.energy:g} µJ"
     what = f"--criterion={options.criterion}, {options.examples} examples of {split}"
-    return f"since then steps of {name} were given up by search.py, down to {goal} ({what})"
+    return f"Steps of {name} were given up by search.py, down to {goal} ({what})."
 
 
 def main():
