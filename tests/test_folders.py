@@ -460,24 +460,7 @@ def test_a_home_is_a_home(monkeypatch, tmp_path, copy):
     assert start.classes_of("~/there") == tuple("0123456789")
 
 
-# Exit statuses.
-
-
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [
-        (ValueError("batch_size=0"), 2),
-        (FileNotFoundError(2, "No such file", "images"), 2),
-        (FloatingPointError("not finite"), 2),
-        (workdir.InUseError("another process"), 2),
-        (DamagedImage("a.png is damaged"), 1),
-        (restart.WorkerDiedError("died"), 1),
-        (restart.PassingError("disk"), 1),
-    ],
-)
-def test_what_may_be_gone_the_next_time_is_no_bad_input(error, status):
-    assert restart.status_of(error) == status
-    assert (restart.cause_of_death(status) is None) == (status == 2)
+# Errors that may be gone the next time.
 
 
 @pytest.mark.parametrize(

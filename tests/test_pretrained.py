@@ -1,4 +1,4 @@
-"""Trained networks: those of the package, folders like them, and how such a folder is made."""
+"""Trained networks: those of the package, and folders like them."""
 
 import configparser
 import functools
@@ -13,30 +13,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from flax import traverse_util
-from tiny_run import tiny_config
 
 import snnvit_jax as snn
-from snnvit_jax.checkpoints import Checkpoints, Measured, load_variables
 from snnvit_jax.common import tensors
 from snnvit_jax.data import sources
 from snnvit_jax.pretrained import card, catalogue, folder
 from snnvit_jax.runs import (
-    classes,
-    experiment,
     initial,
     networks,
     opening,
     publishing,
     start,
-    teachers,
 )
 from snnvit_jax.runs.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = snn.list_pretrained()
 FORMS = ("spikformer_4_384", "spikformer_2_256_dvs")  # the same names and shapes of weights
-HISTORY = {"commit": "abc", "command": "train it", "hardware": "a computer", "note": ""}
 
 
 @pytest.fixture(scope="module")
@@ -169,105 +162,6 @@ def test_a_network_of_recordings_takes_counts(tmp_path):
     change(tmp_path / "x", reading=reading | {"frames": frames_read | {"time_steps": 5}})
     with pytest.raises(ValueError, match="frames.time_steps=5, model.time_steps=4 must be equal"):
         snn.load_pretrained(tmp_path / "x")
-
-
-# By name and by path.
-
-
-def test_a_bad_name_gets_the_list_and_the_nearest():
-    message = r"'digits_lerned' \(did you mean 'digits_learned'\?\).*digits_learned, .*digits_t4"
-    for load in (snn.load_pretrained, lambda n: initial.check_source(f"pretrained:{n}")):
-        with pytest.raises(ValueError, match=message):
-            load("digits_lerned")
-    with pytest.raises(FileNotFoundError, match="come.* with the package: .*digits_learned"):
-        networks.open_network("/nowhere/x")
-    with pytest.raises(ValueError, match="no pretrained network is called ''"):
-        snn.load_pretrained("")
-
-
-@pytest.fixture
-def namesake(tmp_path, monkeypatch):
-    """A folder in the working directory, called like a network of the package that it is not."""
-    monkeypatch.chdir(tmp_path)
-    own = snn.load_pretrained("digits_t4")
-    masks = {name: [1, 0, 0, 0] for name in own.schedule.masks}
-    changed = snn.with_schedule(own.variables, snn.TimeStepSchedule(masks))
-    folder.write("digits_t4", own.about, changed)
-    return tmp_path / "digits_t4"
-
-
-@pytest.fixture(scope="module")
-def t4():
-    return snn.load_pretrained("pretrained:digits_t4")
-
-
-def average_of(network, variables):
-    names = network.schedule.masks
-    return snn.TimeStepSchedule.from_variables(variables, list(names)).average
-
-
-ROUTES = {
-    "load_pretrained": lambda place, t4: snn.load_pretrained(place).variables,
-    "opening": lambda place, t4: opening.variables_of(place),
-    "teachers": lambda place, t4: teachers.load(teachers.find(place), 10),
-    "initial": lambda place, t4: initial.load(place, t4.model, t4.variables),
-    "open_network": lambda place, t4: networks.open_network(place),
-    "start": lambda place, t4: start.load(place, t4.model, t4.variables, t4.classes)[0],
-}
-
-
-@pytest.mark.parametrize("route", ROUTES)
-def test_a_folder_by_path_is_never_the_network_called_alike(namesake, t4, route, monkeypatch):
-    monkeypatch.setattr(networks, "deploy", lambda model, variables, **_: variables)
-    read = ROUTES[route]
-    for place in ("./digits_t4", pathlib.Path("digits_t4"), namesake, str(namesake)):
-        assert average_of(t4, read(place, t4)) == 1.0, place
-    assert average_of(t4, read("pretrained:digits_t4", t4)) == 4.0
-
-
-def test_a_training_from_a_folder_tells_its_weights(namesake, t4):
-    origin = start.load("./digits_t4", t4.model, t4.variables, t4.classes)[1]
-    assert origin["sha256"] == folder.read_config(namesake)["sha256"] != t4.about["sha256"]
-
-
-def test_a_plain_name_that_a_folder_has_too_is_refused(namesake, monkeypatch):
-    message = "write './digits_t4' for the folder, 'pretrained:digits_t4' for the network of the"
-    for load in (snn.load_pretrained, networks.open_network):
-        with pytest.raises(ValueError, match=message):
-            load("digits_t4")
-    for file in namesake.iterdir():
-        file.unlink()
-    assert snn.load_pretrained("digits_t4").schedule.average == 4.0  # a folder of other things
-    monkeypatch.chdir(catalogue.NETWORKS)
-    assert snn.load_pretrained("digits_t4").schedule.average == 4.0  # the same one
-
-
-def test_no_network_has_a_name_of_300_characters():
-    with pytest.raises(FileNotFoundError, match="xxx' is neither a run's folder nor a file"):
-        networks.open_network("x" * 300)
-
-
-def test_a_path_is_no_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for path in ("digits_t4", "pretrained:digits_t4"):
-        with pytest.raises(ValueError, match=f"no folder '{path}'; by their names, as texts, .*t4"):
-            snn.load_pretrained(pathlib.Path(path))
-
-
-@pytest.mark.parametrize("value", [None, 3, ["x"], b"digits_t4"])
-def test_what_is_no_text_and_no_path_is_refused(value):
-    with pytest.raises(TypeError, match=r"its name, a text, or by the path .*, got (None|3|\[|b')"):
-        snn.load_pretrained(value)
-
-
-def test_names_are_understood_or_refused_however_they_are_spelt():
-    assert snn.load_pretrained("pretrained:digits_t4").about["name"] == "digits_t4"
-    for name in ("digits_t4/", "networks/digits_t4", "pretrained:digits_t4/"):
-        with pytest.raises(ValueError, match=r"called '.*' \(did you mean 'digits_t4'\?\)"):
-            snn.load_pretrained(name)
-    for name in ("x" * 300, "\0", "pretrained:", "pretrained:."):
-        with pytest.raises(ValueError, match="no pretrained network is called '"):
-            snn.load_pretrained(name)
 
 
 def test_damage_is_told(copy):
@@ -404,13 +298,6 @@ def test_a_config_that_is_none_is_refused(copy, text):
         Workdir(copy).read_config()
 
 
-def test_a_run_may_hold_weights_beside_its_own(run, tmp_path):
-    workdir = Workdir(shutil.copytree(run, tmp_path / "work"))
-    (workdir.path / "model.safetensors").write_bytes(tensors.pack({"a": np.zeros(1)}))
-    assert workdir.read_config() == Workdir(run).read_config()
-    assert initial.network_at(workdir.path) is None
-
-
 @pytest.mark.parametrize("trained", [None, 3, {}, {"config": None}, {"config": {"model": 1}}])
 def test_a_network_that_does_not_say_how_it_was_trained_can_be_used_but_not_opened(copy, trained):
     change(copy, trained=trained)
@@ -506,107 +393,6 @@ def test_a_card_without_history_says_so():
     assert "config.json does not say: description, " in text
     assert "trained.hours" in text
     assert "trained.epochs" not in text
-
-
-# From a run.
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A finished run: its best checkpoint is of another step than its last."""
-    config = tiny_config()
-    config.init_from = "/some/where/teacher"
-    built = experiment.build(config, to_train=False)
-    workdir = Workdir(tmp_path_factory.mktemp("run") / "work")
-    workdir.path.mkdir()
-    workdir.write_config(config, 0)
-    workdir.write_summary({"steps": 16, "epochs": 2.0})
-    workdir.metrics.write_text('{"step": 16, "seconds": 36.0}\n')
-    classes.save(workdir, built.train_source.class_names)
-    rng = np.random.default_rng(0)
-
-    def draw(leaf):
-        return jnp.asarray(rng.uniform(0.1, 1.0, leaf.shape), leaf.dtype)
-
-    with Checkpoints(workdir.checkpoints) as checkpoints:
-        for step, accuracy in ((8, 0.7), (16, 0.6)):
-            state = jax.tree.map(draw, built.state_shapes)
-            measured = Measured(accuracy, "val")
-            checkpoints.save(step, state.replace(step=jnp.int32(step)), measured)
-    return workdir.path
-
-
-@pytest.fixture(scope="module")
-def published(run, tmp_path_factory):
-    target = tmp_path_factory.mktemp("published") / "mine"
-    return target, publishing.publish(run, target, HISTORY, which="best")
-
-
-def test_a_run_becomes_a_network_measured_as_it_is_loaded(run, published):
-    target, about = published
-    network = snn.load_pretrained(target)
-    added = {key: network.about[key] for key in ("format", "sha256")}
-    assert network.about == json.loads(json.dumps(about | added))
-    stored = safetensors.numpy.load_file(target / "model.safetensors")
-    assert {leaf.dtype.name for leaf in stored.values() if leaf.ndim > 1} == {"float16"}
-    assert {leaf.dtype.name for leaf in stored.values() if leaf.ndim < 2} == {"float32"}
-    own = traverse_util.flatten_dict(load_variables(run / "checkpoints", "best"), sep="/")
-    for name, leaf in own.items():
-        wanted = np.asarray(leaf).astype(stored[name].dtype)
-        np.testing.assert_array_equal(stored[name], wanted)
-    assert about["trained"]["hours"] == 0.01
-    assert about["trained"]["config"]["init_from"] == "teacher"
-    assert about["trained"]["checkpoint"] == (
-        "the best checkpoint, step 8: chosen by its accuracy of 0.7000 on 'val'"
-    )
-    text = (target / "README.md").read_text()
-    assert "best checkpoint, step 8" in text
-    assert f"**{100 * about['measured']['accuracy']:.2f} %** on\n360 examples of `test`" in text
-
-
-def test_another_network_is_not_lost_to_a_split_that_there_is_not(run, published):
-    target, _ = published
-    before = {path.name: path.read_bytes() for path in target.iterdir()}
-    with pytest.raises(ValueError, match="unknown split='nonsense'"):
-        publishing.publish(run, target, HISTORY, split="nonsense")
-    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
-
-
-def test_another_network_is_not_lost_to_an_interrupted_measurement(run, copy, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    before = {path.name: path.read_bytes() for path in copy.iterdir()}
-    monkeypatch.setattr(publishing, "_measure", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        publishing.publish(run, copy, HISTORY)
-    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
-
-
-def test_what_cannot_be_published_is_named(run, tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="holds no run"):
-        publishing.publish(tmp_path, tmp_path / "x", HISTORY)
-    unfinished = pathlib.Path(shutil.copytree(run, tmp_path / "unfinished"))
-    (unfinished / "summary.json").unlink()
-    with pytest.raises(ValueError, match="the training in .* has not ended"):
-        publishing.publish(unfinished, tmp_path / "x", HISTORY)
-    with pytest.raises(ValueError, match="unfinished holds a run, which would be lost"):
-        publishing.publish(run, unfinished, HISTORY)
-    monkeypatch.setattr(publishing, "MOST_BYTES", 10)
-    monkeypatch.setattr(catalogue, "NETWORKS", tmp_path)
-    with pytest.raises(ValueError, match="more than the 10 that a network of the package may"):
-        publishing.publish(run, tmp_path / "x", HISTORY)
-
-
-def test_it_is_the_written_network_that_is_measured_whatever_its_name(run, tmp_path, monkeypatch):
-    measured = []
-    monkeypatch.setattr(publishing, "_measure", lambda network, *_: measured.append(network) or {})
-    (tmp_path / "digits_t4").mkdir()
-    for place, target in ((tmp_path, "digits_t4"), (tmp_path / "digits_t4", ".")):
-        monkeypatch.chdir(place)
-        about = publishing.publish(run, pathlib.Path(target), HISTORY)
-        assert about["name"] == "digits_t4"
-        assert measured.pop().about["trained"]["command"] == HISTORY["command"]
 
 
 def test_a_weight_that_float16_cannot_hold_is_named(tmp_path):

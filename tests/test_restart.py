@@ -11,8 +11,9 @@ import pytest
 import two_processes
 from tiny_run import REPOSITORY, command, lines_of, tiny_config
 
+from snnvit_jax.data.decode import DamagedImage
 from snnvit_jax.runs import config as config_lib
-from snnvit_jax.runs import leaving, restart
+from snnvit_jax.runs import leaving, restart, workdir
 
 # What happens to one process after the other, in the words of a plan; a number is saved first.
 SCRIPT = """\
@@ -228,3 +229,20 @@ def passed_on():
 )
 def test_a_lost_process_is_not_taken_for_bad_input(error, expected):
     assert leaving.comes_from_devices(error) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ValueError("batch_size=0"), 2),
+        (FileNotFoundError(2, "No such file", "images"), 2),
+        (FloatingPointError("not finite"), 2),
+        (workdir.InUseError("another process"), 2),
+        (DamagedImage("a.png is damaged"), 1),
+        (restart.WorkerDiedError("died"), 1),
+        (restart.PassingError("disk"), 1),
+    ],
+)
+def test_what_may_be_gone_the_next_time_is_no_bad_input(error, status):
+    assert restart.status_of(error) == status
+    assert (restart.cause_of_death(status) is None) == (status == 2)
