@@ -20,7 +20,7 @@ USES = {
 def test_what_is_no_model_is_told_how_to_make_one(use):
     with pytest.raises(ValueError, match=rf"^model='{NAME}' must be .*snn.create_model\('{NAME}'"):
         USES[use](NAME)
-    for given in (None, 3, type(snn.create_model(NAME))):
+    for given in (None, 3, {}, type(snn.create_model(NAME))):
         with pytest.raises(ValueError, match=r"^model=.* must be a model, .*create_model\(NAME"):
             USES[use](given)
 

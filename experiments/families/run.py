@@ -51,7 +51,7 @@ def train(family, seed, options):
       RuntimeError: with the end of its output, if it fails.
     """
     settings = [f"--config=configs/digits.py:{family}", f"--config.seed={seed}"]
-    apart.train(options.out / f"{family}-seed{seed}", [*settings, *options.overrides], ROOT)
+    apart.train(options.out / f"{family}-seed{seed}", [*settings, *options.overrides], root=ROOT)
 
 
 def measure(folder):

@@ -56,7 +56,7 @@ def train(network, dtype, seed, options):
         *(f"--config.seed={seed}", f"--config.model.dtype={dtype}", "--config.log_every_steps=20"),
         *(*changes, *options.overrides),
     ]
-    apart.train(options.out / f"{network}-{dtype}-seed{seed}", arguments, ROOT)
+    apart.train(options.out / f"{network}-{dtype}-seed{seed}", arguments, root=ROOT)
 
 
 def measured(folder):

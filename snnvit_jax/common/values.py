@@ -43,6 +43,18 @@ class Rule:
             raise ValueError(f"{name}={shown(value)} must be {self.must}{hint}")
 
 
+def check_fields(record, rules, of):
+    """Raises ValueError naming the first field of a record that does not fit its rule.
+
+    Args:
+      record: object with a field of each name.
+      rules: {name of a field: `Rule`}.
+      of: what the user calls the record; fields are named "OF.NAME".
+    """
+    for name, rule in rules.items():
+        rule.check(f"{of}.{name}", getattr(record, name))
+
+
 def shown(value):
     """Returns a value as an error names it: on one line, and not longer than one can read.
 

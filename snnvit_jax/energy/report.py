@@ -11,7 +11,7 @@ from snnvit_jax.deployment import planning
 from snnvit_jax.energy import costs, tables
 from snnvit_jax.energy.accounting import Accounting
 from snnvit_jax.energy.observation import ModelShapes, decode, model_shapes, observe
-from snnvit_jax.models import FAMILIES
+from snnvit_jax.models import FAMILIES, check_model
 from snnvit_jax.time_steps import masks
 from snnvit_jax.xla import backends
 
@@ -168,9 +168,10 @@ def energy_report(model, variables, images, **accounting):
       An `EnergyReport`, means over the batch.
 
     Raises:
-      ValueError: for images or conventions that do not fit, weights that are not finite, or a model
-        with uncounted products.
+      ValueError: for what is no model, images or conventions that do not fit, weights that are not
+        finite, or a model with uncounted products.
     """
+    check_model(model)
     rules = Accounting(**accounting)
     if not hasattr(images, "dtype"):
         raise ValueError(f"images must be an array, got {type(images).__name__}")

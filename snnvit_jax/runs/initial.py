@@ -14,7 +14,7 @@ from snnvit_jax.common.paths import expanded
 from snnvit_jax.common.variables import check_finite, unflatten
 from snnvit_jax.models import create_model, family_of
 from snnvit_jax.runs.config import family_settings
-from snnvit_jax.runs.workdir import PRETRAINED, Workdir
+from snnvit_jax.runs.workdir import Workdir
 from snnvit_jax.weights import convert, torch_file
 from snnvit_jax.weights.fitting import fit, head_of
 from snnvit_jax.weights.names import unwrap
@@ -64,7 +64,7 @@ def network_at(path):
     Raises:
       ValueError: for an unknown name.
     """
-    if isinstance(path, str) and path.startswith(PRETRAINED):
+    if isinstance(path, str) and path.startswith(pretrained.PREFIX):
         return pretrained.find(path)
     folder = expanded(path).absolute()
     return folder if pretrained.is_network(folder) else None

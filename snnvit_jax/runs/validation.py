@@ -15,8 +15,7 @@ from snnvit_jax.data.loader import ON_DAMAGED
 from snnvit_jax.data.sources.events import settings
 from snnvit_jax.distributed import sharding
 from snnvit_jax.neurons.without_spikes import MOST_LEVELS
-from snnvit_jax.time_steps import masks
-from snnvit_jax.training import distillation, mixing, nonfinite, step
+from snnvit_jax.training import distillation, mixing, nonfinite, objective, step
 
 # What a run continued with more epochs does with its schedule.
 EXTEND = ("final_rate", "restart_schedule", "stretch_schedule")
@@ -65,11 +64,11 @@ RULES = {
     "sharding": one_of(sharding.SHARDINGS),
     "init_from": optional(text()),
     "trainable": one_of(step.TRAINABLE),
-    "time_step_penalty": number(0),
+    "time_step_penalty": objective.RULES["time_step_penalty"],
     "target_time_steps": optional(number(above=0)),
     "spike_penalty": number(0),
-    "min_time_steps": whole(0),
-    "time_step_groups": one_of(masks.GROUPS),
+    "min_time_steps": objective.RULES["min_time_steps"],
+    "time_step_groups": objective.RULES["groups"],
     "extend": one_of(EXTEND),
     "schedule_start_epoch": number(0),
     "schedule_epochs": optional(number(above=0)),
@@ -126,10 +125,9 @@ RULES = {
     "optimizer.multipliers": _MULTIPLIERS,
     "optimizer.clip_norm": optional(number(1e-12)),
     "optimizer.trust_clip": flag(),
-    "optimizer.label_smoothing": number(0, 1),
+    "optimizer.label_smoothing": objective.RULES["label_smoothing"],
     "step_losses.on": flag(),
-    "step_losses.weight": number(0, 1),
-    "step_losses.level": number(0),
+    **{f"step_losses.{key}": rule for key, rule in objective.STEP_LOSSES_RULES.items()},
     "log_every_steps": whole(1),
     "eval_every_epochs": number(above=0),
     "save_every_seconds": number(0),

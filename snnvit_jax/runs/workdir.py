@@ -14,8 +14,6 @@ from snnvit_jax.common import files
 from snnvit_jax.common.paths import expanded
 from snnvit_jax.runs import config as config_lib
 
-PRETRAINED = pretrained.PREFIX  # before the name of a network that comes with the package
-
 
 class InUseError(OSError):
     """A folder that another process is training in."""
@@ -37,8 +35,8 @@ class Workdir:
         Raises:
           ValueError: if it is the name of a trained network, which has no such folder.
         """
-        if str(path).startswith(PRETRAINED):
-            name = str(path).removeprefix(PRETRAINED)
+        if str(path).startswith(pretrained.PREFIX):
+            name = str(path).removeprefix(pretrained.PREFIX)
             raise ValueError(
                 f"{path} is a trained network, not a run's folder: predict with it "
                 f"(--mode=predict --model={path}), train on (--config.init_from={path}) or deploy "

@@ -38,8 +38,7 @@ class Distillation:
     temperature: float = 2.0
 
     def __post_init__(self):
-        for name, rule in RULES.items():
-            rule.check(f"distillation.{name}", getattr(self, name))
+        values.check_fields(self, RULES, "distillation")
 
     def logits(self, variables, images):
         """Returns the teacher's logits divided by the temperature, [B, K]; no gradient flows.

@@ -49,8 +49,7 @@ class Mixing:
     off_step: int | None = None
 
     def __post_init__(self):
-        for name, rule in RULES.items():
-            rule.check(f"mixing.{name}", getattr(self, name))
+        values.check_fields(self, RULES, "mixing")
 
     @property
     def is_on(self):

@@ -45,8 +45,7 @@ class StepLosses:
     level: float = 1.0
 
     def __post_init__(self):
-        for name, rule in STEP_LOSSES_RULES.items():
-            rule.check(f"step_losses.{name}", getattr(self, name))
+        values.check_fields(self, STEP_LOSSES_RULES, "step_losses")
 
     def losses(self, logits, targets):
         """Returns the loss of each example, [B].
@@ -99,8 +98,7 @@ class Objective:
     step_losses: StepLosses | None = None
 
     def __post_init__(self):
-        for name, rule in RULES.items():
-            rule.check(f"objective.{name}", getattr(self, name))
+        values.check_fields(self, RULES, "objective")
 
     def losses(self, logits, step_logits, targets):
         """Returns what the labels charge for each example, [B].
