@@ -215,7 +215,8 @@ ODD = {
         *("time_step_freeze_epoch", "optimizer.warmup_epochs", "optimizer.cooldown_epochs"),
         *("mixing.off", "data.events.height", "data.events.width", "data.events.cache"),
         *("model.embed_dim", "model.num_heads", "model.depth", "model.mlp_ratio", "model.pool"),
-        *("model.neuron.tau", "model.neuron.alpha", "data.dir", "data.crop_fraction"),
+        *(f"model.neuron.{key}" for key in config_lib.default_config().model.neuron),
+        *("data.dir", "data.crop_fraction"),
         *("mixing.off_epoch", "distillation.teacher", "optimizer.clip_norm"),
     ),
 }

@@ -81,6 +81,14 @@ class Family:
         hidden = getattr(self.config, "hidden", ())
         return tuple(name for name in fields if name not in (*_GIVEN, *hidden))
 
+    def published_neuron(self, name):
+        """Returns the `Neuron` that a model has unless another is given.
+
+        Args:
+          name: a key of `sizes`.
+        """
+        return self.sizes[name].get("neuron", LIFNeuron())
+
     def create(self, name, num_classes, image_size, time_steps, overrides):
         """Returns a model of this family.
 
@@ -103,7 +111,7 @@ class Family:
         settings = {**self.sizes[name], **chosen}
         size = settings.pop("image_size")
         settings["image_size"] = _as_pair(values.plain(size if image_size is None else image_size))
-        published = self.sizes[name].get("neuron", LIFNeuron())
+        published = self.published_neuron(name)
         settings["neuron"] = as_neuron(settings.get("neuron", published), published)
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
         classes, steps = values.plain(num_classes), values.plain(time_steps)

@@ -90,17 +90,19 @@ def default_config():
         "pool": optional(tuple),  # stages of the patch embedding that halve the image
         "remat": "none",  # recompute to save memory: none, block (no effect on a CPU)
         "drop_path": 0.0,  # stochastic depth: probability of leaving out the last block's branches
+        # None: as published with the model; where nothing is, what stands in brackets.
         "neuron": {
-            # lif, if, plif (learned time constant), psn (parallel); without spikes, an ANN: relu,
+            # [lif], if, plif (learned time constant), psn (parallel); without spikes, an ANN: relu,
             # quantized (the firing rates of if with a soft reset)
-            "kind": "lif",
-            "tau": 2.0,
-            "reset": "hard",  # hard, soft
-            "surrogate": "sigmoid",  # sigmoid, arctan, triangle, rectangle
-            "alpha": optional(float),  # sharpness of the surrogate
-            "detach_reset": True,
-            "levels": 4,  # of quantized: rates above 0
-            "estimator": "identity",  # of the time-step mask: identity, clipped, triangle, sigmoid
+            "kind": optional(str),
+            "tau": optional(float),  # time constant in time steps [2.0]; without leak: kind=if
+            "reset": optional(str),  # [hard], soft
+            "surrogate": optional(str),  # [sigmoid], arctan, triangle, rectangle
+            "alpha": optional(float),  # sharpness of the surrogate [its own]
+            "detach_reset": optional(bool),  # [True]
+            "levels": optional(int),  # of quantized: rates above 0 [4]
+            # of the time-step mask: [identity], clipped, triangle, sigmoid
+            "estimator": optional(str),
         },
     }
     config.data = {
@@ -231,6 +233,19 @@ def family_settings(settings):
       ValueError: naming a setting that the family does not know, or an unknown model.
     """
     return model_settings.of_family(settings, default_config().model.to_dict())
+
+
+def complete(config):
+    """Returns a copy in which the settings of the neurons say what they are, as published or not.
+
+    A run's folder keeps it like this, so that it says what was trained.
+
+    Args:
+      config: a ConfigDict, validated.
+    """
+    config = config.copy_and_resolve_references()
+    config.model.neuron.update(model_settings.neuron_of(config.model))
+    return config
 
 
 def schedule_epochs(config):

@@ -42,7 +42,10 @@ def check_same_run(workdir, config):
     """
     config_lib.validate(config)
     old = workdir.read_config()
-    different = [] if old is None else config_lib.differences(old, config)
+    if old is None:
+        return None
+    old = config_lib.complete(old)
+    different = config_lib.differences(old, config_lib.complete(config))
     refused = [text for text in map(_refusal, different) if text]
     if refused:
         raise ValueError(

@@ -240,6 +240,7 @@ def build(config, to_train=True, workdir=None):
         weights to start from.
     """
     config_lib.validate(config)
+    config = config_lib.complete(config)
     family = family_of(config.model.name)
     placement = _placement(config, family)
     train_source, eval_source = _sources(config)

@@ -14,6 +14,10 @@ from ml_collections import config_dict, config_flags
 from snnvit_jax.models import FAMILIES, family_of
 from snnvit_jax.neurons import describe
 
+# What holds for those settings of a neuron that the published one does not have.
+_NEURON = {"tau": 2.0, "reset": "hard", "surrogate": "sigmoid", "alpha": None, "detach_reset": True}
+_NEURON |= {"levels": 4, "estimator": "identity"}
+
 
 class Setting(abc.ABC):  # noqa: B024, nothing derives from it: types are registered below
     """The type of a key that takes a number, a text, a truth value or a tuple."""
@@ -50,7 +54,7 @@ def setting():
 
 
 def use_model(config, name):
-    """Chooses a model and its neurons, and adds what its family has besides the usual settings.
+    """Chooses a model, with its own neurons, and adds what its family has besides the usual keys.
 
     Args:
       config: a ConfigDict with the keys of `config.default_config`; changed in place.
@@ -62,10 +66,22 @@ def use_model(config, name):
     config.model.name = name
     for key in sorted(set(family_of(name).settings) - set(config.model)):
         config.model[key] = setting()
-    published = family_of(name).sizes[name].get("neuron")
-    if published is not None:
-        known = set(config.model.neuron)
-        config.model.neuron.update({k: v for k, v in describe(published).items() if k in known})
+    config.model.neuron.update(dict.fromkeys(config.model.neuron))
+
+
+def neuron_of(settings):
+    """Returns {setting: value} of a model's neurons: as published where nothing is given.
+
+    Args:
+      settings: `config.model`, with the name of a model that is known. Where everything is given
+        but "tau" or "alpha", nothing is published: there is no leak, a surrogate's own sharpness.
+    """
+    given = settings.neuron.to_dict()
+    if not [key for key in given if given[key] is None and key not in ("tau", "alpha")]:
+        return given
+    published = describe(family_of(settings.name).published_neuron(settings.name))
+    published = {key: value for key, value in published.items() if key in given}
+    return _NEURON | published | {key: value for key, value in given.items() if value is not None}
 
 
 def add_known(config, model):
@@ -100,4 +116,5 @@ def of_family(settings, usual):
         raise ValueError(
             f"{given}: not among the settings of {settings.name!r}: {', '.join(sorted(known))}"
         )
+    found["neuron"] = neuron_of(settings)
     return {key: value for key, value in found.items() if key in known}
