@@ -16,6 +16,7 @@ import safetensors.numpy
 
 import snnvit_jax as snn
 from snnvit_jax.common import tensors
+from snnvit_jax.common.pixels import Normalization
 from snnvit_jax.data import sources
 from snnvit_jax.pretrained import card, catalogue, folder
 from snnvit_jax.runs import (
@@ -105,6 +106,18 @@ def test_the_example_of_the_readme_runs(capsys):
     printed = capsys.readouterr().out
     assert printed.startswith("0\n")
     assert "2.0" in printed
+
+
+@pytest.mark.parametrize("name", ["digits_learned", "cifar10_learned"])
+def test_images_are_normalised_bit_for_bit_as_in_training(name):
+    network = snn.load_pretrained(name)
+    levels = np.arange(256, dtype=np.uint8)
+    images = np.resize(levels[:, None], (4, *network.image_shape[:2], 1))
+    images = np.broadcast_to(images, (4, *network.image_shape))
+    trained_on = Normalization(*network.normalisation)(images)
+    np.testing.assert_array_equal(network.normalise(images), trained_on)
+    fractions = images / np.float32(255)
+    np.testing.assert_array_equal(network.normalise(fractions), trained_on)
 
 
 def test_images_of_another_range_or_type_are_refused(learned):

@@ -32,8 +32,14 @@ class Normalization:
           images: [..., C], NumPy or JAX. Whole numbers; floating-point numbers are taken for
             normalised and stay as they are.
         """
-        if images.dtype.kind not in "ui":
-            return images
+        return self.of_units(images) if images.dtype.kind in "ui" else images
+
+    def of_units(self, images):
+        """Returns images as a model sees them, whatever type their values from 0 to `unit` have.
+
+        Args:
+          images: [..., C], NumPy or JAX.
+        """
         centre, scale = self.unit * np.array(self.mean), 1 / (self.unit * np.array(self.std))
         return (images.astype(np.float32) - np.float32(centre)) * np.float32(scale)
 

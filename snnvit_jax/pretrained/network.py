@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from snnvit_jax.common.pixels import Normalization
 from snnvit_jax.models import describe, layer_names
 from snnvit_jax.pretrained import card, description
 from snnvit_jax.time_steps.schedule import TimeStepSchedule
@@ -92,8 +93,7 @@ class Pretrained:
             raise ValueError(f"images must be [B, {sizes}] with B >= 1, got {images.shape}")
         if self.about["reading"]["kind"] == description.RECORDINGS:
             return _counts(images)
-        mean, std = (np.asarray(value, np.float32) for value in self.normalisation)
-        return (_from_0_to_1(images) - mean) / std
+        return Normalization(*self.normalisation).of_units(_whole_numbers(images))
 
     def __call__(self, images):
         """Returns the logits [B, K] of images that are not normalised yet.
@@ -108,16 +108,17 @@ class Pretrained:
         return _logits(self.variables, self.normalise(images), model=self.model)
 
 
-def _from_0_to_1(images):
+def _whole_numbers(images):
+    """Images with values from 0 to 255: k / 255 in float32, times 255, is k again."""
     if images.dtype == np.uint8:
-        return images.astype(np.float32) / np.float32(255)
+        return images
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images of type {images.dtype} must be uint8 or floating-point")
     images = images.astype(np.float32)
     if not (images.min() >= 0 and images.max() <= 1):
         span = f"{images.min():.4g} to {images.max():.4g}"
         raise ValueError(f"floating-point images must lie between 0 and 1, these: {span}")
-    return images
+    return 255 * images
 
 
 def _counts(frames):
