@@ -2,10 +2,13 @@
 
 import sys
 
-from snnvit_jax.extras import needed
+from snnvit_jax import extras
 
-with needed("train"):
-    from snnvit_jax.runs.carry import main
+try:
+    with extras.needed("train"):
+        from snnvit_jax.runs.carry import main
+except extras.MissingExtraError as missing:
+    sys.exit(f"error: {missing}")
 
 if __name__ == "__main__":
     sys.exit(main())

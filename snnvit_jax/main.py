@@ -8,6 +8,7 @@ import traceback
 import jax
 
 from snnvit_jax import distributed, extras
+from snnvit_jax.common import values
 from snnvit_jax.distributed import peers
 from snnvit_jax.xla import compilation_cache
 
@@ -34,6 +35,19 @@ MODES = {
     "compare": lambda paths, _: commands.compare(paths, _OUTPUT.value),
 }
 ON_PATHS = ("predict", "compare")
+ON_RUNS = tuple(mode for mode in MODES if mode not in ON_PATHS)
+# The modes that each flag goes with.
+GOES_WITH = {
+    "config": ON_RUNS,
+    "workdir": (*ON_RUNS, "predict"),
+    "checkpoint": ("evaluate", "report", "export"),
+    "format": ("export", "predict"),
+    "model": ("predict",),
+    "output": ("compare",),
+    **dict.fromkeys(("restart", "profile"), ("train",)),
+    **dict.fromkeys(("coordinator_address", "num_processes", "process_id"), ON_RUNS),
+    **dict.fromkeys(("distributed", "heartbeat_timeout"), ON_RUNS),
+}
 FORMATS = {"predict": ("table", "json"), "export": ("snn", "onnx")}
 USAGE = """\
 snnvit_jax trains spiking vision transformers whose layers learn how many time steps they need.
@@ -100,11 +114,11 @@ def main(argv):
     takes_paths = _MODE.value in ON_PATHS
     if len(argv) > 1 and not takes_paths:
         return fail(f"unexpected arguments {argv[1:]}; flags start with --")
-    if _CONFIG.value is None and _WORKDIR.value is None and not takes_paths:
-        print(USAGE)
-        return 0 if len(sys.argv) == 1 else 2
     try:
-        _check_checkpoint()
+        check_flags(_MODE.value)
+        if _CONFIG.value is None and _WORKDIR.value is None and not takes_paths:
+            print(USAGE)
+            return 0 if len(sys.argv) == 1 else 2
         if _RESTART.value:
             return _restart()
         form = _format()
@@ -131,17 +145,22 @@ def main(argv):
         return leave(1)
 
 
-def _check_checkpoint():
-    if _CHECKPOINT.value != "last" and _MODE.value not in ("evaluate", "report", "export"):
-        raise ValueError(
-            f"--checkpoint={_CHECKPOINT.value} goes with --mode=evaluate, report or export, not "
-            f"with --mode={_MODE.value}"
-        )
+def check_flags(mode):
+    """Raises ValueError naming a flag that has another value than its default and no use.
+
+    Args:
+      mode: of the command line, a key of `MODES`.
+    """
+    for name, modes in GOES_WITH.items():
+        flag = flags.FLAGS[name]
+        if mode not in modes and flag.value != flag.default:
+            known = " or ".join(filter(None, (", ".join(modes[:-1]), modes[-1])))
+            raise ValueError(f"--{name} goes with --mode={known}, not with --mode={mode}")
 
 
 def _restart():
     several = distributed.is_wanted(_DISTRIBUTED.value, _COORDINATOR.value)
-    restart.check(_MODE.value, several, _WORKDIR.value)
+    restart.check(several, _WORKDIR.value)
     with _workdir(alone=True) as path:
         workdir = Workdir(path)
         return restart.run(
@@ -191,15 +210,10 @@ def _place():
 
 def _format():
     """The format given, or the first that the mode knows; None for a mode without any."""
-    known = FORMATS.get(_MODE.value, ())
-    if _FORMAT.value is None:
-        return known[0] if known else None
-    if _FORMAT.value not in known:
-        raise ValueError(
-            f"--format={_FORMAT.value!r} is none of --mode={_MODE.value}: "
-            f"{', '.join(known) or 'it has none'}"
-        )
-    return _FORMAT.value
+    known = FORMATS.get(_MODE.value, (None,))
+    if _FORMAT.value is not None:
+        values.one_of(known).check("--format", _FORMAT.value)
+    return _FORMAT.value or known[0]
 
 
 def command():

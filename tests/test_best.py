@@ -1,15 +1,12 @@
 """--checkpoint=best: which checkpoint is shown, where its results go, and what they say of it."""
 
 import json
-import re
 
 import jax
 import jax.numpy as jnp
 import pytest
-from absl import flags
 from tiny_run import tiny_config
 
-from snnvit_jax import main
 from snnvit_jax.checkpoints import Checkpoints, Measured, load_variables
 from snnvit_jax.runs import classes, commands, experiment, loop, networks, publishing
 from snnvit_jax.runs.workdir import Workdir
@@ -119,16 +116,3 @@ def test_a_run_without_a_best_is_named(folder, tmp_path):
     (work / "config.json").write_text((folder / "config.json").read_text())
     with pytest.raises(ValueError, match=rf"no best checkpoint is recorded in {work}/checkpoints"):
         run_of(work)
-
-
-@pytest.mark.parametrize("mode", ["train", "predict"])
-def test_other_modes_take_no_best_checkpoint(mode, capsys):
-    saved = flags.FLAGS.flag_values_dict()
-    try:
-        arguments = flags.FLAGS(["snnvit", f"--mode={mode}", "--checkpoint=best", "--workdir=none"])
-        assert main.main(arguments) == 2
-    finally:
-        for name in ("mode", "checkpoint", "workdir"):
-            flags.FLAGS[name].value = saved[name]
-    error = capsys.readouterr().err
-    assert re.search(f"--checkpoint=best goes with .* not with --mode={mode}", error)

@@ -140,3 +140,16 @@ def test_sizes_are_told_in_mebibytes(workdir, tmp_path, capsys):
     assert max(path.stat().st_size for path in paths) == int(0.0025 * 2**20)
     assert carry.main(["unpack", str(tmp_path / "p"), str(tmp_path / "there")]) == 0
     assert "goes on from step 16" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["inf", "nan", "0", "-1", "many"])
+def test_a_size_that_is_none_is_refused_by_name(workdir, tmp_path, capsys, text):
+    with pytest.raises(SystemExit):
+        carry.main(["pack", str(workdir), str(tmp_path / "p"), f"--megabytes={text}"])
+    assert f"argument --megabytes: {text!r} must be a number, above 0" in capsys.readouterr().err
+    assert not (tmp_path / "p").exists()
+
+
+def test_parts_may_be_larger_than_any_file(workdir, tmp_path):
+    assert carry.main(["pack", str(workdir), str(tmp_path / "p"), "--megabytes=1e30"]) == 0
+    assert len(list((tmp_path / "p").iterdir())) == 1

@@ -1,6 +1,7 @@
 """What a command line must not hold: one line that names it, and the exit status of bad input."""
 
 import pathlib
+import re
 import sys
 
 import pytest
@@ -76,3 +77,49 @@ def test_a_configuration_file_that_does_not_work_is_named_in_one_line(refused, t
 def test_a_configuration_file_that_is_not_there_is_named(refused, tmp_path):
     assert "/none.py': there is no such file" in refused(f"--config={tmp_path}/none.py")
     assert "there is no such file" in refused(f"--config={tmp_path}")
+
+
+# ---------------------------------------------------------------- flags of other modes
+
+OTHER = {"distributed": True, "format": "json", "checkpoint": "best"}
+MODE_FLAGS = [(flag, mode) for flag in main.GOES_WITH for mode in main.MODES]
+
+
+@pytest.fixture
+def given():
+    """Sets flags as if they had been parsed; they are put back behind the test."""
+    with flagsaver.flagsaver():
+        flags.FLAGS.mark_as_parsed()
+        yield lambda **values: [setattr(flags.FLAGS, name, x) for name, x in values.items()]
+    flags.FLAGS.unparse_flags()
+
+
+def test_the_table_of_flags_holds_every_one():
+    own = {flag.name for flag in flags.FLAGS.get_key_flags_for_module("snnvit_jax.main")}
+    assert own == {"mode", *main.GOES_WITH}
+    assert all({*modes} <= {*main.MODES} for modes in main.GOES_WITH.values())
+
+
+@pytest.mark.parametrize(("flag", "mode"), MODE_FLAGS)
+def test_a_flag_is_for_its_modes_alone(flag, mode, given, capsys):
+    value = OTHER.get(flag, 7 if isinstance(flags.FLAGS[flag].default, int) else "x")
+    given(**{"mode": mode, flag: value})
+    if mode in main.GOES_WITH[flag]:
+        main.check_flags(mode)
+        return
+    assert main.main(["snnvit"]) == 2
+    said = capsys.readouterr().err
+    named = re.fullmatch(rf"error: --{flag} goes with --mode=(.*), not with --mode={mode}\n", said)
+    assert re.split(", | or ", named[1]) == [*main.GOES_WITH[flag]]
+
+
+@pytest.mark.parametrize("mode", main.MODES)
+def test_flags_at_their_defaults_go_with_every_mode(mode):
+    main.check_flags(mode)
+
+
+@pytest.mark.parametrize(("mode", "forms"), main.FORMATS.items())
+def test_a_format_of_another_mode_is_named(mode, forms, given, capsys):
+    given(mode=mode, workdir="none", format="page")
+    assert main.main(["snnvit"]) == 2
+    assert f"--format='page' must be one of {', '.join(forms)}" in capsys.readouterr().err

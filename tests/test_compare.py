@@ -139,6 +139,18 @@ def test_runs_that_cannot_be_compared_are_named(model, tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("output", "message"), [(".", "is a folder"), ("none/page.html", "there is no folder")]
+)
+def test_a_page_that_cannot_be_written_is_told_before_anything_is_deployed(
+    model, tmp_path, monkeypatch, output, message
+):
+    folders = [finished(tmp_path / folder, model, 0.5) for folder in "ab"]
+    monkeypatch.setattr(networks, "open_run", lambda _: pytest.fail("deployed"))
+    with pytest.raises(ValueError, match=f"--output: .*{message}"):
+        comparing.compare(folders, str(tmp_path / output))
+
+
 @pytest.mark.parametrize("name", ["summary.json", "energy.json", "schedule.json"])
 @pytest.mark.parametrize("content", [b"", b"\xff{}", b"[1]", b"null", b"{}"])
 def test_results_that_are_damaged_are_named_before_anything_is_deployed(

@@ -13,8 +13,10 @@ import pytest
 from snnvit_jax import training
 from snnvit_jax.checkpoints.best import Measured
 from snnvit_jax.checkpoints.checkpoints import Checkpoints, load_variables
+from snnvit_jax.models import variable_shapes
+from snnvit_jax.neurons import KINDS
 from snnvit_jax.runs import config as config_lib
-from snnvit_jax.runs import experiment, loop, validation
+from snnvit_jax.runs import experiment, loop, networks, validation
 
 STEP = 16  # the two epochs of the run: 1,437 examples in batches of 180, 7.98 steps each
 
@@ -153,6 +155,14 @@ TOGETHER = {
         "data.on_damaged": "skip",
         "data.workers": 1,
     },
+    "model": {
+        "model.drop_path": 0.1,
+        "model.dtype": "bfloat16",
+        "model.neuron.surrogate": "arctan",
+        "model.neuron.alpha": 2.0,
+        "model.neuron.detach_reset": False,
+        "model.neuron.estimator": "clipped",
+    },
     "mixing": {
         "mixing.mixup_alpha": 0.25,
         "mixing.cutmix_alpha": 0.25,
@@ -190,21 +200,15 @@ REFUSED = {
     "optimizer.name": "lamb",
     "model.name": "spikformer_4_256",
     "model.time_steps": 4,
-    "model.dtype": "bfloat16",
     "model.embed_dim": 32,
     "model.num_heads": 4,
     "model.depth": 2,
     "model.mlp_ratio": 2.0,
     "model.pool": (False, True, True, True),
-    "model.drop_path": 0.1,
     "model.neuron.kind": "plif",
     "model.neuron.tau": 3.0,
     "model.neuron.reset": "soft",
-    "model.neuron.surrogate": "arctan",
-    "model.neuron.alpha": 2.0,
-    "model.neuron.detach_reset": False,
     "model.neuron.levels": 5,
-    "model.neuron.estimator": "clipped",
 }
 
 
@@ -236,6 +240,16 @@ def test_a_run_goes_on_with_other_values(left, known_state, name):
     told = "\n".join(continued(left, TOGETHER[name])._changed)
     for key in TOGETHER[name]:
         assert f"{key}: " in told or (key.startswith("mixing.off") and "no mixing from" in told)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_checkpoint_holds_of_a_model_is_the_same(kind):
+    changes = TOGETHER["model"] | {"model.neuron.kind": kind}
+    own, other = (
+        variable_shapes(networks.model_of(tiny_config(**x).model, 10, 8), (8, 8, 1))
+        for x in ({"model.neuron.kind": kind}, changes)
+    )
+    assert jax.tree.leaves_with_path(own) == jax.tree.leaves_with_path(other)
 
 
 @pytest.mark.parametrize("key", REFUSED)

@@ -12,6 +12,7 @@ import pytest
 
 from snnvit_jax import energy
 from snnvit_jax.energy import convolution, operations
+from snnvit_jax.energy.layer_operations import OPERATIONS
 from snnvit_jax.layers import Gate, Linear, SpikingAttention
 from snnvit_jax.neurons import LIF
 from snnvit_jax.signals import Signal
@@ -305,8 +306,8 @@ def test_a_counted_model_passes_and_lists_its_layers():
 
 
 def test_an_operation_that_is_replaced_counts_in_models_traced_before(monkeypatch):
-    dense = operations.OPERATIONS[nn.Dense]
-    monkeypatch.setitem(operations.OPERATIONS, nn.Dense, dense)  # put back behind the test
+    dense = OPERATIONS[nn.Dense]
+    monkeypatch.setitem(OPERATIONS, nn.Dense, dense)  # put back behind the test
 
     class Replaced(dense):
         @staticmethod

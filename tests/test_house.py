@@ -71,13 +71,13 @@ def docstring(package):
 
 
 def allowed(package):
-    """What a package may import, from its docstring: "Imports `a` and `b`." """
-    found = re.findall(r"\bImports ([^.;]*)[.;]", docstring(package))
+    """What a package may import, from its docstring: "Imports `a` and `b.c`." """
+    found = re.findall(r"\bImports ((?:`[^`]*`|[^.;`])*)[.;]", docstring(package))
     assert len(found) == 1, f"the docstring of {package} must say once what it imports"
     if found[0].startswith("everything"):
         return {*PACKAGES} - {package}
     assert found[0].startswith(("nothing", "`")), found[0]
-    return set(re.findall(r"`(\w+)`", found[0]))
+    return set(re.findall(r"`([\w.]+)`", found[0]))
 
 
 def only_needed(found, exceptions):
@@ -100,6 +100,36 @@ def test_packages_import_what_they_say():
         for room in rooms(path) - allowed(path.parts[0]) - GROUND
     ]
     assert not found
+
+
+# Packages within packages that say what they import.
+INNER = [
+    path.parent.relative_to(HOUSE).as_posix()
+    for path in sorted(HOUSE.glob("*/*/**/__init__.py"))
+    if "Imports " in (ast.get_docstring(ast.parse(path.read_text())) or "")
+]
+
+
+@pytest.mark.parametrize("package", INNER)
+def test_inner_packages_import_what_they_say_and_all_of_it(package):
+    own = f"snnvit_jax.{package.replace('/', '.')}."
+    names = {
+        name.removeprefix("snnvit_jax.")
+        for path in files()
+        if path.is_relative_to(package)
+        for name in imported(path)
+        if name.startswith("snnvit_jax.") and not name.startswith(own)
+    }
+    names = {name for name in names if name.partition(".")[0] not in GROUND}
+    said = {name: {n for n in names if f"{n}.".startswith(f"{name}.")} for name in allowed(package)}
+    assert names == set().union(*said.values())
+    assert all(said.values()), said
+
+
+def test_only_packages_say_what_others_define():
+    """A name has one address in its package, and perhaps that of the package itself."""
+    listing = [path for path in files() if path.name != "__init__.py" and len(path.parts) > 1]
+    assert not [path for path in listing if "__all__" in (HOUSE / path).read_text()]
 
 
 def test_the_ground_stands_on_nothing():

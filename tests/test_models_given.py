@@ -40,3 +40,19 @@ def test_an_energy_is_a_number(name):
         with pytest.raises(ValueError, match=rf"^{name}=.* must be .*an energy in pJ, a number"):
             energy.Accounting(**{name: value})
     assert getattr(energy.Accounting(**{name: np.float32(0.5)}), name) == 0.5
+
+
+@pytest.mark.parametrize("name", ["count_membrane", "repeat_embedding"])
+def test_a_flag_of_the_conventions_is_a_truth_value(name):
+    for value in ("no", 1, None):
+        with pytest.raises(ValueError, match=f"^{name}=.* must be True or False"):
+            energy.Accounting(**{name: value})
+    assert getattr(energy.Accounting(**{name: np.True_}), name)
+
+
+def test_an_unknown_convention_is_named():
+    told = "^unknown convention 'integer'; did you mean 'integers'"
+    with pytest.raises(ValueError, match=told):
+        energy.Accounting().changed(integer="multiply")
+    with pytest.raises(ValueError, match=told):
+        snn.energy_report(snn.create_model(NAME), {"params": {}}, IMAGES, integer="multiply")

@@ -218,7 +218,6 @@ def test_equal_classes_come_by_number_and_numbers_that_are_none_are_refused():
         (("--mode=predict", "x.png"), "needs --model=PATH"),
         (("--mode=predict", "--model=absent"), "needs files or folders"),
         (("--mode=predict", "--model=absent", "--format=snn", "x"), "'snn'"),
-        (("--mode=evaluate", "--workdir=x", "--format=json"), "it has none"),
         (("--mode=predict", "--model=absent", "x.png"), "neither a run's folder"),
     ],
 )

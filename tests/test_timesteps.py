@@ -141,6 +141,21 @@ def test_mask_keeps_shape_and_dtype_of_the_spikes():
     np.testing.assert_array_equal(emitted.sum((1, 2, 3)).astype("float32"), [40, 0, 40])
 
 
+def test_time_may_be_any_axis():
+    spikes, score = jnp.ones((2, 3, 4)), jnp.float32([0.5, -0.5, 0.5])
+    expected = masks.mask_spikes(spikes, score, axis=1)
+    np.testing.assert_array_equal(masks.mask_spikes(spikes, score, axis=-2), expected)
+    for axis in (3, -4):
+        with pytest.raises(ValueError, match=f"axis {axis} is out of bounds"):
+            masks.mask_spikes(spikes, score, axis=axis)
+
+
+def test_scores_of_other_time_steps_are_named_by_a_layer_alone():
+    variables = {"params": {SCORE: masks.initial_scores(4)}}
+    with pytest.raises(ValueError, match=r"holds scores \(4,\), .* 2 time steps.*with_time_steps"):
+        LIF().apply(variables, jnp.ones((1, 2, 3)))
+
+
 # ---------------------------------------------------------------- scores of a model
 
 
@@ -457,6 +472,8 @@ def test_penalty_alone_stops_modules_at_the_target_or_less_than_a_step_below(unt
         (4, {"target": 4.5}, r"target_time_steps=4\.5.*time_steps=4"),
         (4, {"minimum": 2, "target": 1.5}, r"target_time_steps=1\.5.*min_time_steps=2"),
         (4, {"target": float("nan")}, "target_time_steps=nan"),
+        (4, {"target": "x"}, "target_time_steps=x"),
+        (4, {"target": True}, "target_time_steps=True"),
     ],
 )
 def test_numbers_of_time_steps_that_do_not_fit_are_named(time_steps, settings, message):

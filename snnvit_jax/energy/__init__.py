@@ -16,8 +16,8 @@ Imports `common`, `deployment`, `layers`, `models`, `neurons`, `signals`, `time_
 from snnvit_jax.energy.accounting import CONVENTIONS, Accounting
 from snnvit_jax.energy.costs import LayerEnergy, NeuronUpdates, Operand
 from snnvit_jax.energy.driven import Driven, driven, spike_prices
+from snnvit_jax.energy.layer_operations import LayerShape
 from snnvit_jax.energy.observation import decode, model_shapes, neuron_counts, observe
-from snnvit_jax.energy.operations import LayerShape
 from snnvit_jax.energy.report import EnergyReport, energy_report, report_from_counts
 
 __all__ = [

@@ -7,6 +7,7 @@ multiply-accumulate, 0.9 pJ for an accumulate.
 import dataclasses
 
 from snnvit_jax.common import values
+from snnvit_jax.common.nearest import did_you_mean
 
 MAC_PICOJOULE = 4.6
 AC_PICOJOULE = 0.9
@@ -33,7 +34,8 @@ class Accounting:
         published figures.
 
     Raises:
-      ValueError: for an unknown convention, or an energy that is no number, negative or not finite.
+      ValueError: for an unknown convention, an energy that is no number, negative or not finite,
+        or a flag that is no truth value.
     """
 
     mac: float = MAC_PICOJOULE
@@ -48,6 +50,26 @@ class Accounting:
         for name in ("mac", "ac"):
             _ENERGY.check(name, values.scalar(getattr(self, name)))
         values.optional(_ENERGY).check("membrane", values.scalar(self.membrane))
+        for name in ("count_membrane", "repeat_embedding"):
+            values.flag().check(name, values.scalar(getattr(self, name)))
+
+    def changed(self, **changes):
+        """Returns the same conventions but for some fields.
+
+        Args:
+          **changes: fields of this class.
+
+        Raises:
+          ValueError: for an unknown field, or a value that does not fit.
+        """
+        known = [field.name for field in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                hint = did_you_mean(name, known)
+                raise ValueError(
+                    f"unknown convention {name!r}{hint}; use some of {', '.join(known)}"
+                )
+        return dataclasses.replace(self, **changes)
 
     def multiplies(self, kind):
         """Returns whether a layer with inputs of a kind costs multiply-accumulates.

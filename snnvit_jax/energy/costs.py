@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from snnvit_jax.energy import operations
+from snnvit_jax.energy.layer_operations import LayerShape
 from snnvit_jax.energy.observation import NeuronShape
 
 KINDS = ("spikes", "integers", "real")  # from the cheapest to the dearest
@@ -52,7 +53,7 @@ class LayerEnergy:
     picojoule: float
     by_rate: np.ndarray
     operands: dict[str, Operand]
-    shape: operations.LayerShape
+    shape: LayerShape
 
     @property
     def kind(self):

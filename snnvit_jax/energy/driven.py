@@ -43,7 +43,7 @@ def driven(model, image_shape):
 
     Args:
       model: a Linen module from `create_model`.
-      image_shape: (H, W, C) of one image.
+      image_shape: (H, W, C) of one image, (T, H, W, C) of a recording.
 
     Raises:
       ValueError: if the model computes a product that is not counted.
@@ -67,7 +67,7 @@ def spike_prices(model, image_shape):
 
     Args:
       model: a Linen module from `create_model`.
-      image_shape: (H, W, C) of one image.
+      image_shape: (H, W, C) of one image, (T, H, W, C) of a recording.
 
     Raises:
       ValueError: if the model computes a product that is not counted.

@@ -16,6 +16,7 @@ import numpy as np
 from flax import traverse_util
 
 from snnvit_jax.energy import elementwise, operations
+from snnvit_jax.energy.layer_operations import OPERATIONS, LayerShape
 from snnvit_jax.energy.products import check_all_counted
 from snnvit_jax.models import variable_shapes
 from snnvit_jax.neurons import LIF, Neuron
@@ -65,7 +66,7 @@ class ModelShapes:
       neurons: {layer name: NeuronShape} of its spiking layers.
     """
 
-    layers: dict[str, operations.LayerShape]
+    layers: dict[str, LayerShape]
     neurons: dict[str, NeuronShape]
 
 
@@ -75,7 +76,7 @@ def observe(model, variables, images, *, mask=None, products=True, **apply_optio
     Args:
       model: a Linen module.
       variables: {"params", "batch_stats"} of the model.
-      images: [B, H, W, C], normalised; B <= 32768.
+      images: [B, H, W, C], normalised, or recordings [B, T, H, W, C]; B <= 32768.
       mask: bool [B], False for examples that do not count; None counts all.
       products: whether products are counted, not neurons alone.
       **apply_options: passed on to `model.apply`.
@@ -137,12 +138,12 @@ def model_shapes(model, image_shape):
 
     Args:
       model: a Linen module.
-      image_shape: (H, W, C) of one image.
+      image_shape: (H, W, C) of one image, (T, H, W, C) of a recording.
 
     Raises:
       ValueError: if the model computes a product that is not counted.
     """
-    return _traced_shapes(model, tuple(image_shape), tuple(operations.OPERATIONS.items()))
+    return _traced_shapes(model, tuple(image_shape), tuple(OPERATIONS.items()))
 
 
 @functools.lru_cache(64)  # tracing takes as long as evaluating a small model

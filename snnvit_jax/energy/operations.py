@@ -11,22 +11,9 @@ import jax
 import numpy as np
 
 from snnvit_jax.energy import convolution
-from snnvit_jax.energy.layer_operations import OPERATIONS, LayerShape
+from snnvit_jax.energy.layer_operations import OPERATIONS
 from snnvit_jax.layers import Conv, Head, Product
 from snnvit_jax.signals import Signal
-
-__all__ = [
-    "OPERATIONS",
-    "LayerShape",
-    "accumulates_by_rate",
-    "has_time",
-    "input_units",
-    "is_counted",
-    "layer_shape",
-    "named_operands",
-    "reads_mean",
-    "register_operation",
-]
 
 
 def is_counted(module):
@@ -41,7 +28,7 @@ def is_counted(module):
     if isinstance(module, Product) and type(module) not in OPERATIONS:
         raise ValueError(
             f"{_name(module)}: the operations of a {type(module).__name__} are not counted; tell "
-            "energy.register_operation how"
+            "energy.operations.register_operation how"
         )
     return type(module) in OPERATIONS
 

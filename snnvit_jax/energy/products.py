@@ -32,5 +32,6 @@ def check_all_counted(found, shapes):
             "the operation counts do not cover this model: "
             f"computed but not counted: {unexpected}; counted but not computed: {missing}. "
             "Compute every product, also one of two signals element by element (layers.Gate), in a "
-            "layer of energy.operations.OPERATIONS, or add its type with register_operation"
+            "layer of energy.layer_operations.OPERATIONS, or add its type with "
+            "energy.operations.register_operation"
         )

@@ -42,9 +42,11 @@ class EnergyReport:
 
         Args:
           **changes: fields of `Accounting`, for example integers="multiply".
+
+        Raises:
+          ValueError: see `Accounting.changed`.
         """
-        accounting = dataclasses.replace(self.accounting, **changes)
-        return dataclasses.replace(self, accounting=accounting)
+        return dataclasses.replace(self, accounting=self.accounting.changed(**changes))
 
     @functools.cached_property
     def layers(self):
@@ -158,9 +160,9 @@ def energy_report(model, variables, images, **accounting):
     inputs count as accumulates.
 
     Args:
-      model: a Linen module whose products are layers of `energy.operations.OPERATIONS`.
+      model: a Linen module whose products are layers of `layer_operations.OPERATIONS`.
       variables: {"params", "batch_stats"} of the model.
-      images: [B, H, W, C], normalised, B >= 1.
+      images: [B, H, W, C], normalised, or recordings [B, T, H, W, C]; B >= 1.
       **accounting: fields of `Accounting`: `mac`, `ac` and `membrane` in pJ, `integers`
         ("accumulate" or "multiply"), `count_membrane`, `repeat_embedding`.
 
@@ -172,7 +174,7 @@ def energy_report(model, variables, images, **accounting):
         finite, or a model with uncounted products.
     """
     check_model(model)
-    rules = Accounting(**accounting)
+    rules = Accounting().changed(**accounting)
     if not hasattr(images, "dtype"):
         raise ValueError(f"images must be an array, got {type(images).__name__}")
     shape = np.shape(images)
@@ -199,7 +201,7 @@ def report_from_counts(model, variables, counts, examples, image_shape, accounti
       variables: {"params", "batch_stats"} of the model.
       counts: of `observe`, decoded and added up.
       examples: how many were counted, >= 1.
-      image_shape: (H, W, C) of one image.
+      image_shape: (H, W, C) of one image, (T, H, W, C) of a recording.
       accounting: an `Accounting`; None for the default.
 
     Raises:

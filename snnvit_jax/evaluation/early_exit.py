@@ -29,7 +29,7 @@ def running_logits(model, variables, images):
     Args:
       model: from `create_model`.
       variables: {"params", "batch_stats"} of the model; its time-step masks apply.
-      images: [B, H, W, C], normalised.
+      images: [B, H, W, C], normalised, or recordings [B, T, H, W, C].
 
     Returns:
       [T, B, K] float32.

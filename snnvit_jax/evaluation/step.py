@@ -17,8 +17,8 @@ def eval_step(variables, batch, *, model, products=True, normalization=None):
 
     Args:
       variables: {"params", "batch_stats"} of the model.
-      batch: {"image": [B, H, W, C], "label": [B] int32, "mask": [B] bool}; examples whose mask is
-        False do not count.
+      batch: {"image": [B, H, W, C], or [B, T, H, W, C] of recordings, "label": [B] int32, "mask":
+        [B] bool}; examples whose mask is False do not count.
       model: a Linen module.
       products: whether products are counted, or only what neurons emit.
       normalization: of images that come as whole numbers; None if they come normalised.

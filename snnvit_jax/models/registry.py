@@ -104,7 +104,8 @@ def create_model(name, num_classes=10, image_size=None, time_steps=4, **override
         `neurons.Neuron` or a mapping of its kind and settings. None keeps the published value.
 
     Returns:
-      A Linen module: images [B, H, W, channels], normalised -> logits [B, num_classes].
+      A Linen module: images [B, H, W, channels], normalised, or recordings [B, T, H, W, channels]
+      -> logits [B, num_classes].
 
     Raises:
       ValueError: for an unknown name or override, or a value that does not fit, each by name.

@@ -41,24 +41,34 @@ class LIF(nn.Module):
 
         Args:
           current: `Signal` or array [B, T, ...]. A static signal is the same at every step.
+
+        Raises:
+          ValueError: for scores of another number of time steps.
         """
         if not isinstance(current, Signal):
             return self(Signal.of(current)).values
         if current.plan:
             return self._planned(current)
         T, own = current.time_steps, self._parameters(current.time_steps)
-        score = self.param(masks.SCORE, lambda _: masks.initial_scores(T))
-        if score.shape != (T,):
-            raise ValueError(
-                f"{'/'.join(self.path)} holds scores of {len(score)} time steps, the model has "
-                f"{T}; see snn.with_time_steps"
-            )
+        score = self._score(T)
         run = Emission(self.neuron, self.threshold, T)
         emitted = current.emit(run, score, own, price=spike_price.price_of(self))
         if recording(self):  # only then are its values needed here
             record(self, jnp.moveaxis(emitted.values, 1, 0))
         details = {"neuron": self.neuron, "threshold": self.threshold, "parameters": own}
         return emitted.trace("neuron", self.path, (current,), **details)
+
+    def _score(self, time_steps):
+        if not self.has_variable("params", masks.SCORE):
+            return self.param(masks.SCORE, lambda _: masks.initial_scores(time_steps))
+        score = self.get_variable("params", masks.SCORE)  # `param` would refuse it in other words
+        if jnp.shape(score) != (time_steps,):
+            name, found = "/".join(self.path) or "the layer", jnp.shape(score)
+            raise ValueError(
+                f"{name} holds scores {found}, the current has {time_steps} time steps; see "
+                "snn.with_time_steps"
+            )
+        return score
 
     def _parameters(self, time_steps):
         initial = self.neuron.parameters(time_steps, self.threshold)

@@ -20,7 +20,8 @@ class Pretrained:
     """A trained network; `model, variables = network` takes it apart.
 
     Attributes:
-      model: Linen module: images [B, H, W, C], normalised -> logits [B, K].
+      model: Linen module: images [B, H, W, C], normalised, or recordings [B, T, H, W, C] -> logits
+        [B, K].
       variables: {"params", "batch_stats"} of it, float32.
       about: what its config.json says: how it was trained, what it reaches, ..., plain values.
     """

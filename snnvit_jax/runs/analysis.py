@@ -1,4 +1,7 @@
-"""Looking into a finished run: opening it, cutting its time steps, what its layers emit."""
+"""Looking into a finished run: opening it, cutting its time steps, what its layers emit.
+
+For the studies in experiments/, which alone call it.
+"""
 
 import collections.abc
 import dataclasses
@@ -225,7 +228,7 @@ def mean_activations(variables, images, *, model):
 
     Args:
       variables: {"params", "batch_stats"} of the model.
-      images: [B, H, W, C], normalised.
+      images: [B, H, W, C], normalised, or recordings [B, T, H, W, C].
       model: a Linen module; of spikes, the means are multiples of 1 / T.
 
     Returns:

@@ -1,4 +1,7 @@
-"""Trainings in processes of their own, for studies that compare many of them."""
+"""Trainings in processes of their own, for studies that compare many of them.
+
+Called by those in experiments/ alone.
+"""
 
 import json
 import os

@@ -22,6 +22,7 @@ import tempfile
 from snnvit_jax.checkpoints import best, checksums
 from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
 from snnvit_jax.common import files
+from snnvit_jax.common.arguments import number
 from snnvit_jax.common.paths import expanded
 from snnvit_jax.runs.workdir import Workdir
 
@@ -133,13 +134,14 @@ def _to_carry(workdir, checkpoints):
 
 def _write_parts(whole, parts, part_bytes):
     size = whole.seek(0, 2)
+    part_bytes = min(part_bytes, size)  # no more than can be read at once
     count = -(-size // part_bytes)
     whole.seek(0)
     paths = []
-    for number in range(1, count + 1):
+    for part in range(1, count + 1):
         content = whole.read(part_bytes)
         digest = hashlib.sha256(content).hexdigest()
-        paths.append(parts / f"run.part-{number}-of-{count}.{digest}")
+        paths.append(parts / f"run.part-{part}-of-{count}.{digest}")
         files.write_bytes(paths[-1], content)
     return paths
 
@@ -189,7 +191,7 @@ def main(arguments=None):
     packing = commands.add_parser("pack", help="write a run as small files")
     packing.add_argument("workdir")
     packing.add_argument("parts")
-    packing.add_argument("--megabytes", type=float, default=16, help="most of a file, in MiB")
+    packing.add_argument("--megabytes", type=number(above=0), default=16, help="most of a file")
     packing.add_argument("--newest-only", action="store_true", help="without the best checkpoint")
     unpacking = commands.add_parser("unpack", help="put it together again")
     unpacking.add_argument("parts")
@@ -208,7 +210,3 @@ def main(arguments=None):
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,6 +4,7 @@ Nothing here needs a data set: what was found is read from the runs' folders, an
 programs are made from their checkpoints and timed here, in turn, on images of noise.
 """
 
+import argparse
 import functools
 import json
 import platform
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 
 from snnvit_jax import report
-from snnvit_jax.common import files
+from snnvit_jax.common import arguments, files
 from snnvit_jax.common.paths import expanded
 from snnvit_jax.evaluation import timing
 from snnvit_jax.models import describe
@@ -38,14 +39,15 @@ def compare(folders, output, batch_size=BATCH_SIZE, seconds=SECONDS):
       A list of `Compared`, in the order of the folders.
 
     Raises:
-      ValueError: for fewer runs, the same one twice, or naming one that has not ended or a file
-        of its results that is damaged.
+      ValueError: for fewer runs, the same one twice, or naming one that has not ended, a file of
+        its results that is damaged, or an output that cannot be written.
     """
     folders = [expanded(folder) for folder in folders]
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise ValueError(
             f"--mode=compare needs the folders of two runs or more, each once: {folders!r}"
         )
+    page_path = _writable(output)  # before what takes minutes
     results = [_results(Workdir(folder)) for folder in folders]
     deployed = [networks.open_run(folder) for folder in folders]
     times = _milliseconds(deployed, batch_size, seconds)
@@ -57,7 +59,7 @@ def compare(folders, output, batch_size=BATCH_SIZE, seconds=SECONDS):
     ]
     device = f"{jax.devices()[0].device_kind}, {platform.machine()}"
     page = report.comparison_page(found, differences(found), batch_size, device)
-    files.write_bytes(expanded(output), page.encode("utf-8", "backslashreplace"))
+    files.write_bytes(page_path, page.encode("utf-8", "backslashreplace"))
     return found
 
 
@@ -87,6 +89,13 @@ def differences(runs):
     keys = dict.fromkeys(key for settings in flat for key in settings)
     values = {key: [_plain(settings.get(key)) for settings in flat] for key in keys}
     return {key: row for key, row in values.items() if any(x != row[0] for x in row[1:])}
+
+
+def _writable(output):
+    try:
+        return arguments.output_file(output)
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"--output: {error}") from error
 
 
 def _plain(value):

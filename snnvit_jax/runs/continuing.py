@@ -17,7 +17,11 @@ FIXED = {
     "optimizer.name": "the checkpoints hold the averages of that optimiser",
     "average_decay": "the checkpoints hold the weights averaged by it",
 }
-_FREE = ("model.remat",)
+# Of the model, what changes neither a parameter nor a statistic.
+_FREE = (
+    *("model.remat", "model.drop_path", "model.dtype"),
+    *(f"model.neuron.{key}" for key in ("surrogate", "alpha", "detach_reset", "estimator")),
+)
 _UNSET = (0.0, None)  # of schedule_start_epoch and schedule_epochs
 # What a plan resolves, and what says how.
 _OF_PLAN = (

@@ -36,16 +36,13 @@ def status_of(error):
     return 1 if isinstance(error, (PassingError, DamagedImage, WorkerDiedError)) else 2
 
 
-def check(mode, several, workdir):
+def check(several, workdir):
     """Raises ValueError if --restart does not go with the other flags.
 
     Args:
-      mode: of the command line.
       several: whether the run has several processes.
       workdir: path given, or None.
     """
-    if mode != "train":
-        raise ValueError(f"--restart is for training, not for --mode={mode}; leave it out")
     if several and not workdir:
         raise ValueError("--restart with several processes needs the same --workdir for all")
 

@@ -120,7 +120,7 @@ def check_shapes(path, variables, wanted, image_shape):
       path: a run's folder.
       variables: the teacher's, from `load`.
       wanted: those of its model for the student's images, as arrays or shapes.
-      image_shape: (H, W, C) of these images.
+      image_shape: (H, W, C) of these images, (T, H, W, C) of recordings.
     """
     found, wanted = (jax.tree_util.tree_leaves_with_path(tree) for tree in (variables, wanted))
     shapes = [{jax.tree_util.keystr(p): jnp.shape(x) for p, x in tree} for tree in (found, wanted)]

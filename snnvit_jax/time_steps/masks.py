@@ -102,14 +102,15 @@ def mask_spikes(spikes, score, estimator="identity", axis=0):
       spikes: [T, ...] as fired; another axis than the first may be time.
       score: [T].
       estimator: a key of `ESTIMATORS`.
-      axis: of time.
+      axis: of time; a negative one counts from the end.
 
     Returns:
       The emitted spikes, shaped and typed like `spikes`.
 
     Raises:
-      ValueError: for an unknown estimator.
+      ValueError: for an unknown estimator, or an axis that the spikes do not have.
     """
+    axis = np.lib.array_utils.normalize_axis_index(axis, spikes.ndim)
     mask = binary_mask(score, estimator)
     return spikes * spread(mask.reshape(-1, *[1] * (spikes.ndim - axis - 1)), spikes)
 
@@ -280,7 +281,8 @@ def check_time_steps(time_steps, *, minimum=1, target=None):
         raise ValueError(
             f"min_time_steps={minimum} must be a whole number between 0 and {time_steps=}"
         )
-    if target is not None and not minimum <= target <= time_steps:
+    target = values.scalar(target)
+    if not values.optional(values.number(minimum, time_steps)).fits(target):
         raise ValueError(
             f"target_time_steps={target} must lie between min_time_steps={minimum} "
             f"and {time_steps=}"

@@ -45,7 +45,7 @@ class Distillation:
 
         Args:
           variables: {"params", "batch_stats"} of the teacher.
-          images: [B, H, W, C], as the student sees them.
+          images: [B, H, W, C], or [B, T, H, W, C] of recordings, as the student sees them.
         """
         return jax.lax.stop_gradient(self.model.apply(variables, images)) / self.temperature
 

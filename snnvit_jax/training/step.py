@@ -1,10 +1,11 @@
 """One training step, as a pure function of a state and a batch.
 
-A batch is {"image": [B, H, W, C], "label": [B] int32, "mask": [B] bool}; the mask is False for
-gaps: damaged images, and what fills up the last batch of an evaluation. Images are whole numbers,
-for the step to normalise, or normalised, floating point. A training batch that has no gaps needs no
-mask (see `training.gaps`); it may have "erased" [B, 4] int32 (see `training.erasing`) and
-"replaced" [B] bool, True where an example comes in place of a damaged one, which is only counted.
+A batch is {"image": [B, H, W, C], or [B, T, H, W, C] of recordings, "label": [B] int32, "mask": [B]
+bool}; the mask is False for gaps: damaged images, and what fills up the last batch of an
+evaluation. Images are whole numbers, for the step to normalise, or normalised, floating point. A
+training batch that has no gaps needs no mask (see `training.gaps`); it may have "erased" [B, 4]
+int32 (see `training.erasing`) and "replaced" [B] bool, True where an example comes in place of a
+damaged one, which is only counted.
 """
 
 import dataclasses
@@ -120,7 +121,7 @@ def create_state(procedure, key, image_shape):
     Args:
       procedure: a `Procedure`.
       key: typed PRNG key of the initial values.
-      image_shape: (H, W, C) of one image.
+      image_shape: (H, W, C) of one image, (T, H, W, C) of a recording.
     """
     variables = procedure.model.init(key, jnp.zeros((1, *image_shape)))
     return state_from_variables(procedure, variables)

@@ -1,5 +1,6 @@
 """Spikformer's behaviour, beyond the published numbers that tests/test_convert.py compares."""
 
+import copy
 import dataclasses
 import functools
 
@@ -12,6 +13,7 @@ from flax import errors, traverse_util
 
 import snnvit_jax as snn
 from snnvit_jax import layers
+from snnvit_jax.models.spikformer import family
 from snnvit_jax.models.spikformer.model import Block, PatchEmbedding
 from snnvit_jax.neurons import LIF, create_neuron
 from snnvit_jax.neurons.surrogates import SURROGATES
@@ -455,3 +457,10 @@ def test_stochastic_depth_grows_with_the_block_and_spares_inference():
     assert 20 < unchanged.sum() < 40
     assert not np.array_equal(*(train(jax.random.key(i)) for i in (1, 2)))
     np.testing.assert_array_equal(*(block.apply(variables, signal, False).values for _ in range(2)))
+
+
+def test_a_copy_of_a_configuration_has_the_same_unused_weights():
+    model = snn.create_model("spikformer_2_256_dvs")
+    copied = model.clone(config=copy.deepcopy(model.config))
+    assert copied == model
+    assert family.unused(copied) == family.unused(model) >= {"pos_embed"}

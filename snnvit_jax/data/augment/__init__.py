@@ -1,4 +1,4 @@
 """What happens to an image between its decoding and a batch.
 
-Imports nothing else of this package.
+Imports `common` and `data.decode`.
 """

@@ -39,7 +39,7 @@ def unused(model):
     Args:
       model: a `Spikformer`.
     """
-    more = {"pos_embed", "norm.weight", "norm.bias"} if model.config.form is DVS_FORM else set()
+    more = {"pos_embed", "norm.weight", "norm.bias"} if model.config.form == DVS_FORM else set()
     return unused_norms(model) | more
 
 

@@ -1,7 +1,7 @@
 """Recordings of event cameras: readers, binning into frames, splits, a cache, a simulated set.
 
-Imports nothing else of this package but rules for values, the error for damaged images and the
-listing of class folders.
+Imports `common`, `data.decode`, `data.sources.classes`, `data.sources.splits` and
+`data.sources.walk`.
 """
 
 from snnvit_jax.data.sources.events.settings import FrameSettings, frame_settings
