@@ -9,7 +9,7 @@ import numpy as np
 from flax import traverse_util
 
 from snnvit_jax.common import values
-from snnvit_jax.common.variables import check_finite, check_variables
+from snnvit_jax.common.variables import check_finite, params_of
 from snnvit_jax.deployment import planning
 from snnvit_jax.deployment.deployed import Deployed, checked_dtype
 from snnvit_jax.deployment.folding import fold_kernels
@@ -66,7 +66,7 @@ def deploy(
         dtype that cannot be used, weights that are not finite, or another number of classes.
     """
     check_model(model)
-    check_variables(variables)
+    params_of(variables)
     family_of(model)  # that of a known family, or an error that says so
     dtype = checked_dtype(model.config.dtype if dtype is None else dtype)
     variables, image_shape = _checked(model, variables)

@@ -11,7 +11,7 @@ from snnvit_jax import pretrained
 from snnvit_jax.checkpoints.checkpoints import load_variables
 from snnvit_jax.common import files, tensors
 from snnvit_jax.common.paths import expanded
-from snnvit_jax.common.variables import check_finite, unflatten
+from snnvit_jax.common.variables import check_finite, params_of, unflatten
 from snnvit_jax.models import create_model, family_of
 from snnvit_jax.runs.config import family_settings
 from snnvit_jax.runs.workdir import Workdir
@@ -148,7 +148,11 @@ def save(path, variables, class_names=None):
       path: file to write.
       variables: {"params", "batch_stats"} on the host.
       class_names: of the classes that they are for, in order; None leaves them out.
+
+    Raises:
+      ValueError: for what are no variables.
     """
+    params_of(variables)
     flat = traverse_util.flatten_dict(variables, sep="/")
     about = None if class_names is None else {"classes": json.dumps(list(class_names))}
     files.write_bytes(path, tensors.pack(flat, about))
