@@ -63,7 +63,8 @@ def deploy(
 
     Raises:
       ValueError: for what is no model or no variables, variables or a schedule of another model, a
-        dtype that cannot be used, weights that are not finite, or another number of classes.
+        dtype that cannot be used, weights that are not finite, another number of classes, or a
+        model that computes with other layers than `layers` has.
     """
     check_model(model)
     params_of(variables)
@@ -75,6 +76,7 @@ def deploy(
     if schedule is not None:
         variables = with_schedule(variables, schedule)
     tracer = planning.trace(model, variables, image_shape)
+    planning.check_all_noted(tracer, variables["params"])
     kernels, folded = fold_kernels(tracer)
     names = [node.path for node in tracer.nodes if node.operation == "neuron"]
     schedule = TimeStepSchedule.from_variables(variables, names)

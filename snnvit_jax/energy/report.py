@@ -216,7 +216,8 @@ def report_from_counts(model, variables, counts, examples, image_shape, accounti
 def needed_steps(model, variables, image_shape, active):
     """Returns {layer name: bool [T]}, the steps at which the deployed program computes products.
 
-    Nothing for a model that is of no family, or whose layers use all their steps.
+    Nothing for a model that is of no family, whose layers use all their steps, or that cannot be
+    deployed for want of a `layers.Head`.
 
     Args:
       model: a Linen module.
@@ -230,6 +231,8 @@ def needed_steps(model, variables, image_shape, active):
     variables = {key: variables[key] for key in ("params", "batch_stats") if key in variables}
     variables = jax.tree.map(np.asarray, jax.device_get(variables))
     tracer = planning.trace(model, variables, tuple(image_shape))
+    if not planning.has_readout(tracer):  # it cannot be deployed
+        return {}
     effects, T = planning.effects(tracer, active, model.config.time_steps), model.config.time_steps
     return {
         node.path: np.isin(np.arange(T), effects.computed(number))

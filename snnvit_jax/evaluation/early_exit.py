@@ -56,6 +56,11 @@ def running_logits(model, variables, images):
 
     with nn.intercept_methods(see_head):
         model.apply(variables, images)
+    if not found:
+        raise ValueError(
+            f"no early exit of {type(model).__name__}: it calls no layers.Head, which takes the "
+            "mean over the time steps; make that its classifier"
+        )
     return found[0]
 
 
