@@ -20,11 +20,12 @@ from snnvit_jax.common import tensors
 from snnvit_jax.deployment import container, program
 from snnvit_jax.distributed.mesh import create_mesh
 from snnvit_jax.models import registry
+from snnvit_jax.models.flops import model_flops
 from snnvit_jax.neurons import KINDS
 from snnvit_jax.runs import commands, loop
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs.workdir import Workdir
-from snnvit_jax.xla.flops import compiled_flops, model_flops
+from snnvit_jax.xla.flops import compiled_flops
 
 BATCH = 3
 

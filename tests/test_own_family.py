@@ -22,7 +22,7 @@ from snnvit_jax.evaluation import early_exit
 from snnvit_jax.models import parts
 from snnvit_jax.neurons import LIF
 from snnvit_jax.runs import config as config_lib
-from snnvit_jax.runs import loop
+from snnvit_jax.runs import initial, loop, networks, opening, start, teachers
 from snnvit_jax.time_steps import masks
 
 T = 4
@@ -105,6 +105,7 @@ class ShortConfig:
     ("change", "message"),
     [
         ({"name": None}, "name=None of a family"),
+        ({"head": ""}, "'bad': head='' must be the name of its layers.Head"),
         ({"module": "Drift"}, "'bad': module='Drift' must be a Linen module class"),
         ({"module": int}, "'bad': module=.*int.* must be a Linen module class"),
         ({"config": NoConfig}, "'bad': config=.*NoConfig.* must be a dataclass"),
@@ -308,6 +309,109 @@ def test_a_width_that_does_not_divide_is_named(model):
 
 def test_the_scores_of_all_its_layers_are_found(model, variables):
     assert set(masks.scores(variables["params"])) == set(snn.layer_names(model))
+
+
+# ---------------------------------------------------------------- layers that are not the package's
+
+
+class DenseModel(own_family.Drift):
+    """The network with a classifier that is no `layers.Head`."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = own_family.ConvBN(self.config, name="stem")(parts.as_signal(self, images), train)
+        x = LIF(neuron=self.config.neuron, name="lif")(x)
+        return nn.Dense(self.config.num_classes, name="head")(x.values.mean((1, 2, 3)))
+
+
+class GainModel(own_family.Drift):
+    """The network with a parameter that no layer of the package owns."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = own_family.ConvBN(self.config, name="stem")(parts.as_signal(self, images), train)
+        gain = self.param("gain", nn.initializers.ones, ())
+        x = LIF(neuron=self.config.neuron, name="lif")(x).then(lambda values: values * gain)
+        return snn_layers.Head(self.config.num_classes, name="head")(x)
+
+
+@pytest.fixture
+def made(images):
+    """Makes (model, variables) of a family with another module class."""
+
+    def make(module, **settings):
+        name = module.__name__.lower()
+        sizes = {f"{name}_16": SIZE}
+        family = dataclasses.replace(
+            own_family.FAMILY, name=name, module=module, sizes=sizes, **settings
+        )
+        snn.register(family)
+        names.append(name)
+        model = snn.create_model(f"{name}_16", 3, time_steps=T)
+        return model, jax.jit(model.init)(jax.random.key(0), images)
+
+    names = []
+    yield make
+    for name in names:
+        models.FAMILIES.pop(name)
+
+
+class ReadoutModel(own_family.Drift):
+    """The network with a head of another name."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = own_family.ConvBN(self.config, name="stem")(parts.as_signal(self, images), train)
+        x = LIF(neuron=self.config.neuron, name="lif")(x)
+        return snn_layers.Head(self.config.num_classes, name="readout")(x)
+
+
+def test_a_head_of_another_name_starts_anew_for_other_classes(made, images, tmp_path):
+    model, variables = made(ReadoutModel, head="readout")
+    other = snn.create_model("readoutmodel_16", 5, time_steps=T)
+    own = jax.jit(other.init)(jax.random.key(1), images)
+    path = tmp_path / "x.safetensors"
+    initial.save(path, jax.device_get(variables), "abc")
+    for wanted, classes, told in ((own, "abcde", "5"), (variables, "abd", "'c'")):
+        target = other if wanted is own else model
+        found, origin = start.load(path, target, wanted, classes)
+        assert told in origin["head"]
+        new, old = found["params"]["readout"]["kernel"], wanted["params"]["readout"]["kernel"]
+        np.testing.assert_array_equal(new, old)
+
+
+def test_the_classes_of_a_run_are_those_of_a_head_of_another_name(
+    made, images, tmp_path, monkeypatch
+):
+    _, variables = made(ReadoutModel, head="readout")
+    for module in (networks, opening):
+        monkeypatch.setattr(module, "load_variables", lambda _: jax.device_get(variables))
+    config = config_of(time_steps=T)
+    config.model.name = "readoutmodel_16"
+    (tmp_path / "config.json").write_text(config_lib.to_json(config))
+    assert networks.open_run(tmp_path)(images).shape == (4, 3)
+    with pytest.raises(ValueError, match="tells 3 classes apart, this training 7"):
+        teachers.load(tmp_path, 7, "readout")
+    models.FAMILIES["readoutmodel"] = dataclasses.replace(
+        models.FAMILIES["readoutmodel"], head="head"
+    )
+    with pytest.raises(ValueError, match=r"no 'head' among .* give Family\(head=NAME\)"):
+        networks.open_run(tmp_path)
+
+
+def test_a_classifier_of_another_library_is_named(made, images):
+    model, variables = made(DenseModel)
+    with pytest.raises(ValueError, match=r"no early exit of DenseModel: it calls no layers\.Head"):
+        early_exit.running_logits(model, variables, images)
+    with pytest.raises(ValueError, match=r"cannot be deployed: its logits .* of a layers\.Head"):
+        snn.deploy(model, variables)
+    half = snn.with_schedule(variables, snn.TimeStepSchedule({"lif": [1, 1, 0, 0]}))
+    assert snn.energy_report(model, half, images).macs > 0  # all that is computed counts
+
+
+def test_a_parameter_of_no_layer_is_named(made):
+    with pytest.raises(ValueError, match="the parameter 'gain' belongs to none of its layers"):
+        snn.deploy(*made(GainModel))
 
 
 # ---------------------------------------------------------------- a product that nobody counts

@@ -1,15 +1,21 @@
 """Weights that no network can compute with are refused by name, wherever weights are taken."""
 
+import flax.linen as nn
 import jax
 import ml_dtypes
 import numpy as np
+import optax
 import pytest
 from flax import traverse_util
 
 import snnvit_jax as snn
-from snnvit_jax import evaluation
+from snnvit_jax import evaluation, layers, training
 from snnvit_jax.common.variables import check_finite
-from snnvit_jax.runs import opening, teachers
+from snnvit_jax.evaluation import early_exit
+from snnvit_jax.pretrained import folder
+from snnvit_jax.runs import initial, opening, teachers
+from snnvit_jax.signals import Signal
+from snnvit_jax.time_steps.schedule import check_time_steps_of
 
 KERNEL = "params/block_0/attn/q_linear/kernel"
 DTYPES = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64, ml_dtypes.float8_e4m3fn)
@@ -46,6 +52,19 @@ def test_a_variance_must_not_be_negative():
     for name in ("batch_stats/bn/var", "block.0.bn.running_var"):
         with pytest.raises(ValueError, match=f"'{name}' holds a negative variance, -0.5"):
             check_finite({name: np.array([1, -0.5])})
+
+
+def test_a_firing_rate_must_not_be_negative_whatever_its_name_goes_on_with():
+    for name in ("batch_stats/attn/firing_rate", "layers.1.firing_rate_of_keys"):
+        check_finite({name: np.zeros(2)})
+        with pytest.raises(ValueError, match=f"'{name}' holds a negative rate, -0.5"):
+            check_finite({name: np.array([1, -0.5])})
+
+
+def test_a_firing_rate_of_another_name_is_refused():
+    spikes = Signal.of(np.zeros((1, 2, 3), np.float32)).keep()
+    with pytest.raises(ValueError, match="name='rate' of a running firing .* 'firing_rate'"):
+        layers.update_firing_rate(nn.Module(), "rate", spikes, -1, train=True)
 
 
 def test_whole_numbers_and_empty_tensors_pass():
@@ -88,6 +107,39 @@ def test_everyone_who_takes_weights_names_those_that_cannot_be_used(
     variables = changed(tiny.variables, name, value)
     with pytest.raises(ValueError, match=f"cannot be used: '{name}' holds"):
         TAKERS[taker](tiny.model, variables, tiny.images, monkeypatch)
+
+
+# Whoever takes the variables of a model: function of (model, variables, images, path).
+VARIABLES_TAKERS = {
+    "from_variables": lambda model, variables, *_: snn.TimeStepSchedule.from_variables(variables),
+    "with_schedule": lambda model, variables, *_: snn.with_schedule(
+        variables, snn.TimeStepSchedule({"a": [1]})
+    ),
+    "with_time_steps": lambda model, variables, *_: snn.with_time_steps(variables, 2),
+    "check_time_steps_of": lambda model, variables, *_: check_time_steps_of(variables, 4),
+    "deploy": lambda model, variables, *_: snn.deploy(model, variables),
+    "energy_report": lambda model, variables, images, _: snn.energy_report(
+        model, variables, images
+    ),
+    "running_logits": lambda model, variables, images, _: early_exit.running_logits(
+        model, variables, images
+    ),
+    "evaluate": lambda *arguments: evaluate(*arguments[:3]),
+    "state": lambda model, variables, *_: training.state_from_variables(
+        training.Procedure(model, optax.identity()), variables
+    ),
+    "save": lambda model, variables, _, path: initial.save(path / "x.safetensors", variables),
+    "packed": lambda model, variables, *_: folder.packed(variables),
+}
+
+
+@pytest.mark.parametrize("taker", VARIABLES_TAKERS)
+def test_parameters_alone_are_told_from_variables(tiny, tmp_path, taker):
+    params = jax.device_get(tiny.variables["params"])
+    message = r"^the variables must be .* got a mapping of \[.*head.*; .* give {\"params\": ...}$"
+    with pytest.raises(ValueError, match=message):
+        VARIABLES_TAKERS[taker](tiny.model, params, tiny.images, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])

@@ -24,9 +24,9 @@ from snnvit_jax.common.arguments import number, output_folder, whole
 from snnvit_jax.common.pixels import normalised
 from snnvit_jax.data import loader
 from snnvit_jax.evaluation import timing
+from snnvit_jax.models.flops import model_flops
 from snnvit_jax.runs import analysis
 from snnvit_jax.xla import backends
-from snnvit_jax.xla.flops import model_flops
 
 FLIP = 1e-4  # logits further apart than this have seen another spike, not another rounding
 MASKED, EVERYTHING, LEARNED = (

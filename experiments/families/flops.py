@@ -15,7 +15,7 @@ from tqdm import tqdm
 import snnvit_jax as snn
 from snnvit_jax.common import markdown as tables
 from snnvit_jax.common.arguments import output_folder
-from snnvit_jax.xla.flops import model_flops
+from snnvit_jax.models.flops import model_flops
 
 # Of each family: (model, classes, side of the images); the CIFAR form where there is one.
 FORMS = {

@@ -26,10 +26,10 @@ import snnvit_jax as snn
 from snnvit_jax.common import files, markdown
 from snnvit_jax.common.arguments import output_folder, whole
 from snnvit_jax.models import FAMILIES
+from snnvit_jax.models.flops import model_flops
 from snnvit_jax.report import figures
 from snnvit_jax.runs import analysis, apart
 from snnvit_jax.runs.workdir import Workdir
-from snnvit_jax.xla.flops import model_flops
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAME = re.compile(r"([a-z]+)-seed(\d+)")

@@ -11,13 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from snnvit_jax.common.values import shown
+
 # What no value may be below zero of: end of a name -> what to call it.
-_NOT_NEGATIVE = {
-    "var": "variance",
-    "running_var": "variance",
-    "firing_rate_x": "rate",
-    "firing_rate_attn": "rate",
-}
+_NOT_NEGATIVE = {"var": "variance", "running_var": "variance"}
+RATES = "firing_rate"  # how the names of running firing rates begin, which may not be either
 
 
 def check_variables(variables, where="the variables"):
@@ -33,6 +31,25 @@ def check_variables(variables, where="the variables"):
             "model = snn.create_model(...) are what model.init(jax.random.key(0), images) returns, "
             "or a training or a file of weights"
         )
+
+
+def params_of(variables, where="the variables"):
+    """Returns the parameters among the variables of a model.
+
+    Args:
+      variables: to be {"params": ..., ...}.
+      where: what to call them in the error.
+
+    Raises:
+      ValueError: for what is no mapping, or one without "params", as parameters alone are.
+    """
+    check_variables(variables, where)
+    if "params" not in variables:
+        raise ValueError(
+            f'{where} must be {{"params": ..., "batch_stats": ...}} of a model, got a mapping of '
+            f'{shown(list(variables))}; of parameters alone, give {{"params": ...}}'
+        )
+    return variables["params"]
 
 
 def check_finite(variables, where="the variables"):
@@ -109,7 +126,8 @@ def problem(leaf, name=""):
     if not finite.all():
         place = tuple(map(int, np.argwhere(~finite)[0]))
         return f"{np.count_nonzero(~finite)} values that are not finite, {array[place]} at {place}"
-    known = _NOT_NEGATIVE.get(name.replace("/", ".").rpartition(".")[2])
+    end = name.replace("/", ".").rpartition(".")[2]
+    known = "rate" if end.startswith(RATES) else _NOT_NEGATIVE.get(end)
     if known and (array < 0).any():
         return f"a negative {known}, {array.min()}"
     return None

@@ -9,7 +9,7 @@ import numpy as np
 from flax import traverse_util
 
 from snnvit_jax.common import values
-from snnvit_jax.common.variables import check_finite, check_variables
+from snnvit_jax.common.variables import check_finite, params_of
 from snnvit_jax.deployment import planning
 from snnvit_jax.deployment.deployed import Deployed, checked_dtype
 from snnvit_jax.deployment.folding import fold_kernels
@@ -63,10 +63,11 @@ def deploy(
 
     Raises:
       ValueError: for what is no model or no variables, variables or a schedule of another model, a
-        dtype that cannot be used, weights that are not finite, or another number of classes.
+        dtype that cannot be used, weights that are not finite, another number of classes, or a
+        model that computes with other layers than `layers` has.
     """
     check_model(model)
-    check_variables(variables)
+    params_of(variables)
     family_of(model)  # that of a known family, or an error that says so
     dtype = checked_dtype(model.config.dtype if dtype is None else dtype)
     variables, image_shape = _checked(model, variables)
@@ -75,6 +76,7 @@ def deploy(
     if schedule is not None:
         variables = with_schedule(variables, schedule)
     tracer = planning.trace(model, variables, image_shape)
+    planning.check_all_noted(tracer, variables["params"])
     kernels, folded = fold_kernels(tracer)
     names = [node.path for node in tracer.nodes if node.operation == "neuron"]
     schedule = TimeStepSchedule.from_variables(variables, names)

@@ -11,6 +11,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from snnvit_jax.deployment.folding import as_factor, computed_now, node_factor
 from snnvit_jax.signals import Plan, Signal, Tracer
@@ -82,6 +83,39 @@ def trace(model, variables, image_shape):
     if twice:
         raise ValueError(f"layers {twice} are called more than once in a forward pass")
     return tracer
+
+
+def has_readout(tracer):
+    """Returns whether a forward pass ends in a `layers.Head`, from which it is known who reads.
+
+    Args:
+      tracer: from `trace`.
+    """
+    return any(node.operation == "readout" for node in tracer.nodes)
+
+
+def check_all_noted(tracer, params):
+    """Raises ValueError for a model of which a plan would leave out a part.
+
+    That is one without a `layers.Head`, or with a parameter that belongs to no node: the program of
+    a deployed model has the weights of its nodes alone.
+
+    Args:
+      tracer: from `trace`.
+      params: of the model, those that were traced.
+    """
+    if not has_readout(tracer):
+        raise ValueError("the model cannot be deployed: its logits must be those of a layers.Head")
+    paths = {node.path for node in tracer.nodes if node.path}
+    numbers = [x for node in tracer.nodes for x in node.details.get("numbers", ())]
+    for path, leaf in traverse_util.flatten_dict(params).items():
+        owners = {"/".join(path[:end]) for end in range(1, len(path))}
+        if not owners & paths and not any(leaf is number for number in numbers):
+            raise ValueError(
+                f"the model cannot be deployed: the parameter {'/'.join(path)!r} belongs to none "
+                "of its layers that read signals; use snnvit_jax.layers (Linear, Conv, BatchNorm, "
+                "Scale, Head) in place of other modules"
+            )
 
 
 def effects(tracer, masks, time_steps):

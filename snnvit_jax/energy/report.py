@@ -6,7 +6,7 @@ import functools
 import jax
 import numpy as np
 
-from snnvit_jax.common.variables import check_finite, problem
+from snnvit_jax.common.variables import check_finite, params_of, problem
 from snnvit_jax.deployment import planning
 from snnvit_jax.energy import costs, tables
 from snnvit_jax.energy.accounting import Accounting
@@ -170,8 +170,8 @@ def energy_report(model, variables, images, **accounting):
       An `EnergyReport`, means over the batch.
 
     Raises:
-      ValueError: for what is no model, images or conventions that do not fit, weights that are not
-        finite, or a model with uncounted products.
+      ValueError: for what is no model or no variables, images or conventions that do not fit,
+        weights that are not finite, or a model with uncounted products.
     """
     check_model(model)
     rules = Accounting().changed(**accounting)
@@ -180,6 +180,7 @@ def energy_report(model, variables, images, **accounting):
     shape = np.shape(images)
     if len(shape) < 2 or shape[0] < 1:
         raise ValueError(f"images must be [B, H, W, C] with B >= 1, got {shape}")
+    params_of(variables)
     check_finite(variables)
     if found := problem(images):  # spikes would hide it
         raise ValueError(f"images hold {found}")
@@ -205,10 +206,10 @@ def report_from_counts(model, variables, counts, examples, image_shape, accounti
       accounting: an `Accounting`; None for the default.
 
     Raises:
-      ValueError: for a model with uncounted products.
+      ValueError: for what are no variables, or a model with uncounted products.
     """
     shapes = model_shapes(model, image_shape)
-    scores = masks.scores(variables["params"]) if shapes.neurons else {}
+    scores = masks.scores(params_of(variables)) if shapes.neurons else {}
     active = {name: np.asarray(score) > 0 for name, score in scores.items()}
     needed = needed_steps(model, variables, image_shape, active)
     return EnergyReport(shapes, counts, active, examples, accounting or Accounting(), needed)
@@ -217,7 +218,8 @@ def report_from_counts(model, variables, counts, examples, image_shape, accounti
 def needed_steps(model, variables, image_shape, active):
     """Returns {layer name: bool [T]}, the steps at which the deployed program computes products.
 
-    Nothing for a model that is of no family, or whose layers use all their steps.
+    Nothing for a model that is of no family, whose layers use all their steps, or that cannot be
+    deployed for want of a `layers.Head`.
 
     Args:
       model: a Linen module.
@@ -231,6 +233,8 @@ def needed_steps(model, variables, image_shape, active):
     variables = {key: variables[key] for key in ("params", "batch_stats") if key in variables}
     variables = jax.tree.map(np.asarray, jax.device_get(variables))
     tracer = planning.trace(model, variables, tuple(image_shape))
+    if not planning.has_readout(tracer):  # it cannot be deployed
+        return {}
     effects, T = planning.effects(tracer, active, model.config.time_steps), model.config.time_steps
     return {
         node.path: np.isin(np.arange(T), effects.computed(number))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from snnvit_jax.common.pixels import normalised
+from snnvit_jax.common.variables import params_of
 from snnvit_jax.layers import Head
 from snnvit_jax.layers.head import token_mean
 from snnvit_jax.models import family_of
@@ -35,9 +36,10 @@ def running_logits(model, variables, images):
       [T, B, K] float32.
 
     Raises:
-      ValueError: for a module of no known family, or neurons that are not causal: what they emit
-        now depends on later steps.
+      ValueError: for what are no variables, a module of no known family or without a
+        `layers.Head`, or neurons that are not causal: what they emit now depends on later steps.
     """
+    params_of(variables)
     family_of(model)  # that of a known family, or an error that says so
     neuron = model.config.neuron
     if not neuron.causal:
@@ -54,6 +56,11 @@ def running_logits(model, variables, images):
 
     with nn.intercept_methods(see_head):
         model.apply(variables, images)
+    if not found:
+        raise ValueError(
+            f"no early exit of {type(model).__name__}: it calls no layers.Head, which takes the "
+            "mean over the time steps; make that its classifier"
+        )
     return found[0]
 
 

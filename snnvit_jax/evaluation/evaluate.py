@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from snnvit_jax import energy
-from snnvit_jax.common.variables import check_finite
+from snnvit_jax.common.variables import check_finite, params_of
 from snnvit_jax.data import loader
 from snnvit_jax.distributed.sharding import shard_batch, to_host
 from snnvit_jax.evaluation import metrics
@@ -91,9 +91,11 @@ def evaluate(
       An `Evaluation`, or None if it was stopped.
 
     Raises:
-      ValueError: naming a weight that is not finite, or a split of which no example is there.
+      ValueError: for what are no variables, naming a weight that is not finite, or a split of which
+        no example is there.
     """
     on_host = to_host(variables, mesh)
+    params_of(on_host)
     check_finite(on_host)
     if not len(source):
         raise ValueError(f"{source.split!r} holds no examples to evaluate")

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from snnvit_jax.common.variables import RATES
 from snnvit_jax.layers.normalisation import planned_affine
 
 RATE_MOMENTUM = 0.999  # of running firing rates (Shi et al., CVPR 2024)
@@ -92,11 +93,17 @@ def update_firing_rate(module, name, spikes, axis, train):
 
     Args:
       module: the bound Linen module that owns it.
-      name: of the statistic.
+      name: of the statistic, "firing_rate" or "firing_rate_NAME": by its beginning whoever takes
+        weights knows that no value of it may be negative.
       spikes: `Signal` [B, T, ...], kept.
       axis: of the heads.
       train: whether the batch counts.
+
+    Raises:
+      ValueError: for a name that begins otherwise.
     """
+    if not name.startswith(RATES):
+        raise ValueError(f"{name=} of a running firing rate must begin with {RATES!r}")
     if spikes.plan:
         return None
     heads = spikes.shape[axis]

@@ -1,6 +1,6 @@
 """Families of spiking vision transformers: the registry, and one folder for each of them.
 
-Imports `common`, `layers`, `neurons`, `signals` and `time_steps`.
+Imports `common`, `layers`, `neurons`, `signals`, `time_steps` and `xla`.
 """
 
 from snnvit_jax.models import (

@@ -57,6 +57,7 @@ class Family:
         devices, ("model", None) its inputs, ("model",) a bias. What no pattern is found in stays
         whole; without rules the family cannot be divided so.
       divided: names of the settings that must be divisible by the devices along that axis.
+      head: name of the `layers.Head` in `module`, which starts anew for other classes.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Family:
     note: Callable = lambda model: ""
     tensor_rules: tuple = ()
     divided: tuple[str, ...] = ()
+    head: str = "head"
 
     @property
     def settings(self):
@@ -127,6 +129,8 @@ def check_family(family):
     name, config, module = family.name, family.config, family.module
     if not (isinstance(name, str) and name):
         raise ValueError(f"name={name!r} of a family must be a text that is not empty")
+    if not (isinstance(family.head, str) and family.head):
+        raise ValueError(f"{name!r}: head={family.head!r} must be the name of its layers.Head")
     if not (isinstance(module, type) and issubclass(module, nn.Module)):
         raise ValueError(f"{name!r}: module={module!r} must be a Linen module class")
     if not (isinstance(config, type) and dataclasses.is_dataclass(config)):

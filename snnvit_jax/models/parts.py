@@ -1,7 +1,5 @@
 """What the models of all families do alike."""
 
-import numbers
-
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -71,9 +69,7 @@ def check_whole_numbers(config, names):
       names: of the settings.
     """
     for name in names:
-        value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-            raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+        values.whole(1).check(name, getattr(config, name))
 
 
 def check_positive(config, names):
@@ -84,10 +80,7 @@ def check_positive(config, names):
       names: of the settings.
     """
     for name in names:
-        value = getattr(config, name)
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not (number and 0 < value < np.inf):
-            raise ValueError(f"{name}={value!r} must be a number above 0")
+        values.number(above=0).check(name, getattr(config, name))
 
 
 def check_image_size(config, stride):

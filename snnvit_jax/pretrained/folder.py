@@ -17,7 +17,7 @@ import numpy as np
 from flax import traverse_util
 
 from snnvit_jax.common import files, tensors
-from snnvit_jax.common.variables import check_finite, check_floating
+from snnvit_jax.common.variables import check_finite, check_floating, params_of
 from snnvit_jax.models import create_model, variable_shapes
 from snnvit_jax.pretrained import card, description
 
@@ -98,8 +98,10 @@ def packed(variables):
       variables: {"params", "batch_stats"} on the host.
 
     Raises:
-      ValueError: naming a weight that is not finite, also as it is stored.
+      ValueError: for what are no variables, or naming a weight that is not finite, also as it is
+        stored.
     """
+    params_of(variables)
     flat = traverse_util.flatten_dict(dict(variables), sep="/")
     stored = {name: _stored(np.asarray(leaf)) for name, leaf in flat.items()}
     check_finite(stored, f"the weights, some of them as {np.dtype(_STORED)},")

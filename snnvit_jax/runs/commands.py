@@ -3,9 +3,9 @@
 import sys
 
 from snnvit_jax import distributed
+from snnvit_jax.models.flops import model_flops
 from snnvit_jax.report import comparison, predictions
 from snnvit_jax.runs import comparing, networks, predicting, restart
-from snnvit_jax.xla.flops import model_flops
 
 TABLE, JSON = "table", "json"
 

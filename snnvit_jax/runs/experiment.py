@@ -207,8 +207,9 @@ class Experiment:
         if self.procedure.distillation is None:
             return None
         path = self.teacher
-        teacher = teachers.load(path, self.model.config.num_classes)
-        wanted = variable_shapes(self.procedure.distillation.model, self.image_shape)
+        model = self.procedure.distillation.model
+        teacher = teachers.load(path, self.model.config.num_classes, family_of(model).head)
+        wanted = variable_shapes(model, self.image_shape)
         teachers.check_shapes(path, teacher, wanted, self.image_shape)
         return replicate(jax.device_get(teacher), self.mesh)
 

@@ -11,7 +11,7 @@ from snnvit_jax import pretrained
 from snnvit_jax.checkpoints.checkpoints import load_variables
 from snnvit_jax.common import files, tensors
 from snnvit_jax.common.paths import expanded
-from snnvit_jax.common.variables import check_finite, unflatten
+from snnvit_jax.common.variables import check_finite, params_of, unflatten
 from snnvit_jax.models import create_model, family_of
 from snnvit_jax.runs.config import family_settings
 from snnvit_jax.runs.workdir import Workdir
@@ -87,10 +87,10 @@ def _load(path, model, initial):
         loaded = pretrained.load_pretrained(network)
         what = f"network of {loaded.about['model']['name']!r}"
         _check_bound(path, what, loaded.model, model)
-        return fit(loaded.variables, initial)
+        return fit(loaded.variables, initial, family_of(model).head)
     path, key = _file_and_key(path)
     if path.is_dir():
-        return fit(_from_workdir(path, model), initial)
+        return fit(_from_workdir(path, model), initial, family_of(model).head)
     if path.suffix == ".safetensors":
         return _from_names(
             tensors.unpack(path.read_bytes(), f"init_from={str(path)!r}"), model, initial
@@ -148,7 +148,11 @@ def save(path, variables, class_names=None):
       path: file to write.
       variables: {"params", "batch_stats"} on the host.
       class_names: of the classes that they are for, in order; None leaves them out.
+
+    Raises:
+      ValueError: for what are no variables.
     """
+    params_of(variables)
     flat = traverse_util.flatten_dict(variables, sep="/")
     about = None if class_names is None else {"classes": json.dumps(list(class_names))}
     files.write_bytes(path, tensors.pack(flat, about))
@@ -179,17 +183,19 @@ def _check_bound(path, what, trained, model):
 
 def _from_names(tensors, model, initial):
     """Variables from a flat dictionary in this library's or in the authors' names."""
+    head = family_of(model).head
     if any(name.startswith("params/") for name in tensors):
-        return fit(unflatten(tensors), initial)
+        return fit(unflatten(tensors), initial, head)
     tensors = unwrap(tensors)
-    return fit(convert.from_torch(model, _with_head_of(tensors, initial)), initial)
+    tensors = _with_head_of(tensors, initial, model)
+    return fit(convert.from_torch(model, tensors), initial, head)
 
 
-def _with_head_of(tensors, initial):
+def _with_head_of(tensors, initial, model):
     """Replaces a head for other classes, in PyTorch's layout."""
-    name = head_of(initial["params"])
-    head = initial["params"][name]
-    leaves = {"weight": head["kernel"].T} | {k: x for k, x in head.items() if k == "bias"}
-    new = {f"{name}.{leaf}": x for leaf, x in leaves.items()}
+    name = family_of(model).head
+    head = head_of(initial["params"], name)
+    leaves = {**head, "kernel": head["kernel"].T}
+    new = {convert.torch_name(model, ("params", name, leaf)): x for leaf, x in leaves.items()}
     fits = all(n in tensors and np.shape(tensors[n]) == x.shape for n, x in new.items())
     return tensors if fits else tensors | new

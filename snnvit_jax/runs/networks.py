@@ -13,6 +13,7 @@ from snnvit_jax.common.paths import expanded
 from snnvit_jax.data import inputs
 from snnvit_jax.data.sources import EVENT_SETS
 from snnvit_jax.deployment import deploy, load_deployed
+from snnvit_jax.models import family_of
 from snnvit_jax.models.parts import image_channels
 from snnvit_jax.runs import classes, initial
 from snnvit_jax.runs.experiment import model_of
@@ -62,7 +63,8 @@ def open_run(path):
     if config is None:
         raise ValueError(f"the folder {path} holds no run: there is no config.json in it")
     variables = load_variables(folder.checkpoints)
-    count = variables["params"][head_of(variables["params"])]["kernel"].shape[-1]
+    head = head_of(variables["params"], family_of(config.model.name).head)
+    count = head["kernel"].shape[-1]
     model = model_of(config.model, count, config.data.image_size)
     return deploy_run(config, model, variables, classes.read(folder))
 

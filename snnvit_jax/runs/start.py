@@ -13,6 +13,7 @@ import safetensors
 from snnvit_jax import pretrained
 from snnvit_jax.checkpoints.checkpoints import finished_checkpoints
 from snnvit_jax.common.paths import expanded
+from snnvit_jax.models import family_of
 from snnvit_jax.runs import classes as classes_lib
 from snnvit_jax.runs import initial
 from snnvit_jax.runs.workdir import Workdir
@@ -43,8 +44,8 @@ def load(path, model, own, class_names):
     """
     variables = initial.load(path, model, own)
     known = classes_of(path)
-    name = head_of(own["params"])
-    head, new_head = (v["params"][name] for v in (variables, own))
+    name = family_of(model).head
+    head, new_head = (head_of(v["params"], name) for v in (variables, own))
     told = _KEPT
     if known is not None and known != tuple(class_names):
         told = classes_lib.difference(known, class_names, ("there", "here"))

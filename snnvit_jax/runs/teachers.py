@@ -86,12 +86,13 @@ def read_config(path, data, class_names=None):
     return config
 
 
-def load(path, num_classes):
+def load(path, num_classes, head="head"):
     """Returns the variables of a teacher, {"params", "batch_stats"}, from its newest checkpoint.
 
     Args:
       path: a run's folder, the copy that another keeps of it, or the folder of a trained network.
       num_classes: of the student.
+      head: name of the teacher's head, `Family.head`.
 
     Raises:
       ValueError: if it holds no checkpoint, none that can be read, one for other classes, or
@@ -103,7 +104,7 @@ def load(path, num_classes):
         variables = traverse_util.unflatten_dict(variables, sep="/")
     else:
         variables = opening.variables_of(folder)
-    classes = variables["params"][head_of(variables["params"])]["kernel"].shape[-1]
+    classes = head_of(variables["params"], head)["kernel"].shape[-1]
     if classes != num_classes:
         raise ValueError(
             f"distillation.teacher={str(path)!r} tells {classes} classes apart, this training "

@@ -15,7 +15,7 @@ from snnvit_jax.data.loader import ON_DAMAGED
 from snnvit_jax.data.sources.events import settings
 from snnvit_jax.distributed import sharding
 from snnvit_jax.neurons.without_spikes import MOST_LEVELS
-from snnvit_jax.training import distillation, mixing, nonfinite, objective, step
+from snnvit_jax.training import distillation, mixing, nonfinite, objective, optimizer, step
 
 # What a run continued with more epochs does with its schedule.
 EXTEND = ("final_rate", "restart_schedule", "stretch_schedule")
@@ -111,13 +111,13 @@ RULES = {
     "mixing.off_epoch": optional(number(0)),
     "distillation.teacher": optional(text()),
     **{f"distillation.{key}": rule for key, rule in distillation.RULES.items()},
-    "optimizer.name": one_of(("adamw", "lamb")),
+    "optimizer.name": one_of(optimizer.OPTIMIZERS),
     "optimizer.learning_rate": number(1e-12),
     "optimizer.min_learning_rate": number(0),
     "optimizer.warmup_learning_rate": number(0),
     "optimizer.warmup": number(0, 1),
     "optimizer.warmup_epochs": optional(number(0)),
-    "optimizer.schedule": one_of(("cosine", "epoch_cosine")),
+    "optimizer.schedule": one_of(optimizer.SCHEDULES),
     "optimizer.cooldown": number(0, 1),
     "optimizer.cooldown_epochs": optional(number(0)),
     "optimizer.weight_decay": number(0),

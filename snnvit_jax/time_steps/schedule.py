@@ -10,6 +10,7 @@ import numpy as np
 from flax import traverse_util
 
 from snnvit_jax.common import files, values
+from snnvit_jax.common.variables import params_of
 from snnvit_jax.time_steps import masks
 
 
@@ -56,10 +57,10 @@ class TimeStepSchedule:
             None keeps the order of the parameter tree, which `jax.jit` sorts by name.
 
         Raises:
-          ValueError: for parameters without scores, no names, or a name that no layer with a score
-            has.
+          ValueError: for what are no variables, parameters without scores, no names, or a name that
+            no layer with a score has.
         """
-        scores = masks.scores(variables["params"])
+        scores = masks.scores(params_of(variables))
         names = list(scores if names is None else names)
         if unknown := [name for name in names if name not in scores]:
             raise ValueError(f"no layer {unknown[0]!r} with scores; there are {', '.join(scores)}")
@@ -144,15 +145,16 @@ def with_schedule(variables, schedule):
       schedule: a `TimeStepSchedule` for the same layers and the same T.
 
     Raises:
-      ValueError: for anything else than a schedule, naming the layers that only one of them has,
-        or the numbers of time steps.
+      ValueError: for what are no variables, anything else than a schedule, naming the layers that
+        only one of them has, or the numbers of time steps.
     """
     if not isinstance(schedule, TimeStepSchedule):
         raise ValueError(
             f"schedule must be a TimeStepSchedule, got {type(schedule).__name__}: "
             "TimeStepSchedule(MASKS) makes one, TimeStepSchedule.load(PATH) reads one"
         )
-    old = masks.scores(variables["params"])
+    params = params_of(variables)
+    old = masks.scores(params)
     if old.keys() != schedule.masks.keys():
         raise ValueError(
             "the schedule is for another model: "
@@ -168,7 +170,7 @@ def with_schedule(variables, schedule):
         )
     start = masks.INITIAL_SCORE
     new = {name: np.where(schedule.masks[name], start, -start).astype(np.float32) for name in old}
-    return {**variables, "params": masks.replace_scores(variables["params"], new)}
+    return {**variables, "params": masks.replace_scores(params, new)}
 
 
 def with_time_steps(variables, time_steps):
@@ -189,14 +191,15 @@ def with_time_steps(variables, time_steps):
       The variables with scores of [time_steps], in their own type.
 
     Raises:
-      ValueError: for another number, parameters without scores, or neurons whose other parameters
-        are of a number of time steps.
+      ValueError: for another number, what are no variables, parameters without scores, or neurons
+        whose other parameters are of a number of time steps.
     """
     masks.check_time_steps(time_steps)
-    _check_no_other_depends_on_time_steps(variables["params"], time_steps)
-    old = {name: np.asarray(score) for name, score in masks.scores(variables["params"]).items()}
+    params = params_of(variables)
+    _check_no_other_depends_on_time_steps(params, time_steps)
+    old = {name: np.asarray(score) for name, score in masks.scores(params).items()}
     new = _resized(old, time_steps, masks.INITIAL_SCORE, lambda score: np.any(score > 0))
-    return {**variables, "params": masks.replace_scores(variables["params"], new)}
+    return {**variables, "params": masks.replace_scores(params, new)}
 
 
 def _check_no_other_depends_on_time_steps(params, time_steps):
@@ -217,7 +220,7 @@ def check_time_steps_of(variables, time_steps):
       variables: {"params": ..., ...} of a model; without scores there is nothing to check.
       time_steps: T of the model that is to take them.
     """
-    flat = traverse_util.flatten_dict(dict(variables["params"]))
+    flat = traverse_util.flatten_dict(dict(params_of(variables)))
     found = {np.shape(leaf) for path, leaf in flat.items() if path[-1] == masks.SCORE}
     for shape in sorted(found - {(time_steps,)}):
         T = shape[0] if len(shape) == 1 else shape

@@ -11,6 +11,8 @@ from snnvit_jax.time_steps import masks
 from snnvit_jax.training.lengths import described, in_epochs
 
 _ADAM = 1  # its place in the chain
+_EPSILON = {"adamw": 1e-8, "lamb": 1e-6}  # below the fraction of Adam's averages
+OPTIMIZERS = tuple(_EPSILON)
 
 
 def learning_rate_schedule(settings, epochs, steps_per_epoch, start_step=0):
@@ -35,8 +37,7 @@ def learning_rate_schedule(settings, epochs, steps_per_epoch, start_step=0):
             f"optimizer.{described(settings, 'warmup', epochs)} must be fewer than {epochs=} "
             f"without optimizer.{described(settings, 'cooldown', epochs)}"
         )
-    create = {"cosine": _step_cosine, "epoch_cosine": _epoch_cosine}[settings.schedule]
-    rate = create(settings, warmup, epochs - cooldown, steps_per_epoch)
+    rate = _SCHEDULES[settings.schedule](settings, warmup, epochs - cooldown, steps_per_epoch)
     return (lambda step: rate(jnp.maximum(step - start_step, 0))) if start_step else rate
 
 
@@ -54,6 +55,10 @@ def _step_cosine(settings, warmup, cosine_epochs, steps_per_epoch):
 
 def _epoch_cosine(settings, warmup, cosine_epochs, steps_per_epoch):
     return lambda step: epoch_cosine(step // steps_per_epoch, warmup, cosine_epochs, settings)
+
+
+_SCHEDULES = {"cosine": _step_cosine, "epoch_cosine": _epoch_cosine}
+SCHEDULES = tuple(_SCHEDULES)
 
 
 def epoch_cosine(epoch, warmup, cosine_epochs, settings):
@@ -116,12 +121,11 @@ def create_optimizer(settings, learning_rate, trainable="all"):
 
 def _update_direction(settings):
     """The update at a learning rate of -1; what is switched off leaves its place in the chain."""
-    epsilon = {"adamw": 1e-8, "lamb": 1e-6}[settings.name]
     clip, is_lamb = settings.clip_norm, settings.name == "lamb"
     # `identity` has the same empty state as what it stands for.
     return optax.chain(
         optax.identity() if clip is None else optax.clip_by_global_norm(clip),
-        optax.scale_by_adam(eps=epsilon),
+        optax.scale_by_adam(eps=_EPSILON[settings.name]),
         optax.add_decayed_weights(settings.weight_decay, mask=_is_decayed),
         _by_trust_ratio(settings.trust_clip) if is_lamb else optax.identity(),
     )

@@ -18,6 +18,7 @@ import optax
 
 from snnvit_jax.common import values
 from snnvit_jax.common.pixels import ERASING_FILLS, Normalization, normalised
+from snnvit_jax.common.variables import params_of
 from snnvit_jax.distributed.sharding import Placement
 from snnvit_jax.layers.head import STEP_LOGITS
 from snnvit_jax.time_steps import masks
@@ -133,14 +134,18 @@ def state_from_variables(procedure, variables):
     Args:
       procedure: a `Procedure`.
       variables: {"params", "batch_stats"} of its model.
+
+    Raises:
+      ValueError: for what are no variables.
     """
+    params = params_of(variables)
     objective = procedure.objective
     start = objective.time_step_penalty if objective.target_time_steps is None else 0
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
+        params=params,
         batch_stats=variables["batch_stats"],
-        opt_state=procedure.optimizer.init(variables["params"]),
+        opt_state=procedure.optimizer.init(params),
         penalty_weight=jnp.float32(start),
         skipped=jnp.zeros((), jnp.int32),
         # A copy: the buffers of a state are donated, each only once.

@@ -10,22 +10,29 @@ from snnvit_jax.common.variables import check_floating
 from snnvit_jax.time_steps import masks
 from snnvit_jax.time_steps.schedule import with_time_steps
 
-HEADS = ("head", "classifier")  # what authors call the linear map that gives the logits
 _SHOWN = 4  # names in an error
 _ADVICE = "set config.model as it was when they were trained (name, embed_dim, depth, ...)"
-_OF_HEADS = tuple(f"params/{name}/" for name in HEADS)
 
 
-def head_of(params):
-    """Returns the name of the linear map that gives a model's logits.
+def head_of(params, name):
+    """Returns the parameters of the linear map that gives a model's logits.
 
     Args:
       params: of the model.
+      name: of that map, `Family.head`.
+
+    Raises:
+      ValueError: if it has another name.
     """
-    return next((name for name in HEADS if name in params), HEADS[0])
+    if name not in params:
+        raise ValueError(
+            f"there is no {name!r} among the model's parameters ({', '.join(sorted(params))}), "
+            "which the record of its family names as the classifier: give Family(head=NAME)"
+        )
+    return params[name]
 
 
-def fit(variables, initial):
+def fit(variables, initial, head):
     """Returns variables for a model from those of one that may be of another task.
 
     A head for other classes is replaced by the initial one. Scores for another number of time steps
@@ -36,19 +43,22 @@ def fit(variables, initial):
     Args:
       variables: {"params", "batch_stats"} of a model.
       initial: the same of the model wanted.
+      head: name of the head of both, `Family.head`.
 
     Returns:
       {"params", "batch_stats"} in the types of `initial`.
 
     Raises:
       ValueError: naming the first variables that are missing, unexpected or of another shape and
-        how many there are, or one that does not hold floating-point numbers.
+        how many there are, or one that does not hold floating-point numbers; if there is no head of
+        that name.
     """
+    head_of(initial["params"], head)
     given, wanted = (
         traverse_util.flatten_dict(dict(v), sep="/")
         for v in (_resized(variables, initial), initial)
     )
-    given |= _replaced(given, wanted)
+    given |= _replaced(given, wanted, head)
     missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
     if missing or unexpected:
         raise ValueError(
@@ -84,12 +94,12 @@ def _score_shapes(variables):
     return {np.shape(leaf) for path, leaf in flat.items() if path[-1] == masks.SCORE}
 
 
-def _replaced(given, wanted):
+def _replaced(given, wanted, head):
     """{name: initial value} of what starts anew: another head, scores and constants not given."""
     new = {
         name: leaf
         for name, leaf in wanted.items()
-        if (name.startswith(_OF_HEADS) and np.shape(given.get(name)) != leaf.shape)
+        if (name.startswith(f"params/{head}/") and np.shape(given.get(name)) != leaf.shape)
         or (name.endswith("/" + masks.SCORE) and name not in given)
     }
     constants = ["/".join(path) for path in learned_constants(name.split("/") for name in wanted)]

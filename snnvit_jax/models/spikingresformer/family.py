@@ -56,4 +56,5 @@ FAMILY = Family(
     torch_name=torch_name,
     tensor_rules=TENSOR_RULES,
     divided=("hidden_groups",),
+    head="classifier",
 )
