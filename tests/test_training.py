@@ -85,6 +85,20 @@ def test_scores_move_only_in_their_phase(tiny, start, freeze, moving):
         np.testing.assert_array_equal(settled["head"]["kernel"], new["head"]["kernel"])
 
 
+def test_scores_that_may_not_move_are_in_no_norm(tiny):
+    def norms(freeze, penalty):
+        objective = Objective(freeze_step=freeze, time_step_penalty=penalty)
+        procedure = training.Procedure(tiny.model, optax.sgd(1.0), objective)
+        state = make_state(tiny, procedure).replace(penalty_weight=jnp.float32(penalty))
+        batch = {"image": tiny.images, "label": LABELS}
+        seen = metrics.means(training.train_step(state, batch, procedure=procedure)[1])
+        return float(seen["gradient_norm"]), float(seen["update_norm"])
+
+    free = norms(freeze=0, penalty=0.0)
+    np.testing.assert_allclose(norms(freeze=0, penalty=1e3), free, rtol=1e-5)
+    assert min(norms(freeze=None, penalty=1e3)) > 2 * max(free)
+
+
 @pytest.mark.parametrize("target", [1.0, 2.5])
 def test_the_penalty_leads_to_the_target_and_not_below(tiny, target):
     # No weight learns, so that nothing but the penalty moves the scores far.
