@@ -66,6 +66,24 @@ def test_gradients_are_clipped_by_the_norm_of_what_is_trained(settings, trainabl
     np.testing.assert_allclose(mean, 0.1 / np.sqrt(trained), rtol=1e-5)
 
 
+@pytest.mark.parametrize("learn", [True, False])
+def test_scores_that_may_not_move_take_no_part_in_the_norm_of_the_others(settings, learn):
+    settings.clip_norm = 1.0
+    transformation = optimizer.create_optimizer(settings, 0.1)
+    gradients = jax.tree.map(lambda x: 0.05 * jnp.ones_like(x), PARAMS)
+    gradients["block_0"]["q_lif"][masks.SCORE] = jnp.float32([30, 0])
+    state = transformation.init(PARAMS)
+    found = transformation.update(gradients, state, PARAMS, scores_learn=jnp.bool_(learn))
+    means = found[1][1].mu
+    scale = 1 / np.sqrt(30**2 + 15 * 0.05**2) if learn else 1
+    np.testing.assert_allclose(means["head"]["kernel"], 0.1 * 0.05 * scale, rtol=1e-5)
+    # Its averages are ready for the step at which they learn, as if they had been alone.
+    np.testing.assert_allclose(means["block_0"]["q_lif"][masks.SCORE], [0.1, 0], rtol=1e-4)
+    if learn:
+        expected = transformation.update(gradients, state, PARAMS)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 def test_multipliers_go_by_the_first_pattern_that_matches(settings):
     gradients = jax.tree.map(jnp.ones_like, PARAMS)
     plain = updates_of(optimizer.create_optimizer(settings, 0.1), gradients)

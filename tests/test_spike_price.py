@@ -17,6 +17,7 @@ from snnvit_jax.neurons import LIF, create_neuron
 from snnvit_jax.signals import Signal
 from snnvit_jax.time_steps import masks, spike_price
 from snnvit_jax.training.objective import Objective
+from snnvit_jax.xla.rematerialisation import value
 
 
 def passed_on(model, spikes):
@@ -138,6 +139,26 @@ def test_spikes_that_the_head_reads_twice_pay_once():
     assert expected.all()
     np.testing.assert_allclose(added([]), expected, rtol=1e-5)
     np.testing.assert_allclose(added([STEP_LOGITS]), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "scaled",
+    [
+        lambda x: (x * 4.0).values,
+        lambda x: layers.Scale().apply({}, x, jnp.square, jnp.full(5, 2.0)).values,
+        lambda x: x.then(jnp.multiply, jnp.full(5, 4.0)).keep().values,
+        lambda x: x.map(lambda images: images[..., ::-1]).values,
+        lambda x: x.emit(lambda pending: value(pending) * 4.0, price=None).values,
+    ],
+)
+def test_spikes_are_charged_once_whatever_is_made_of_them(scaled):
+    def total(spikes, price):
+        signal = Signal.of(spikes).emit(value, price=price)
+        return jnp.sum(scaled(signal))
+
+    spikes = jnp.ones((1, 2, 5))
+    added = jax.grad(total)(spikes, jnp.float32(0.25)) - jax.grad(total)(spikes, None)
+    np.testing.assert_array_equal(added, 0.25)
 
 
 def test_the_gradient_is_that_of_the_recorded_spikes(tiny, prices):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import snnvit_jax as snn
 from snnvit_jax import energy, evaluation, training
 from snnvit_jax.data import sources
+from snnvit_jax.deployment import planning
 from snnvit_jax.evaluation import metrics
 from snnvit_jax.neurons import recording
 from snnvit_jax.runs import config as config_lib
@@ -82,6 +83,20 @@ def test_scores_move_only_in_their_phase(tiny, start, freeze, moving):
             np.testing.assert_array_equal(score, masks.scores(expected[0])[name])
         # Weights learn whatever the scores do.
         np.testing.assert_array_equal(settled["head"]["kernel"], new["head"]["kernel"])
+
+
+def test_scores_that_may_not_move_are_in_no_norm(tiny):
+    def norms(freeze, penalty):
+        objective = Objective(freeze_step=freeze, time_step_penalty=penalty)
+        procedure = training.Procedure(tiny.model, optax.sgd(1.0), objective)
+        state = make_state(tiny, procedure).replace(penalty_weight=jnp.float32(penalty))
+        batch = {"image": tiny.images, "label": LABELS}
+        seen = metrics.means(training.train_step(state, batch, procedure=procedure)[1])
+        return float(seen["gradient_norm"]), float(seen["update_norm"])
+
+    free = norms(freeze=0, penalty=0.0)
+    np.testing.assert_allclose(norms(freeze=0, penalty=1e3), free, rtol=1e-5)
+    assert min(norms(freeze=None, penalty=1e3)) > 2 * max(free)
 
 
 @pytest.mark.parametrize("target", [1.0, 2.5])
@@ -164,6 +179,10 @@ def test_scores_that_cross_zero_together_cost_only_what_the_budget_allows(tiny):
         assert abs(average - budget) <= 1 / layers, steps
 
 
+def layers_of(tiny):
+    return planning.forward_order(tiny.model, tiny.images.shape[1:])
+
+
 @pytest.mark.parametrize(
     ("place", "where"),
     [
@@ -184,7 +203,7 @@ def test_a_step_that_is_not_finite_is_taken_back_and_named(tiny, adamw, place, w
         state, {"image": images, "label": LABELS}, procedure=procedure
     )
     flags = seen["not_finite"][0] > 0
-    assert nonfinite.describe(flags, state, snn.layer_names(tiny.model)) == where
+    assert nonfinite.describe(flags, state, layers_of(tiny)) == where
     assert (int(state.step), int(state.skipped)) == (1, 1)
     expected = before.replace(step=before.step + 1, skipped=before.skipped + 1)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), expected)
@@ -219,7 +238,7 @@ def test_the_first_layer_in_the_order_of_the_computation_is_named(tiny):
     def described(*bad):
         flags = [any(name.startswith(x) for x in bad) for name in names]
         assert any(flags)
-        return nonfinite.describe(flags, state, snn.layer_names(tiny.model))
+        return nonfinite.describe(flags, state, layers_of(tiny))
 
     # Alphabetical order would name the block before the patch embedding.
     assert "of patch_embed/rpe_bn" in described("0", "1/block_0", "1/patch_embed/rpe_bn")

@@ -14,6 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from snnvit_jax.deployment.folding import as_factor, computed_now, node_factor
+from snnvit_jax.models import variable_shapes
 from snnvit_jax.signals import Plan, Signal, Tracer
 
 
@@ -70,6 +71,28 @@ def trace(model, variables, image_shape):
     Raises:
       ValueError: if two layers have the same name, which a plan could not tell apart.
     """
+    tracer = _traced(model, variables, image_shape)
+    names = [node.path for node in tracer.nodes if node.path]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"layers {twice} are called more than once in a forward pass")
+    return tracer
+
+
+def forward_order(model, image_shape):
+    """Returns the names of a model's layers, spiking or not, as a forward pass comes to them.
+
+    Args:
+      model: from `create_model`.
+      image_shape: (H, W, C) of an image, or (T, H, W, C) of a recording.
+    """
+    shapes = variable_shapes(model, image_shape)
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    nodes = _traced(model, variables, image_shape).nodes
+    return list(dict.fromkeys(node.path for node in nodes if node.path))
+
+
+def _traced(model, variables, image_shape):
     tracer, T = Tracer(), model.config.time_steps
     shape = (1, *image_shape) if len(image_shape) == 4 else (1, 1, *image_shape)
     static = None if len(image_shape) == 4 else T
@@ -78,10 +101,6 @@ def trace(model, variables, image_shape):
         model.apply(variables, Signal.of(images.astype(model.config.dtype), static, tracer=tracer))
 
     jax.eval_shape(forward, jax.ShapeDtypeStruct(shape, jnp.float32))
-    names = [node.path for node in tracer.nodes if node.path]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"layers {twice} are called more than once in a forward pass")
     return tracer
 
 

@@ -13,9 +13,10 @@ from snnvit_jax.checkpoints.checkpoints import Checkpoints, add_measured, restor
 from snnvit_jax.common import files
 from snnvit_jax.common.hints import AGAINST_SILENCE
 from snnvit_jax.data import loader
+from snnvit_jax.deployment import planning
 from snnvit_jax.distributed import CommonStop, is_writer, same_for_all
 from snnvit_jax.distributed.sharding import shard_batch, to_host
-from snnvit_jax.models import describe, layer_names, variable_shapes
+from snnvit_jax.models import describe, variable_shapes
 from snnvit_jax.runs import classes, continuing, memory, networks, results, start, teachers
 from snnvit_jax.runs.clock import StepClock
 from snnvit_jax.runs.experiment import build, learning_rate
@@ -435,8 +436,8 @@ class Run:
     def _tell_failed(self, step, flags, log):
         """Names a step whose numbers were not finite; stops unless such steps are skipped."""
         experiment = self.experiment
-        names = layer_names(experiment.model, experiment.image_shape[-1])
-        where = nonfinite.describe(flags, self.state, names)
+        layers = planning.forward_order(experiment.model, experiment.image_shape)
+        where = nonfinite.describe(flags, self.state, layers)
         examples = ", ".join(map(str, experiment.examples_of(step)))
         text = f"in step {step}, not finite: {where}; training examples of its batch: {examples}"
         if experiment.config.on_nonfinite == "stop":

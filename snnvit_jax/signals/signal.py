@@ -119,12 +119,14 @@ class Signal(flax.struct.PyTreeNode):
     def then(self, function, *operands):
         """Returns the signal of a function of the values that is cheap to compute again.
 
+        What the values cost is charged on them, not on what the function makes of them.
+
         Args:
           function: pure, (values [B, K, ...], *operands) -> [B, K, ...]; may not close over
             anything traced.
           *operands: arrays.
         """
-        return self.replace(pending=deferred(function, self.pending, *operands))
+        return self.replace(pending=deferred(function, self._charged, *operands), price=None)
 
     def biased(self, bias):
         """Returns the signal with a bias added.
@@ -155,15 +157,17 @@ class Signal(flax.struct.PyTreeNode):
     def map(self, function):
         """Returns the signal of a function of images that moves or selects values: pool, reshape.
 
+        A price stays one of each value: that of spikes is charged on what is left of them.
+
         Args:
           function: pure, [N, ..., C] -> [N, ..., C], that leaves a channel's constant as it is.
         """
         run = getattr(self.pending, "func", None)
         if kernels.steps_apart() and hasattr(run, "followed_by"):
             pending = Partial(run.followed_by(function), *self.pending.args)
-            result = self.replace(pending=pending)
         else:
-            result = self.then(OfImages(function))
+            pending = deferred(OfImages(function), self.pending)
+        result = self.replace(pending=pending)
         return result.trace("map", (), (self,), function=OfImages(function))
 
     def tokens(self):
@@ -186,7 +190,7 @@ class Signal(flax.struct.PyTreeNode):
           *operands: pytrees of arrays.
           price: of each value, or None.
         """
-        pending = Partial(run, self.pending, *operands)
+        pending = Partial(run, self._charged, *operands)
         return self.replace(pending=pending, static=False, price=price)
 
     def __add__(self, other):
@@ -228,7 +232,7 @@ class Signal(flax.struct.PyTreeNode):
             values = self.values[:, : len(kept)]
         else:
             values = self.values[:, [self.steps.index(t) for t in kept]]
-        return self.replace(pending=values, static=False, steps=kept)
+        return self.replace(pending=values, price=None, static=False, steps=kept)
 
     def wanted(self, path):
         """Returns the signal at the steps at which a layer reads it; whole without a plan.

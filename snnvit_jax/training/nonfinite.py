@@ -4,8 +4,6 @@ Spikes hide what goes wrong: a membrane potential that is not a number never rea
 so the loss may look sound. The running statistics of the normalisations show it.
 """
 
-import re
-
 import jax
 import jax.numpy as jnp
 
@@ -41,30 +39,30 @@ def any_flag(flags):
     return jnp.vdot(ones, ones) > 0
 
 
-def describe(flags, state, layer_names):
+def describe(flags, state, layers):
     """Says in a few words where a step's numbers were not finite.
 
     Args:
       flags: bool [P] from `leaf_flags`.
       state: a `TrainState`, for the names of its arrays.
-      layer_names: of the LIF layers, in the order of the computation.
+      layers: names of all layers, spiking or not, in the order of the computation.
 
     Returns:
       The first layer whose activations are not finite; or, if they all are, the layer at which the
       gradient, on its way back from the loss, stopped being finite.
     """
     paths, _ = jax.tree_util.tree_flatten_with_path((state.params, state.batch_stats))
-    flagged = [path for (path, _), flag in zip(paths, flags, strict=True) if flag]
-    order = {_place(name): i for i, name in enumerate(layer_names)}
     found = {0: [], 1: []}  # gradients, statistics
-    for which, *path in flagged:
-        layer = "/".join(key.key for key in path[:-1])
-        found[which.idx].append((order.get(_place(layer), len(order)), layer))
+    for ((which, *path), _), flag in zip(paths, flags, strict=True):
+        if flag:
+            layer = "/".join(key.key for key in path[:-1])
+            found[which.idx].append((_position(layer, layers), layer))
     if found[1]:
         return f"the activations of {min(found[1])[1]} and whatever follows from them"
     return f"the gradient from {max(found[0])[1]} backwards"
 
 
-def _place(name):
-    """What a layer's linear map, normalisation and neurons have in common: fc1_bn -> fc1."""
-    return re.sub(r"_(linear|conv|bn|lif)", "", name)
+def _position(layer, layers):
+    """Where a layer comes, or the first of those that it is made of; a layer not known is last."""
+    inside = (i for i, name in enumerate(layers) if f"{name}/".startswith(f"{layer}/"))
+    return next(inside, len(layers))

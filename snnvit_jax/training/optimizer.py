@@ -90,7 +90,10 @@ def create_optimizer(settings, learning_rate, trainable="all"):
     The structure of its state is the same for all settings, so that a run can be continued with
     others. The state holds no clock for the learning rate, which `update` takes from its argument
     `step`, the number of training steps done; without it, the updates made count. (The count in the
-    state is that of Adam's averages, which a step taken back does not enter.)
+    state is that of Adam's averages, which a step taken back does not enter.) Nor does it depend on
+    when the scores learn: while the argument `scores_learn` is false, their gradient takes no part
+    in the norm that the others are clipped by. It enters their own averages, clipped by its own
+    norm: without them their first updates would be several times too large.
 
     Args:
       settings: `config.optimizer`; `multipliers` scale the updates of parameters whose name
@@ -103,14 +106,14 @@ def create_optimizer(settings, learning_rate, trainable="all"):
     """
     rate_at = learning_rate if callable(learning_rate) else optax.constant_schedule(learning_rate)
     factor_of = _update_factors(settings, trainable)
-    direction = _update_direction(settings)
+    direction = optax.with_extra_args_support(_update_direction(settings))
 
-    def update(gradients, state, params=None, *, step=None, **_):
+    def update(gradients, state, params=None, *, step=None, scores_learn=True, **_):
         step = state[_ADAM].count if step is None else step
         moved = jax.tree_util.tree_map_with_path(  # what stays takes no part in the norm
             lambda path, g: _scaled(g, float(bool(factor_of(path)))), gradients
         )
-        updates, state = direction.update(moved, state, params)
+        updates, state = direction.update(moved, state, params, scores_learn=scores_learn)
         rate = rate_at(step)
         return jax.tree_util.tree_map_with_path(
             lambda path, u: _scaled(-rate * u, factor_of(path)), updates
@@ -124,11 +127,29 @@ def _update_direction(settings):
     clip, is_lamb = settings.clip_norm, settings.name == "lamb"
     # `identity` has the same empty state as what it stands for.
     return optax.chain(
-        optax.identity() if clip is None else optax.clip_by_global_norm(clip),
+        optax.identity() if clip is None else _by_global_norm(clip),
         optax.scale_by_adam(eps=_EPSILON[settings.name]),
         optax.add_decayed_weights(settings.weight_decay, mask=_is_decayed),
         _by_trust_ratio(settings.trust_clip) if is_lamb else optax.identity(),
     )
+
+
+def _by_global_norm(limit):
+    """Clips what learns by its norm; scores that do not learn at present, by their own."""
+    clip = optax.clip_by_global_norm(limit)
+
+    def update(gradients, state, params=None, *, scores_learn=True, **_):
+        if scores_learn is True:
+            return clip.update(gradients, state)
+        scores = masks.scores(gradients)
+        alone, _ = clip.update(scores, state)
+        still = {name: jnp.where(scores_learn, score, 0) for name, score in scores.items()}
+        clipped, state = clip.update(masks.replace_scores(gradients, still), state)
+        together = masks.scores(clipped)
+        new = {name: jnp.where(scores_learn, together[name], alone[name]) for name in scores}
+        return masks.replace_scores(clipped, new), state
+
+    return optax.GradientTransformationExtraArgs(clip.init, update)
 
 
 def _by_trust_ratio(clip):

@@ -73,8 +73,8 @@ class Procedure:
 
     Attributes:
       model: a Linen module from `create_model`.
-      optimizer: an optax transformation; one that takes `step` as an extra argument is given the
-        training steps done.
+      optimizer: an optax transformation; one that takes extra arguments is given `step`, the
+        training steps done, and `scores_learn`, whether the update of the scores will be kept.
       objective: what is minimised.
       normalization: of images that come as whole numbers; None if they come normalised.
       erasing_fill: see `erasing.erase`.
@@ -241,11 +241,12 @@ def train_step(state, batch, teacher=None, *, procedure):
     flags = nonfinite.leaf_flags(squares, batch_stats, together)
     metrics["not_finite"] = (flags.astype(jnp.float32), 1.0)
     # One clock: the learning rate is that of `state.step`, which steps taken back count in too.
+    learning = objective.scores_learn(state.step)
     updates, opt_state = optax.with_extra_args_support(procedure.optimizer).update(
-        gradients, state.opt_state, state.params, step=state.step
+        gradients, state.opt_state, state.params, step=state.step, scores_learn=learning
     )
-    metrics["gradient_norm"] = (jnp.sqrt(sum(squares)), 1.0)
-    metrics["update_norm"] = (jnp.sqrt(sum(_squares(updates, together))), 1.0)
+    metrics["gradient_norm"] = (_norm(squares, gradients, learning), 1.0)
+    metrics["update_norm"] = (_norm(_squares(updates, together), updates, learning), 1.0)
     params = optax.apply_updates(state.params, updates)
     params = _settle_scores(state.params, params, state.step, objective)
     new = TrainState(
@@ -267,6 +268,13 @@ def _squares(tree, together):
     """The sum of squares of each leaf."""
     leaves = jax.tree.leaves(tree)
     return per_leaf(lambda leaf: jnp.square(leaf.astype(jnp.float32)), jnp.sum, leaves, together)
+
+
+def _norm(squares, tree, learning):
+    """The norm of a tree from the squares of its leaves, without scores that may not move."""
+    squares = jax.tree.unflatten(jax.tree.structure(tree), squares)
+    counted = {name: jnp.where(learning, x, 0) for name, x in masks.scores(squares).items()}
+    return jnp.sqrt(sum(jax.tree.leaves(masks.replace_scores(squares, counted))))
 
 
 def _step_key(seed, step):
