@@ -9,7 +9,7 @@ from ml_collections import config_flags
 
 import snnvit_jax as snn
 from snnvit_jax.models import family_of
-from snnvit_jax.neurons import LIFNeuron, describe
+from snnvit_jax.neurons import IFNeuron, LIFNeuron, as_neuron, describe
 from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs.experiment import model_of
 from snnvit_jax.runs.model_settings import use_model
@@ -69,7 +69,17 @@ def test_a_run_that_was_trained_without_a_leak_has_none():
     config = named("spikformer_4_384")
     config.model.neuron = config_lib.complete(config).model.neuron
     config.model.neuron.tau = None
-    assert neuron_for(config_lib.from_json(config_lib.to_json(config))) == LIFNeuron(tau=None)
+    assert neuron_for(config_lib.from_json(config_lib.to_json(config))) == IFNeuron()
+
+
+def test_a_section_of_a_configuration_is_a_neuron_too():
+    published = LIFNeuron(tau=1.5)
+    neuron = config_lib.default_config().model.neuron
+    assert as_neuron(neuron, published) == published
+    neuron.kind = "lif"
+    assert as_neuron(neuron) == LIFNeuron()
+    assert as_neuron({"kind": "lif", "tau": None}, published) == LIFNeuron(tau=None)
+    assert as_neuron({"kind": None, "tau": None}, published) == published
 
 
 def test_every_setting_comes_from_the_command_line():

@@ -12,6 +12,7 @@ from PIL import Image
 import snnvit_jax as snn
 from snnvit_jax import recipes
 from snnvit_jax.checkpoints.checkpoints import load_variables
+from snnvit_jax.runs import config as config_lib
 from snnvit_jax.runs import experiment, loop
 from snnvit_jax.time_steps import masks
 
@@ -225,8 +226,9 @@ def test_a_spikingresformer_is_trained_as_its_authors_do():
     assert ten.data.std == (0.2023, 0.1994, 0.2010)
     assert hundred.data.mean == pytest.approx((0.5071, 0.4867, 0.4408), abs=1e-4)
     assert load("cifar10", "sdt_2_256").data.std == (0.2470, 0.2435, 0.2616)
-    assert (ten.model.neuron.surrogate, ten.model.neuron.kind, ten.seed) == ("arctan", "lif", 12450)
-    assert load("cifar10").model.neuron.surrogate == "sigmoid"
+    neuron = config_lib.complete(ten).model.neuron
+    assert (neuron.surrogate, neuron.kind, ten.seed) == ("arctan", "lif", 12450)
+    assert config_lib.complete(load("cifar10")).model.neuron.surrogate == "sigmoid"
 
 
 def test_every_published_size_has_a_recipe():

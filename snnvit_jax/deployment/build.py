@@ -67,8 +67,8 @@ def deploy(
         model that computes with other layers than `layers` has.
     """
     check_model(model)
-    params_of(variables)
     family_of(model)  # that of a known family, or an error that says so
+    params_of(variables)
     dtype = checked_dtype(model.config.dtype if dtype is None else dtype)
     variables, image_shape = _checked(model, variables)
     if recordings:

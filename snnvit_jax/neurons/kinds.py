@@ -239,9 +239,9 @@ def as_neuron(neuron, otherwise=None):
     """Returns a neuron given as such or as a mapping of settings.
 
     Args:
-      neuron: a `Neuron`, or a mapping with a "kind" and its settings.
-      otherwise: a `Neuron` whose settings count where the mapping has none, or None for a kind or
-        surrogate; None for the defaults.
+      neuron: a `Neuron`, or a mapping with a "kind" and its settings. None there is no setting,
+        unless nothing but "tau" (no leak) and "alpha" is None.
+      otherwise: a `Neuron` whose settings count where the mapping has none; None for the defaults.
 
     Raises:
       ValueError: for anything else, or settings that do not fit.
@@ -251,7 +251,9 @@ def as_neuron(neuron, otherwise=None):
     if not hasattr(neuron, "items"):
         known = ", ".join(("kind", *_SETTINGS))
         raise ValueError(f"{neuron=} must be a Neuron or a mapping of settings: {known}")
-    given = {k: v for k, v in neuron.items() if v is not None or k not in ("kind", "surrogate")}
+    given = {key: value for key, value in neuron.items() if value is not None}
+    if set(neuron) - set(given) <= {"tau", "alpha"}:
+        given = dict(neuron)
     if otherwise is not None and getattr(otherwise, "kind", None) in KINDS:
         known = {key: value for key, value in describe(otherwise).items() if key in _INHERITED}
         given = known | given

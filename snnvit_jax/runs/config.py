@@ -282,6 +282,8 @@ def from_json(text):
         values = json.loads(text)
         model_settings.add_known(config, values.get("model", {}))
         _update(config, values, prefix="")
+        if config.model.neuron.kind == "lif" and config.model.neuron.tau is None:
+            config.model.neuron.kind = "if"  # what it meant before None was "as published"
     except (ArithmeticError, AttributeError, RecursionError, TypeError) as error:
         raise ValueError(str(error)) from error
     return config

@@ -73,15 +73,11 @@ def neuron_of(settings):
     """Returns {setting: value} of a model's neurons: as published where nothing is given.
 
     Args:
-      settings: `config.model`, with the name of a model that is known. Where everything is given
-        but "tau" or "alpha", nothing is published: there is no leak, a surrogate's own sharpness.
+      settings: `config.model`, with the name of a model that is known.
     """
-    given = settings.neuron.to_dict()
-    if not [key for key in given if given[key] is None and key not in ("tau", "alpha")]:
-        return given
     published = describe(family_of(settings.name).published_neuron(settings.name))
-    published = {key: value for key, value in published.items() if key in given}
-    return _NEURON | published | {key: value for key, value in given.items() if value is not None}
+    known = _NEURON | {key: published[key] for key in set(published) & set(settings.neuron)}
+    return known | {key: value for key, value in settings.neuron.items() if value is not None}
 
 
 def add_known(config, model):

@@ -108,7 +108,7 @@ class Workdir:
           step: training steps done; the old configuration becomes config-until-step-STEP.json.
         """
         text, old = config_lib.to_json(config), self.read_config()
-        if old is not None and config_lib.differences(old, config):
+        if old is not None and config_lib.differences(config_lib.complete(old), config):
             until = self.path / f"config-until-step-{step}.json"
             files.write_text(until, self.config.read_text())
         files.write_text(self.config, text)
