@@ -39,8 +39,8 @@ def running_logits(model, variables, images):
       ValueError: for what are no variables, a module of no known family or without a
         `layers.Head`, or neurons that are not causal: what they emit now depends on later steps.
     """
-    params_of(variables)
     family_of(model)  # that of a known family, or an error that says so
+    params_of(variables)
     neuron = model.config.neuron
     if not neuron.causal:
         raise ValueError(
