@@ -21,7 +21,7 @@ from snnvit_jax.time_steps import masks
 from snnvit_jax.training import gaps, nonfinite, optimizer
 from snnvit_jax.training import step as step_lib
 from snnvit_jax.training.mixing import Mixing
-from snnvit_jax.training.objective import Objective, StepLosses
+from snnvit_jax.training.objective import Objective
 
 LABELS = np.array([0, 1, 2])
 
@@ -141,14 +141,6 @@ def test_the_penalty_starts_at_its_weight_unless_it_grows_to_a_target(tiny, adam
     objective = Objective(time_step_penalty=3.0, target_time_steps=target)
     procedure = training.Procedure(tiny.model, adamw, objective)
     assert training.state_from_variables(procedure, tiny.variables).penalty_weight == weight
-
-
-def test_the_budget_comes_down_linearly():
-    objective = Objective(target_time_steps=1.0, start_step=10, anneal_steps=20)
-    assert [float(objective.budget(step, 5)) for step in (0, 10, 15, 20, 30, 99)] == [
-        *(5, 5, 4, 3, 1, 1)
-    ]
-    assert Objective().budget(3, 5) is None
 
 
 def test_the_floor_is_the_budget_unless_there_were_fewer_steps_before(tiny):
@@ -484,26 +476,3 @@ def test_an_epoch_with_the_penalty_alone_leads_to_the_minimum(tiny):
         )
     assert state.penalty_weight == 1e4
     assert set(snn.TimeStepSchedule.from_variables(state.variables).layers.values()) == {2}
-
-
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [
-        ("groups", "modules"),
-        ("estimator", "triangular"),
-        ("target_time_steps", -1.0),
-        ("time_step_penalty", float("nan")),
-        ("min_time_steps", 0.5),
-        ("patience_steps", 0),
-        ("freeze_step", -1),
-        ("label_smoothing", 2.0),
-    ],
-)
-def test_an_objective_that_does_not_fit_is_refused(setting, value):
-    with pytest.raises(ValueError, match=rf"objective\.{setting}={value!r} must be"):
-        Objective(**{setting: value})
-
-
-def test_step_losses_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"step_losses\.weight=1\.5 must be"):
-        StepLosses(weight=1.5)
