@@ -12,11 +12,10 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 from snnvit_jax.models import FAMILIES, family_of
-from snnvit_jax.neurons import describe
+from snnvit_jax.neurons import LIFNeuron, QuantizedNeuron, describe
 
 # What holds for those settings of a neuron that the published one does not have.
-_NEURON = {"tau": 2.0, "reset": "hard", "surrogate": "sigmoid", "alpha": None, "detach_reset": True}
-_NEURON |= {"levels": 4, "estimator": "identity"}
+_NEURON = describe(QuantizedNeuron()) | describe(LIFNeuron())
 
 
 class Setting(abc.ABC):  # noqa: B024, nothing derives from it: types are registered below
