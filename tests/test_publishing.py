@@ -22,19 +22,17 @@ from snnvit_jax.runs.workdir import Workdir
 HISTORY = {"commit": "abc", "command": "train it", "hardware": "a computer", "note": ""}
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A finished run: its best checkpoint is of another step than its last."""
-    config = tiny_config()
-    config.init_from = "/some/where/teacher"
+def save_run(path, config, seed):
+    """A finished run whose best checkpoint is of another step than its last; random weights."""
+    config.seed = seed
     built = experiment.build(config, to_train=False)
-    workdir = Workdir(tmp_path_factory.mktemp("run") / "work")
+    workdir = Workdir(path)
     workdir.path.mkdir()
     workdir.write_config(config, 0)
     workdir.write_summary({"steps": 16, "epochs": 2.0})
     workdir.metrics.write_text('{"step": 16, "seconds": 36.0}\n')
     classes.save(workdir, built.train_source.class_names)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
 
     def draw(leaf):
         return jnp.asarray(rng.uniform(0.1, 1.0, leaf.shape), leaf.dtype)
@@ -45,6 +43,19 @@ def run(tmp_path_factory):
             measured = Measured(accuracy, "val")
             checkpoints.save(step, state.replace(step=jnp.int32(step)), measured)
     return workdir.path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    config = tiny_config()
+    config.init_from = "/some/where/teacher"
+    return save_run(tmp_path_factory.mktemp("run") / "work", config, seed=0)
+
+
+@pytest.fixture(scope="module")
+def another(tmp_path_factory):
+    """The same from another seed."""
+    return save_run(tmp_path_factory.mktemp("another") / "work", tiny_config(), seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +138,46 @@ def test_a_run_may_hold_weights_beside_its_own(run, tmp_path):
     (workdir.path / "model.safetensors").write_bytes(tensors.pack({"a": np.zeros(1)}))
     assert workdir.read_config() == Workdir(run).read_config()
     assert initial.network_at(workdir.path) is None
+
+
+def test_the_mean_of_several_runs_is_a_network(run, another, tmp_path):
+    about = publishing.publish(run, tmp_path / "mean", HISTORY, others=[another])
+    stored = safetensors.numpy.load_file(tmp_path / "mean" / "model.safetensors")
+    each = [
+        traverse_util.flatten_dict(load_variables(path / "checkpoints"), sep="/")
+        for path in (run, another)
+    ]
+    for name, leaf in stored.items():
+        wanted = np.mean([np.asarray(one[name], np.float64) for one in each], 0)
+        if not name.endswith("time_step_score"):
+            np.testing.assert_allclose(leaf, wanted, rtol=1e-3)
+    assert about["trained"]["hours"] == 0.02
+    said = about["trained"]["mean_of"]
+    assert said.startswith("the weights of 2 trainings: seed 0, ")
+    assert "; seed 1, " in said
+    assert f"| mean of | {said} |" in (tmp_path / "mean" / "README.md").read_text()
+
+
+def test_no_mean_is_made_of_what_does_not_belong_together(run, another, tmp_path):
+    def change(name, alter):
+        folder = Workdir(shutil.copytree(another, tmp_path / name))
+        config = folder.read_config()
+        alter(config)
+        folder.write_config(config, 0)
+        return folder.path
+
+    def neuron(config):
+        config.model.neuron.tau = 3.0
+
+    def split(config):
+        config.data.train_split = "test"
+
+    for other, reason in (
+        (change("neuron", neuron), "its model.settings.neuron.tau is 3.0, not 2.0"),
+        (change("split", split), "its data.train_split is 'test', not 'train'"),
+        (run, "given twice"),
+        (tmp_path, "holds no run"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=reason):
+            publishing.publish(run, tmp_path / "x", HISTORY, others=[other])
+    assert not (tmp_path / "x").exists()

@@ -1,8 +1,10 @@
 """Writes the network of a finished run as a folder that `snn.load_pretrained` reads, with its card.
 
     python experiments/pretrained/export.py WORKDIR NAME --commit=COMMIT --hardware=TEXT \
-        --command=TEXT [--checkpoint=best] [--split=test] [--note=TEXT] [--out=DIR]
+        --command=TEXT [--checkpoint=best] [--split=test] [--note=TEXT] [--out=DIR] \
+        [--mean-with WORKDIR ...]
 
+With --mean-with it is the mean of the weights of several runs that began at the same weights.
 Without --out it becomes a network of the package: snnvit_jax/weights/networks/NAME. The accuracy
 on the card is measured with the file as it is loaded.
 """
@@ -28,6 +30,9 @@ def parse(arguments=None):
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
     parser.add_argument("--split", help="to measure on; default the run's held-out split")
     parser.add_argument("--note", default="", help="what else one should know")
+    parser.add_argument(
+        "--mean-with", nargs="+", default=(), metavar="WORKDIR", help="runs to average with"
+    )
     parser.add_argument("--out", type=output_folder, default=NETWORKS, help="parent folder")
     options = parser.parse_args(arguments)
     if not re.fullmatch("[a-z][a-z0-9_]*", options.name):
@@ -41,7 +46,12 @@ def main():
     target = options.out / options.name
     try:
         about = publishing.publish(
-            options.workdir, target, history, options.checkpoint, options.split
+            options.workdir,
+            target,
+            history,
+            options.checkpoint,
+            options.split,
+            options.mean_with,
         )
     except (ValueError, OSError) as error:
         parser.error(str(error))

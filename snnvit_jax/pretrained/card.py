@@ -86,6 +86,7 @@ def _rows(about):
         "evaluated meanwhile on": f"`{config['data']['eval_split']}`",
         "checkpoint": trained["checkpoint"],
         "images": f"{' x '.join(map(str, size))} pixels, {normalisation}",
+        "mean of": trained.get("mean_of", ""),
         "seed": config["seed"],
         "hardware": trained["hardware"],
         "hours of training": f"{trained['hours']:.3g}",

@@ -6,6 +6,7 @@ import tempfile
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from snnvit_jax import evaluation, pretrained
 from snnvit_jax.checkpoints import LAST, best, is_best
@@ -17,16 +18,18 @@ from snnvit_jax.pretrained import catalogue
 from snnvit_jax.runs import classes, config, results
 from snnvit_jax.runs.experiment import build
 from snnvit_jax.runs.workdir import Workdir
+from snnvit_jax.weights.averaging import mean_variables
 
 MOST_BYTES = 3_000_000  # of a network that comes with the package
 _VERSIONS = ("snnvit_jax", "jax", "flax", "numpy")
 
 
-def publish(workdir, target, history, which=LAST, split=None):
+def publish(workdir, target, history, which=LAST, split=None, others=()):
     """Writes a run's network as `pretrained.folder` has it, measured with the file as loaded.
 
-    It is measured elsewhere before anything is written: an earlier network stays as it was if this
-    is interrupted.
+    With others, it is the mean of their weights (`averaging.mean_variables`), which costs no more
+    than one. It is measured elsewhere before anything is written: an earlier network stays as it
+    was if this is interrupted.
 
     Args:
       workdir: path of the run's folder; its training must have ended.
@@ -34,29 +37,25 @@ def publish(workdir, target, history, which=LAST, split=None):
       history: what the run does not know of itself: "commit", "command", "hardware", "note", texts.
       which: checkpoint to take, "last" or "best".
       split: of the run's data to measure on; None for the run's own held-out split.
+      others: paths of further runs to average with, of the same model and start, on the same data.
 
     Returns:
       What config.json then holds, but for its format and the SHA-256 of the weights.
 
     Raises:
-      FileNotFoundError: if the folder holds no run.
-      ValueError: if the training has not ended, there is no such checkpoint or split, its classes
-        are not those of the data, the target holds a run or other files, or the weights are too
-        large for a network inside the package.
+      FileNotFoundError: if a folder holds no run.
+      ValueError: if a training has not ended, there is no such checkpoint or split, its classes
+        are not those of the data, another run cannot be averaged with it, the target holds a run or
+        other files, or the weights are too large for a network inside the package.
     """
     is_best(which)  # refuses another word before the data are looked at
-    folder, target = Workdir(workdir), expanded(target).absolute()
+    target = expanded(target).absolute()
     pretrained.check_free(target)
-    settings = folder.read_config()
-    if settings is None:
-        raise FileNotFoundError(f"{folder.path} holds no run: there is no config.json in it")
-    if not folder.is_finished():
-        raise ValueError(f"the training in {folder.path} has not ended; run it to its end first")
-    run = build(settings, to_train=False)
-    classes.check(folder, run.train_source.class_names)
+    runs = _finished((workdir, *others))
+    _, run = runs[0]
     source = _source(run, split)
-    about = _about(target.name, run) | {"trained": _trained(folder, run, history, which)}
-    variables = jax.device_get(load_variables(folder.checkpoints, which))
+    about = _about(target.name, run) | {"trained": _trained(runs, history, which)}
+    variables = _variables([folder for folder, _ in runs], which)
     if target.parent == catalogue.NETWORKS:
         _check_size(target, pretrained.packed(variables))
     with tempfile.TemporaryDirectory() as place:
@@ -65,6 +64,50 @@ def publish(workdir, target, history, which=LAST, split=None):
         about |= {"measured": _measure(pretrained.load_pretrained(written), run, source)}
     pretrained.write(target, about, variables)
     return about
+
+
+def _finished(paths):
+    """[(folder, built run)] of runs that have ended; further ones must be like the first."""
+    found = []
+    for path in paths:
+        folder = Workdir(path)
+        settings = folder.read_config()
+        if settings is None:
+            raise FileNotFoundError(f"{folder.path} holds no run: there is no config.json in it")
+        if not folder.is_finished():
+            raise ValueError(f"the training in {folder.path} has not ended; run it to its end")
+        if folder.path in [other.path for other, _ in found]:
+            raise ValueError(f"{folder.path} is given twice: a mean is of different trainings")
+        run = build(settings, to_train=False)
+        classes.check(folder, run.train_source.class_names)
+        found.append((folder, run))
+        _check_alike(*found[0], folder, run)
+    return found
+
+
+def _check_alike(first, run, folder, other):
+    """Raises ValueError for a run of another model, or one that has seen other examples."""
+    one, two = map(_what_must_agree, (run, other))
+    for key in one | two:
+        if one.get(key) != two.get(key):
+            raise ValueError(
+                f"{folder.path} cannot be averaged with {first.path}: its {key} is "
+                f"{two.get(key)!r}, not {one.get(key)!r}"
+            )
+
+
+def _what_must_agree(run):
+    data = {key: run.config.data[key] for key in ("name", "train_split", "eval_split")}
+    return traverse_util.flatten_dict(_about("", run) | {"data": data}, sep=".")
+
+
+def _variables(folders, which):
+    """What the network consists of, on the host: of one run, or the mean of several."""
+    loaded = {
+        str(folder.path): jax.device_get(load_variables(folder.checkpoints, which))
+        for folder in folders
+    }
+    return mean_variables(loaded) if len(loaded) > 1 else next(iter(loaded.values()))
 
 
 def _check_size(target, content):
@@ -95,21 +138,34 @@ def _about(name, run):
     }
 
 
-def _trained(folder, run, history, which):
-    log = folder.read_metrics()
+def _trained(runs, history, which):
+    _, run = runs[0]
+    of_each = [_length(*each, which) for each in runs]
+    step, epochs, measured, _ = of_each[0]
+    trained = {
+        "config": _without_places(run.config).to_dict(),
+        "epochs": epochs,
+        "checkpoint": results.describe_choice(step, measured, split=None),
+        "hours": sum(hours for *_, hours in of_each),
+        "versions": {name: _version(name) for name in _VERSIONS},
+        **history,
+    }
+    if len(runs) > 1:
+        seeds = [run.config.seed for _, run in runs]
+        each = [f"seed {seed}, {x[1]:.4g} epochs" for seed, x in zip(seeds, of_each, strict=True)]
+        trained["mean_of"] = f"the weights of {len(runs)} trainings: {'; '.join(each)}"
+    return trained
+
+
+def _length(folder, run, which):
+    """(step, epochs, what chose it, hours) of a run's checkpoint."""
     finished = finished_checkpoints(folder.checkpoints)
     if is_best(which):
         step, _, measured = best.choose(finished, folder.checkpoints)
     else:
         step, measured = finished[-1][0], None
-    return {
-        "config": _without_places(run.config).to_dict(),
-        "epochs": step / run.steps_per_epoch,
-        "checkpoint": results.describe_choice(step, measured, split=None),
-        "hours": results.seconds(log) / 3600,
-        "versions": {name: _version(name) for name in _VERSIONS},
-        **history,
-    }
+    hours = results.seconds(folder.read_metrics()) / 3600
+    return step, step / run.steps_per_epoch, measured, hours
 
 
 def _without_places(settings):
