@@ -125,11 +125,11 @@ def expected(rows, steps):
     found = []
     for one in steps:
         if "error" not in one and one["model"].startswith("spikformer") and one["mode"] == "train":
-            low, high = families.least(one)
-            rates = [one["batch_size"] / high / max(ratios), one["batch_size"] / low / min(ratios)]
+            least = one["roofline_seconds"]
+            rates = [one["batch_size"] / least / ratio for ratio in (max(ratios), min(ratios))]
             names = ("model", "batch_size", "procedure_kernels")
             found.append({name: one[name] for name in names})
-            found[-1] |= {"least_seconds": (low, high), "images_per_second": rates}
+            found[-1] |= {"least_seconds": least, "images_per_second": rates}
     return found
 
 
@@ -141,10 +141,16 @@ def calibration_table(rows):
         measured = published.Published(**row["published"])
         times = [measured.fastest * 1e3, measured.slowest * 1e3]
         numbers = [f"{row['kernels']:,}", f"{row['bytes'] / 1e9:.1f}"]
-        numbers += [f"{row['roofline_seconds'] * 1e3:.2f}", families.span(times, 2)]
-        ratio = families.span(row["published_over_least"], 2)
+        numbers += [f"{row['roofline_seconds'] * 1e3:.2f}", span(times, 2)]
+        ratio = span(row["published_over_least"], 2)
         lines.append([row["program"], *numbers, ratio, f"[{measured.what}]({measured.source})"])
     return markdown.table(head, lines)
+
+
+def span(values, digits):
+    """Returns one number, or "low to high", as text."""
+    low, high = (f"{value:,.{digits}f}" for value in sorted(values))
+    return low if low == high else f"{low} to {high}"
 
 
 def expected_table(rows):
@@ -154,8 +160,8 @@ def expected_table(rows):
     for row in rows:
         size, kernels = row["batch_size"], row["procedure_kernels"] or "none"
         rates = [round(rate, -1) for rate in row["images_per_second"]]
-        least = families.span([seconds * 1e3 for seconds in row["least_seconds"]], 1)
-        lines.append([row["model"], size, kernels, least, families.span(rates, 0)])
+        least = f"{row['least_seconds'] * 1e3:.1f}"
+        lines.append([row["model"], size, kernels, least, span(rates, 0)])
     return markdown.table(head, lines)
 
 

@@ -3,8 +3,8 @@
     JAX_PLATFORMS=cpu python experiments/accelerators/families.py
 
 Each program is compiled and counted in processes of their own (step.py, count.py), without and with
-`kernels="gpu"`; families.json gets it at once. Programs that stand there without a note are not
-compiled again: remove the file to count all anew. The tables of the README are printed. Times are
+`kernels="gpu"`; families.json gets it at once. Programs that stand there are not compiled
+again: remove the file to count all anew. The tables of the README are printed. Times are
 estimates.
 """
 
@@ -22,7 +22,6 @@ from tqdm import tqdm
 from snnvit_jax.common import markdown
 
 FOLDER = pathlib.Path(__file__).parent
-OPEN = {"note", "error"}  # what a row has that is to be counted again
 RESULTS = FOLDER / "families.json"
 TARGET = "h100"
 
@@ -84,39 +83,21 @@ def key(row):
     return tuple(row[name] for name in names)
 
 
-def least(row):
-    """Returns the least seconds of a program: from, to; a span where a row's note says why."""
-    return row["roofline_seconds"], row.get("roofline_seconds_at_most", row["roofline_seconds"])
-
-
-def mfu(row):
-    """Returns the model FLOPs utilisation at the least time: from, to."""
-    low, high = least(row)
-    return row["mfu_at_roofline"] * low / high, row["mfu_at_roofline"]
-
-
-def span(values, digits):
-    """Returns one number, or "low to high", as text."""
-    low, high = (f"{value:,.{digits}f}" for value in sorted(values))
-    return low if low == high else f"{low} to {high}"
-
-
 def training_table(rows):
     """Returns the table of training steps; each MFU also beside that of Spikformer."""
     head = [*HEAD, "MFU at that time (estimate)", "of Spikformer's", "temporary GB"]
     counted = [row for row in rows if row["mode"] == "train" and "error" not in row]
     spikformers = {
-        (row["image_size"], row["procedure_kernels"]): mfu(row)
+        (row["image_size"], row["procedure_kernels"]): row["mfu_at_roofline"]
         for row in counted
         if row["model"].startswith("spikformer")
     }
     lines = []
     for row in counted:
-        low, high = spikformers[row["image_size"], row["procedure_kernels"]]
-        one = row["model"].startswith("spikformer")
-        share = (1, 1) if one else (mfu(row)[0] / high, mfu(row)[1] / low)
-        memory = f"{row['temp_size_in_bytes'] / 1e9:.2f}"
-        lines.append([*counts(row), span(mfu(row), 3), span(share, 2), memory])
+        mfu = row["mfu_at_roofline"]
+        share = mfu / spikformers[row["image_size"], row["procedure_kernels"]]
+        memory = row["temp_size_in_bytes"] / 1e9
+        lines.append([*counts(row), f"{mfu:.3f}", f"{share:.2f}", f"{memory:.2f}"])
     return markdown.table(head, lines)
 
 
@@ -129,8 +110,8 @@ def evaluation_table(rows):
 def counts(row):
     """Returns the cells below `HEAD`."""
     name, kernels = row["model"].removesuffix("_imagenet"), row["procedure_kernels"] or "none"
-    milliseconds = span([seconds * 1e3 for seconds in least(row)], 1)
-    numbers = [f"{row['kernels']:,}", f"{row['bytes'] / 1e9:.1f}", milliseconds]
+    milliseconds = row["roofline_seconds"] * 1e3
+    numbers = [f"{row['kernels']:,}", f"{row['bytes'] / 1e9:.1f}", f"{milliseconds:,.1f}"]
     return [name, row["image_size"], row["batch_size"], kernels, *numbers]
 
 
@@ -138,7 +119,7 @@ def main():
     argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     found = {key(row): row for row in rows}
-    left = [each for each in programs() if each not in found or found[each].keys() & OPEN]
+    left = [each for each in programs() if each not in found or "error" in found[each]]
     for program in tqdm(left):
         row = count(*program)
         if "error" not in row or program not in found:  # a failure does not replace a count

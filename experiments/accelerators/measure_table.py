@@ -22,7 +22,7 @@ def read_estimates(paths):
 
     Args:
       paths: of files with such a dictionary, of what count.py writes of one program, or of what
-        families.py writes of many; of these, those with a note or an error are left out.
+        families.py writes of many; of these, those with an error are left out.
 
     Raises:
       ValueError: naming a file that is neither.
@@ -47,7 +47,7 @@ def read_estimates(paths):
 
 def _estimates(content):
     if isinstance(content, list):
-        counted = [_counted(one) for one in content if not one.keys() & {"note", "error"}]
+        counted = [_counted(one) for one in content if "error" not in one]
         return {name: estimate for one in counted for name, estimate in one.items()}
     return _counted(content) if "target" in content else content
 
