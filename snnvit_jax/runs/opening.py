@@ -23,10 +23,7 @@ def settings_of(place):
     if network is not None:
         return _of_network(network)
     folder = Workdir(place)
-    config = folder.read_config()
-    if config is None:
-        raise FileNotFoundError(f"{folder.path} holds no run: there is no config.json in it")
-    return config, classes.read(folder)
+    return folder.required_config(), classes.read(folder)
 
 
 def variables_of(place):

@@ -51,11 +51,12 @@ def publish(workdir, target, history, which=LAST, split=None, others=()):
     is_best(which)  # refuses another word before the data are looked at
     target = expanded(target).absolute()
     pretrained.check_free(target)
-    runs = _finished((workdir, *others))
-    _, run = runs[0]
+    runs = [_finished(path) for path in (workdir, *others)]
+    _check_alike(runs)
+    folders, (run, *_) = zip(*runs, strict=True)
     source = _source(run, split)
     about = _about(target.name, run) | {"trained": _trained(runs, history, which)}
-    variables = _variables([folder for folder, _ in runs], which)
+    variables = _variables(folders, which)
     if target.parent == catalogue.NETWORKS:
         _check_size(target, pretrained.packed(variables))
     with tempfile.TemporaryDirectory() as place:
@@ -66,33 +67,32 @@ def publish(workdir, target, history, which=LAST, split=None, others=()):
     return about
 
 
-def _finished(paths):
-    """[(folder, built run)] of runs that have ended; further ones must be like the first."""
-    found = []
-    for path in paths:
-        folder = Workdir(path)
-        settings = folder.read_config()
-        if settings is None:
-            raise FileNotFoundError(f"{folder.path} holds no run: there is no config.json in it")
-        if not folder.is_finished():
-            raise ValueError(f"the training in {folder.path} has not ended; run it to its end")
-        if folder.path in [other.path for other, _ in found]:
+def _finished(path):
+    """(folder, built run) of a run that has ended."""
+    folder = Workdir(path)
+    settings = folder.required_config()
+    if not folder.is_finished():
+        raise ValueError(f"the training in {folder.path} has not ended; run it to its end first")
+    run = build(settings, to_train=False)
+    classes.check(folder, run.train_source.class_names)
+    return folder, run
+
+
+def _check_alike(runs):
+    """Raises ValueError for the same run twice, one of another model, or with other examples."""
+    (first, run), *others = runs
+    paths = [folder.path for folder, _ in runs]
+    wanted = _what_must_agree(run)
+    for place, (folder, other) in enumerate(others, 1):
+        if folder.path in paths[:place]:
             raise ValueError(f"{folder.path} is given twice: a mean is of different trainings")
-        run = build(settings, to_train=False)
-        classes.check(folder, run.train_source.class_names)
-        found.append((folder, run))
-        _check_alike(*found[0], folder, run)
-    return found
-
-
-def _check_alike(first, run, folder, other):
-    """Raises ValueError for a run of another model, or one that has seen other examples."""
-    one, two = map(_what_must_agree, (run, other))
-    for key in one | two:
-        if one.get(key) != two.get(key):
+        own = _what_must_agree(other)
+        differing = [key for key in wanted | own if own.get(key) != wanted.get(key)]
+        if differing:
+            key = differing[0]
             raise ValueError(
                 f"{folder.path} cannot be averaged with {first.path}: its {key} is "
-                f"{two.get(key)!r}, not {one.get(key)!r}"
+                f"{own.get(key)!r}, not {wanted.get(key)!r}"
             )
 
 

@@ -100,6 +100,18 @@ class Workdir:
                 ) from error
             raise ValueError(f"{self.config} is not a run's configuration: {error}") from error
 
+    def required_config(self):
+        """Returns the configuration of the run that this folder must hold.
+
+        Raises:
+          FileNotFoundError: if it holds none.
+          ValueError: see `read_config`.
+        """
+        config = self.read_config()
+        if config is None:
+            raise FileNotFoundError(f"{self.path} holds no run: there is no config.json in it")
+        return config
+
     def write_config(self, config, step):
         """Writes the run's configuration, keeping another one that was valid until now.
 
